@@ -1,0 +1,77 @@
+//! What is live: an immutable table of apps that readers take in one step and that only `deploy` replaces.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arc_swap::{ArcSwap, Guard};
+
+use crate::admission::Admission;
+use crate::config::AppSpec;
+use crate::guest::{Guest, Kind};
+use crate::route::Router;
+use crate::telemetry::Stats;
+
+/// An app with its live release, ready to be called.
+pub struct App {
+    pub spec: AppSpec,
+    pub release: Release,
+    pub guest: Box<dyn Guest>,
+    pub admission: Admission,
+    /// Carried over from release to release.
+    pub stats: Arc<Stats>,
+}
+
+/// One version of an app: the bytes with one hash.
+#[derive(Clone, Debug)]
+pub struct Release {
+    /// SHA-256 of the file, in hex.
+    pub hash: String,
+    /// The file's size.
+    pub bytes: u64,
+    pub kind: Kind,
+    pub live_since: SystemTime,
+}
+
+/// Everything known about the apps directory at one moment.
+#[derive(Default)]
+pub struct Table {
+    pub router: Router<Arc<App>>,
+    /// By name; also the ones that are not live, with the reason.
+    pub entries: BTreeMap<String, Entry>,
+}
+
+/// One app, or one file that should be one.
+#[derive(Clone, Default)]
+pub struct Entry {
+    pub live: Option<Arc<App>>,
+    /// Why the newest file (or sidecar) is not what is being served; none if it is.
+    pub problem: Option<Problem>,
+    /// A new release is being compiled.
+    pub loading: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct Problem {
+    /// One line, for the operator: names the path and what to do.
+    pub reason: String,
+    pub since: SystemTime,
+}
+
+/// The table in force.
+#[derive(Default)]
+pub struct Apps {
+    table: ArcSwap<Table>,
+}
+
+impl Apps {
+    /// The table at this moment. Cheap; a request takes it once.
+    pub fn snapshot(&self) -> Guard<Arc<Table>> {
+        self.table.load()
+    }
+
+    /// Puts a new table in force. Calls that run keep the app that they started with.
+    pub(crate) fn publish(&self, table: Table) {
+        self.table.store(Arc::new(table));
+    }
+}

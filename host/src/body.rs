@@ -1,0 +1,4 @@
+//! Capped, back-pressured bodies, both directions.
+
+/// What goes to the client.
+pub struct ResponseBody;

@@ -1,0 +1,1 @@
+//! The apps directory → the table of apps.

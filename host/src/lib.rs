@@ -1,0 +1,35 @@
+//! The wasgi host: takes HTTP requests and calls sandboxed WebAssembly guests.
+//!
+//! Reading order, which is also the way of a request:
+//!
+//! | module | sole responsibility |
+//! | --- | --- |
+//! | [`config`] | raw settings → validated [`config::Config`]; the only reader of settings, the only home of defaults |
+//! | [`limits`] | every number that a guest or a client can exhaust |
+//! | [`server`] | listeners, connection caps, header time-outs, signals' effects, drain |
+//! | [`gateway`] | one request end to end; the file to read first |
+//! | [`route`] | pure: host + path → app, `SCRIPT_NAME`, `PATH_INFO` |
+//! | [`apps`] | what is live: the immutable table that is swapped atomically |
+//! | [`admission`] | who may run now: concurrency, queue → a permit |
+//! | [`sandbox`] | engine, stores, meters, the guest's task |
+//! | [`guest`] | the ways of talking to a guest; chosen once, when a release is loaded |
+//! | [`body`] | capped, back-pressured bodies, both directions |
+//! | [`deploy`] | the apps directory → the table: scan, watch, inspect, compile, cache |
+//! | [`admin`] | the local admin socket: what `wasgi apps` asks |
+//! | [`telemetry`] | logs, access log, counters; it never steers control flow |
+//! | [`error`] | one [`error::Error`]: cause → status, public text, metric label |
+
+pub mod admin;
+pub mod admission;
+pub mod apps;
+pub mod body;
+pub mod config;
+pub mod deploy;
+pub mod error;
+pub mod gateway;
+pub mod guest;
+pub mod limits;
+pub mod route;
+pub mod sandbox;
+pub mod server;
+pub mod telemetry;

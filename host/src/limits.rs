@@ -1,0 +1,110 @@
+//! Every number that a guest or a client can exhaust. It does not read settings (`config` does) and enforces nothing:
+//! each field's comment names the module that does.
+
+use std::time::Duration;
+
+/// The limits of one app. The operator's are the ceiling and the default; an app's sidecar may only lower them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// All linear memories of a sandbox together, in bytes, and its tables at 8 bytes an element (`sandbox`).
+    pub memory_bytes: u64,
+    /// Elements in all tables of a sandbox together (`sandbox`).
+    pub table_elements: u64,
+    /// Guest code running, per call; waiting is not charged (`sandbox`).
+    pub cpu_time: Duration,
+    /// From admission to the end of the body, per call (`sandbox`).
+    pub wall_time: Duration,
+    /// From admission to the response head (`sandbox`).
+    pub first_byte_time: Duration,
+    /// Between two blocks of a response body that the client is waiting for, and between two pieces of a request
+    /// body that the guest is waiting for (`sandbox`, `body`).
+    pub idle_time: Duration,
+    /// Calls of the app at the same time (`admission`).
+    pub concurrent_calls: u32,
+    /// Requests that wait for one of them to end (`admission`).
+    pub queued_calls: u32,
+    /// How long they wait (`admission`).
+    pub queue_time: Duration,
+    /// Request body, in bytes (`body`).
+    pub request_body_bytes: u64,
+    /// Response header fields (`guest`).
+    pub response_headers: u32,
+    /// Names and values of the response header fields together, in bytes (`guest`).
+    pub response_header_bytes: u64,
+    /// What a guest may hand to the host in one call, or take from it: blocks, log text, lists; in bytes (`sandbox`).
+    pub host_call_bytes: u64,
+    /// Host resources that a sandbox holds open at once: handles (`sandbox`).
+    pub handles: u32,
+    /// A longer line of an app's log is cut, in bytes (`telemetry`).
+    pub log_line_bytes: u64,
+    /// What an app may log per second; the rest is dropped and counted (`telemetry`).
+    pub log_bytes_per_second: u64,
+    /// The `.wasm` file, in bytes (`deploy`).
+    pub module_bytes: u64,
+    /// Compiling it: wall time and CPU time of the compiler's process (`deploy`).
+    pub compile_time: Duration,
+    /// Address space of the compiler's process, in bytes (`deploy`).
+    pub compile_memory_bytes: u64,
+}
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            memory_bytes: 128 * MIB,
+            table_elements: 100_000,
+            cpu_time: Duration::from_secs(5),
+            wall_time: Duration::from_secs(600),
+            first_byte_time: Duration::from_secs(30),
+            idle_time: Duration::from_secs(60),
+            concurrent_calls: 64,
+            queued_calls: 256,
+            queue_time: Duration::from_secs(5),
+            request_body_bytes: 16 * MIB,
+            response_headers: 100,
+            response_header_bytes: 32 * KIB,
+            host_call_bytes: 16 * MIB,
+            handles: 256,
+            log_line_bytes: 8 * KIB,
+            log_bytes_per_second: 64 * KIB,
+            module_bytes: 64 * MIB,
+            compile_time: Duration::from_secs(60),
+            compile_memory_bytes: 4096 * MIB,
+        }
+    }
+}
+
+/// The limits of connections and request heads, before it is known which app a request is for (`server`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EdgeLimits {
+    /// Open client connections; further ones wait in the kernel's backlog.
+    pub connections: u32,
+    /// The request target, in bytes: more is a 414.
+    pub request_target_bytes: u64,
+    /// Header fields of a request: more is a 431.
+    pub request_headers: u32,
+    /// The whole request head, in bytes: more is a 431. Never below 8 KiB.
+    pub request_head_bytes: u64,
+    /// From the first byte of a request head to its last; also how long an idle connection is kept.
+    pub header_time: Duration,
+    /// A client that takes nothing for this long is cut off.
+    pub client_idle_time: Duration,
+    /// From the signal to stop until calls still running are cut off.
+    pub drain_time: Duration,
+}
+
+impl Default for EdgeLimits {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            request_target_bytes: 8 * KIB,
+            request_headers: 100,
+            request_head_bytes: 64 * KIB,
+            header_time: Duration::from_secs(15),
+            client_idle_time: Duration::from_secs(60),
+            drain_time: Duration::from_secs(30),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Listeners, connection caps, header time-outs, drain.
