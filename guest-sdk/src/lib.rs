@@ -47,6 +47,7 @@ mod error;
 pub mod rules;
 mod host;
 #[cfg(target_arch = "wasm32")]
+#[macro_use]
 mod export;
 #[cfg(all(target_arch = "wasm32", not(feature = "std")))]
 mod lean;
@@ -59,9 +60,6 @@ mod bindings {
         path: "wit",
         world: "app",
         std_feature,
-        pub_export_macro: true,
-        export_macro_name: "export",
-        default_bindings_module: "wasgi::__private::bindings",
         disable_run_ctors_once_workaround: true,
     });
 }
@@ -70,11 +68,9 @@ mod bindings {
 #[doc(hidden)]
 pub mod __private {
     #[cfg(target_arch = "wasm32")]
-    pub use crate::export::{App, Exported};
+    pub use crate::bindings::exports::wasgi::gateway::application;
     #[cfg(target_arch = "wasm32")]
-    pub mod bindings {
-        pub use crate::bindings::*;
-    }
+    pub use crate::export::{App, Blocks, Exported};
 
     /// What an application may return: a body or anything that becomes one, with any error that converts.
     pub fn answer<B: Into<crate::Body>, E: Into<crate::Error>>(
