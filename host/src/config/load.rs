@@ -1,7 +1,7 @@
 //! Layer upon layer: defaults, `wasgi.toml`, environment, flags → [`Config`].
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::field::{self, EDGE, Field, LIMITS};
 use super::file::{File, Given, Item, Source};
@@ -279,15 +279,21 @@ fn check_together(config: &Config) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// The path without links and dots, as far as it exists.
+/// The path without links and dots. Of what does not exist yet only the dots can be seen.
 fn real_path(path: &Path) -> Result<PathBuf, ConfigError> {
     let refused = |error: std::io::Error| ConfigError::new(path.display().to_string(), error.to_string());
     let absolute = std::path::absolute(path).map_err(refused)?;
     for ancestor in absolute.ancestors() {
-        if let Ok(real) = ancestor.canonicalize() {
-            let rest = absolute.strip_prefix(ancestor).unwrap_or(Path::new(""));
-            return Ok(real.join(rest));
+        let Ok(mut real) = ancestor.canonicalize() else {
+            continue;
+        };
+        for component in absolute.strip_prefix(ancestor).unwrap_or(Path::new("")).components() {
+            match component {
+                Component::ParentDir => _ = real.pop(),
+                component => real.push(component),
+            }
         }
+        return Ok(real);
     }
     Ok(absolute)
 }

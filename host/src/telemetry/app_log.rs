@@ -83,11 +83,6 @@ impl AppLog {
             None => tracing::info!(target: "wasgi::app", app, stream, "{text}"),
         }
     }
-
-    /// The longest piece of one line that is kept, in bytes.
-    pub fn line_bytes_max(&self) -> usize {
-        self.line_bytes_max
-    }
 }
 
 impl Budget {
@@ -142,31 +137,29 @@ fn is_invisible(character: char) -> bool {
     matches!(character, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Makes lines of what one call writes piece by piece. It holds at most one line of the app's limit.
+/// Makes lines of what is written piece by piece. It holds at most one line of the app's limit.
 pub struct LineBuffer {
     stream: LogStream,
-    request: Option<RequestId>,
     line: Vec<u8>,
 }
 
 impl LineBuffer {
-    pub fn new(stream: LogStream, request: Option<RequestId>) -> Self {
+    pub fn new(stream: LogStream) -> Self {
         Self {
             stream,
-            request,
             line: Vec::new(),
         }
     }
 
     /// Takes what was written; logs the lines that it completes.
-    pub fn write(&mut self, log: &AppLog, bytes: &[u8]) {
+    pub fn write(&mut self, log: &AppLog, request: Option<RequestId>, bytes: &[u8]) {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             match piece.strip_suffix(b"\n") {
                 // The usual case, a whole line in one write, is not copied.
-                Some(rest) if self.line.is_empty() => log.line(self.stream, self.request, without_return(rest)),
+                Some(rest) if self.line.is_empty() => log.line(self.stream, request, without_return(rest)),
                 Some(rest) => {
                     self.append(log, rest);
-                    self.flush(log);
+                    self.flush(log, request);
                 }
                 None => self.append(log, piece),
             }
@@ -174,9 +167,9 @@ impl LineBuffer {
     }
 
     /// Ends a line that has no `\n` yet. Nothing written, no line.
-    pub fn flush(&mut self, log: &AppLog) {
+    pub fn flush(&mut self, log: &AppLog, request: Option<RequestId>) {
         if !self.line.is_empty() {
-            log.line(self.stream, self.request, without_return(&self.line));
+            log.line(self.stream, request, without_return(&self.line));
             self.line.clear();
         }
     }
@@ -239,9 +232,9 @@ mod tests {
     fn check(written: &[&[u8]], expected: &[&str]) {
         let log = log(16, 1 << 20);
         let text = logged(|| {
-            let mut buffer = LineBuffer::new(LogStream::Stdout, None);
-            written.iter().for_each(|bytes| buffer.write(&log, bytes));
-            buffer.flush(&log);
+            let mut buffer = LineBuffer::new(LogStream::Stdout);
+            written.iter().for_each(|bytes| buffer.write(&log, None, bytes));
+            buffer.flush(&log, None);
         });
         let expected: Vec<_> = expected
             .iter()
@@ -282,8 +275,8 @@ mod tests {
     #[test]
     fn a_buffer_holds_no_more_than_a_line() {
         let log = log(64, 1024);
-        let mut buffer = LineBuffer::new(LogStream::Stderr, None);
-        (0..1000).for_each(|_| buffer.write(&log, &[b'x'; 1000]));
+        let mut buffer = LineBuffer::new(LogStream::Stderr);
+        (0..1000).for_each(|_| buffer.write(&log, None, &[b'x'; 1000]));
         assert!(buffer.line.capacity() <= 256, "{}", buffer.line.capacity());
     }
 
