@@ -35,12 +35,21 @@ impl<A: App> export::Guest for Exported<A> {
         match body {
             Ok(Body(Iterable::Blocks(blocks))) => {
                 call.enter(Phase::Over);
-                Ok(export::Response { head, body: export::Iterable::Blocks(blocks) })
+                Ok(export::Response {
+                    head,
+                    body: export::Iterable::Blocks(blocks),
+                })
             }
             Ok(Body(Iterable::Iterator(blocks))) => {
                 call.enter(Phase::Iterating);
-                let blocks = export::Iterator::new(Blocks { call, blocks: RefCell::new(Some(blocks)) });
-                Ok(export::Response { head, body: export::Iterable::Iterator(blocks) })
+                let blocks = export::Iterator::new(Blocks {
+                    call,
+                    blocks: RefCell::new(Some(blocks)),
+                });
+                Ok(export::Response {
+                    head,
+                    body: export::Iterable::Iterator(blocks),
+                })
             }
             Err(error) => {
                 call.enter(Phase::Over);
@@ -65,7 +74,10 @@ impl export::GuestIterator for Blocks {
             None => None,
         };
         self.call.note_block(block.as_deref().unwrap_or_default());
-        Ok(export::Step { head: self.call.take_head().map(cross), block })
+        Ok(export::Step {
+            head: self.call.take_head().map(cross),
+            block,
+        })
     }
 
     fn close(&self) -> Result<(), types::ExcInfo> {
@@ -83,10 +95,17 @@ impl Drop for Blocks {
 }
 
 fn cross(head: Head) -> types::Head {
-    types::Head { status: head.status, headers: head.headers }
+    types::Head {
+        status: head.status,
+        headers: head.headers,
+    }
 }
 
 fn exc_info(error: Error) -> types::ExcInfo {
     let info = error.into_exc_info();
-    types::ExcInfo { name: info.name, message: info.message, traceback: info.traceback }
+    types::ExcInfo {
+        name: info.name,
+        message: info.message,
+        traceback: info.traceback,
+    }
 }

@@ -29,11 +29,11 @@ const SERVER: HeaderValue = HeaderValue::from_static(concat!("wasgi/", env!("CAR
 /// The way from a request to its response.
 pub struct Gateway {
     apps: Arc<Apps>,
-    access_log: Option<Arc<AccessLog>>,
+    access_log: Arc<AccessLog>,
 }
 
 impl Gateway {
-    pub fn new(apps: Arc<Apps>, access_log: Option<Arc<AccessLog>>) -> Self {
+    pub fn new(apps: Arc<Apps>, access_log: Arc<AccessLog>) -> Self {
         Self { apps, access_log }
     }
 
@@ -41,7 +41,7 @@ impl Gateway {
     pub async fn serve(&self, request: Request<Incoming>, connection: &Connection) -> Response<Reply> {
         connection.expect_nothing();
         let (parts, body) = request.into_parts();
-        let mut record = Record::new(&parts, connection, self.access_log.clone());
+        let mut record = Record::new(&parts, connection, &self.access_log);
         let answered = self.answer(parts, body, connection, &mut record).await;
         let mut response = match answered {
             Ok(response) => response,
@@ -55,7 +55,10 @@ impl Gateway {
         if let Some(task) = response.body().task() {
             record.call = Some(Arc::clone(task.call()));
             connection.expect_end_by(task.deadline());
-            return response.map(|body| Reply { body, record: Some(Box::new(record)) });
+            return response.map(|body| Reply {
+                body,
+                record: Some(Box::new(record)),
+            });
         }
         record.sent = response.body().size_hint().exact().unwrap_or(0);
         record.finish();
@@ -86,7 +89,16 @@ impl Gateway {
         let head_only = wants_head_only(&parts.method);
         let (script_name, path_info) = (path[..script_name_len].to_vec(), path[script_name_len..].to_vec());
         let (remote, local) = (Some(connection.remote), Some(connection.local));
-        let call = Call { state, script_name, path_info, remote, local, parts, body, permit };
+        let call = Call {
+            state,
+            script_name,
+            path_info,
+            remote,
+            local,
+            parts,
+            body,
+            permit,
+        };
         let started = app.guest.call(call).start().await?;
         Ok(respond(started, head_only))
     }
@@ -118,7 +130,11 @@ fn decode_path(path: &str) -> Result<Cow<'_, [u8]>, Error> {
     if decoded.contains(&0) {
         return Err(Error::BadRequest("the path holds a NUL"));
     }
-    if decoded.contains(&b'.') && decoded.split(|byte| *byte == b'/').any(|segment| segment == b"." || segment == b"..") {
+    if decoded.contains(&b'.')
+        && decoded
+            .split(|byte| *byte == b'/')
+            .any(|segment| segment == b"." || segment == b"..")
+    {
         return Err(Error::BadRequest("the path holds a dot segment"));
     }
     Ok(decoded)
@@ -130,7 +146,9 @@ fn respond(started: Started, head_only: bool) -> Response<ResponseBody> {
         Started::Whole(whole) => (whole.head, Some(whole.blocks), None),
         Started::Streaming(head, task) => (head, None, Some(task)),
     };
-    let ready = blocks.as_ref().map(|blocks| blocks.iter().map(|block| block.len() as u64).sum());
+    let ready = blocks
+        .as_ref()
+        .map(|blocks| blocks.iter().map(|block| block.len() as u64).sum());
     let length = head.content_length.or(ready);
     let body = if head_only || !allows_body(head.status) {
         // The length of what a GET would have got stays, where the status allows one.
@@ -148,7 +166,10 @@ fn respond(started: Started, head_only: bool) -> Response<ResponseBody> {
     let mut response = Response::new(body);
     *response.status_mut() = head.status;
     *response.headers_mut() = head.headers;
-    if let Some(reason) = head.reason.and_then(|reason| hyper::ext::ReasonPhrase::try_from(reason).ok()) {
+    if let Some(reason) = head
+        .reason
+        .and_then(|reason| hyper::ext::ReasonPhrase::try_from(reason).ok())
+    {
         response.extensions_mut().insert(reason);
     }
     response
@@ -165,7 +186,10 @@ fn error_page(error: &Error, id: RequestId) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::one(text.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
@@ -189,13 +213,13 @@ struct Record {
     call: Option<Arc<CallState>>,
     cause: Option<&'static str>,
     sent: u64,
-    access_log: Option<Arc<AccessLog>>,
+    access_log: Arc<AccessLog>,
 }
 
 impl Record {
-    fn new(parts: &request::Parts, connection: &Connection, access_log: Option<Arc<AccessLog>>) -> Self {
+    fn new(parts: &request::Parts, connection: &Connection, access_log: &Arc<AccessLog>) -> Self {
         // Without an access log nobody reads the fields.
-        let field = |name| access_log.is_some().then(|| parts.headers.get(name).cloned()).flatten();
+        let field = |name| access_log.is_on().then(|| parts.headers.get(name).cloned()).flatten();
         Self {
             id: RequestId::next(),
             began: Instant::now(),
@@ -211,7 +235,7 @@ impl Record {
             call: None,
             cause: None,
             sent: 0,
-            access_log,
+            access_log: Arc::clone(access_log),
         }
     }
 
@@ -233,8 +257,7 @@ impl Record {
         if let Some(app) = &self.app {
             app.stats.record(self.status.as_u16(), self.cause, cpu, self.sent);
         }
-        let Some(access_log) = &self.access_log else { return };
-        access_log.record(&AccessRecord {
+        self.access_log.record(&AccessRecord {
             remote: self.remote,
             request_id: self.id,
             method: self.method.as_str(),
@@ -324,7 +347,11 @@ mod tests {
             ("", None),
         ] {
             let decoded = decode_path(path).ok();
-            assert_eq!(decoded.as_deref().map(String::from_utf8_lossy).as_deref(), expected, "{path}");
+            assert_eq!(
+                decoded.as_deref().map(String::from_utf8_lossy).as_deref(),
+                expected,
+                "{path}"
+            );
         }
     }
 }

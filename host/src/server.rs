@@ -58,7 +58,8 @@ impl Connection {
     /// A response that is still being made is on its way. It is cut off at `deadline`.
     pub fn expect_end_by(&self, deadline: Instant) {
         let nanos = deadline.saturating_duration_since(self.began).as_nanos();
-        self.end_by.store(u64::try_from(nanos).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
+        self.end_by
+            .store(u64::try_from(nanos).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
     }
 
     /// A new request has arrived: the last response is through.
@@ -79,13 +80,23 @@ impl Server {
     ///
     /// # Errors
     /// Names the address that cannot be had.
-    pub fn bind(addresses: &[SocketAddr], edge: Arc<ArcSwap<EdgeLimits>>, gateway: Arc<Gateway>) -> anyhow::Result<Self> {
+    pub fn bind(
+        addresses: &[SocketAddr],
+        edge: Arc<ArcSwap<EdgeLimits>>,
+        gateway: Arc<Gateway>,
+    ) -> anyhow::Result<Self> {
         let listeners = addresses
             .iter()
             .map(|address| listen(*address).with_context(|| format!("cannot listen on {address}")))
             .collect::<anyhow::Result<Vec<_>>>()?;
         let connections = Arc::new(Semaphore::new(edge.load().connections as usize));
-        Ok(Self { listeners, gateway, edge, connections, drain: Arc::default() })
+        Ok(Self {
+            listeners,
+            gateway,
+            edge,
+            connections,
+            drain: Arc::default(),
+        })
     }
 
     /// The addresses in use: with port 0, the one that the kernel chose.
@@ -143,7 +154,10 @@ struct Acceptor {
 impl Acceptor {
     async fn accept(self, listener: TcpListener) {
         loop {
-            let permit = Arc::clone(&self.connections).acquire_owned().await.expect("the semaphore is never closed");
+            let permit = Arc::clone(&self.connections)
+                .acquire_owned()
+                .await
+                .expect("the semaphore is never closed");
             match listener.accept().await {
                 Ok((stream, remote)) => self.serve(stream, remote, permit),
                 Err(error) => {
@@ -177,7 +191,11 @@ impl Acceptor {
 
 async fn serve_connection(stream: TcpStream, connection: Arc<Connection>, gateway: Arc<Gateway>, drain: &Drain) {
     let edge = Arc::clone(&connection.edge);
-    let client = Client { stream, connection: Arc::clone(&connection), stalled: None };
+    let client = Client {
+        stream,
+        connection: Arc::clone(&connection),
+        stalled: None,
+    };
     let service = service_fn(move |request| {
         let (gateway, connection) = (Arc::clone(&gateway), Arc::clone(&connection));
         async move { Ok::<_, std::convert::Infallible>(gateway.serve(request, &connection).await) }
@@ -231,12 +249,19 @@ impl Client {
             Box::pin(tokio::time::sleep_until(deadline.into()))
         });
         ready!(stalled.as_mut().poll(context));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes too long to take the response")))
+        Poll::Ready(Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the client takes too long to take the response",
+        )))
     }
 }
 
 impl AsyncRead for Client {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }

@@ -66,7 +66,12 @@ pub trait Guest: Send + Sync {
 ///
 /// # Errors
 /// Says which import or export does not fit, in words for the operator.
-pub fn load(engine: &Arc<Engine>, component: &Component, spec: &AppSpec, log: Arc<AppLog>) -> anyhow::Result<Box<dyn Guest>> {
+pub fn load(
+    engine: &Arc<Engine>,
+    component: &Component,
+    spec: &AppSpec,
+    log: Arc<AppLog>,
+) -> anyhow::Result<Box<dyn Guest>> {
     Ok(Box::new(wsgi::Wsgi::load(engine, component, spec, log)?))
 }
 

@@ -64,7 +64,12 @@ pub(crate) struct Host {
 
 impl Default for Host {
     fn default() -> Self {
-        Self { number: 0, input: None, errors: LineBuffer::new(LogStream::Errors), head_only: false }
+        Self {
+            number: 0,
+            input: None,
+            errors: LineBuffer::new(LogStream::Errors),
+            head_only: false,
+        }
     }
 }
 
@@ -120,9 +125,20 @@ impl Wsgi {
         let component = link(&mut linker, component).map_err(|error| anyhow::anyhow!("{error:#}"))?;
         let reuse = match spec.instances {
             Instances::Fresh => None,
-            Instances::Reuse { requests_max, idle_time } => Some(Reuse { requests_max, idle_time }),
+            Instances::Reuse {
+                requests_max,
+                idle_time,
+            } => Some(Reuse {
+                requests_max,
+                idle_time,
+            }),
         };
-        let app = AppContext { name: spec.name.clone(), limits: spec.limits.clone(), env: spec.env.clone(), log };
+        let app = AppContext {
+            name: spec.name.clone(),
+            limits: spec.limits.clone(),
+            env: spec.env.clone(),
+            log,
+        };
         Ok(Self {
             shared: Arc::new(Shared {
                 engine: Arc::clone(engine),
@@ -155,7 +171,10 @@ impl Guest for Wsgi {
         let retired: Vec<Idle> = {
             let mut idle = self.shared.idle();
             // The longest unused ones are at the bottom.
-            let kept = idle.iter().position(|idle| idle.since.elapsed() < reuse.idle_time).unwrap_or(idle.len());
+            let kept = idle
+                .iter()
+                .position(|idle| idle.since.elapsed() < reuse.idle_time)
+                .unwrap_or(idle.len());
             idle.drain(..kept).collect()
         };
         drop(retired);
@@ -175,13 +194,24 @@ impl Shared {
     async fn serve(&self, call: Call) -> Result<Finished, Error> {
         self.engine.wake_ticker();
         let environ = self.environ(&call);
-        let Call { state, parts, body, permit, .. } = call;
+        let Call {
+            state,
+            parts,
+            body,
+            permit,
+            ..
+        } = call;
         let mut sandbox = self.open(&state).await?;
         let host = &mut sandbox.store.data_mut().wsgi;
         host.head_only = wants_head_only(&parts.method);
         host.input = Some(RequestBody::new(body, self.app.limits.request_body_bytes));
 
-        let outcome = Exchange { sandbox: &mut sandbox, call: &state }.run(&environ).await;
+        let outcome = Exchange {
+            sandbox: &mut sandbox,
+            call: &state,
+        }
+        .run(&environ)
+        .await;
         let outcome = match outcome {
             Ok(finished) => {
                 self.keep(sandbox);
@@ -238,7 +268,10 @@ impl Shared {
         sandbox.served += 1;
         if sandbox.served < reuse.requests_max {
             sandbox.store.data_mut().end();
-            self.idle().push(Idle { sandbox, since: Instant::now() });
+            self.idle().push(Idle {
+                sandbox,
+                since: Instant::now(),
+            });
         }
     }
 }
@@ -292,7 +325,9 @@ impl Exchange<'_> {
             .map_err(|error| Failure::App(head_failure(&error)))?;
         let mut outbox = self.call.outbox();
         if outbox.head.is_some() || outbox.committed {
-            return Err(Failure::App(Error::Protocol("start_response was called twice, without exc_info".into())));
+            return Err(Failure::App(Error::Protocol(
+                "start_response was called twice, without exc_info".into(),
+            )));
         }
         outbox.head = Some(head);
         Ok(())
@@ -302,11 +337,18 @@ impl Exchange<'_> {
     async fn send_all(&mut self, blocks: Vec<Vec<u8>>) -> Result<Finished, Failure> {
         let head = {
             let mut outbox = self.call.outbox();
-            if outbox.committed { None } else { Some(outbox.head.take().ok_or_else(never_started)?) }
+            if outbox.committed {
+                None
+            } else {
+                Some(outbox.head.take().ok_or_else(never_started)?)
+            }
         };
         let blocks = blocks.into_iter().filter(|block| !block.is_empty()).map(Bytes::from);
         if let Some(head) = head {
-            return Ok(Finished::Whole(Whole { head, blocks: blocks.collect() }));
+            return Ok(Finished::Whole(Whole {
+                head,
+                blocks: blocks.collect(),
+            }));
         }
         if !self.head_only() {
             for block in blocks {
@@ -321,7 +363,11 @@ impl Exchange<'_> {
         let mut owed = None;
         loop {
             let Sandbox { store, app, .. } = &mut *self.sandbox;
-            let stepped = app.wasgi_gateway_application().iterator().call_next(&mut *store, iterator).await;
+            let stepped = app
+                .wasgi_gateway_application()
+                .iterator()
+                .call_next(&mut *store, iterator)
+                .await;
             let step = self.unwrap(stepped)?;
             if let Some(head) = step.head {
                 self.start_response(&head)?;
@@ -352,7 +398,10 @@ impl Exchange<'_> {
             return Ok(Finished::Streamed);
         }
         let head = outbox.head.take().ok_or_else(never_started)?;
-        Ok(Finished::Whole(Whole { head, blocks: Vec::new() }))
+        Ok(Finished::Whole(Whole {
+            head,
+            blocks: Vec::new(),
+        }))
     }
 
     fn head_only(&self) -> bool {
@@ -361,7 +410,11 @@ impl Exchange<'_> {
 
     async fn close(&mut self, iterator: ResourceAny) -> Result<(), Failure> {
         let Sandbox { store, app, .. } = &mut *self.sandbox;
-        let closed = app.wasgi_gateway_application().iterator().call_close(&mut *store, iterator).await;
+        let closed = app
+            .wasgi_gateway_application()
+            .iterator()
+            .call_close(&mut *store, iterator)
+            .await;
         self.unwrap(closed)?;
         let dropped = iterator.resource_drop_async(&mut self.sandbox.store).await;
         dropped.map_err(|error| Failure::Sandbox(fault::classify(error, self.sandbox.store.data())))
@@ -403,7 +456,11 @@ async fn hand_over(call: &CallState, block: Bytes) {
 }
 
 fn checked_head(status: &str, headers: &[(String, String)], app: &AppContext) -> Result<Head, HeadError> {
-    Head::new(status, headers.iter().map(|(name, value)| (name.as_str(), value.as_str())), &app.limits)
+    Head::new(
+        status,
+        headers.iter().map(|(name, value)| (name.as_str(), value.as_str())),
+        &app.limits,
+    )
 }
 
 fn head_failure(error: &HeadError) -> Error {
@@ -444,7 +501,9 @@ impl gateway::HostStartResponse for State {
         if let Some(raised) = &exc_info {
             let text = exception_text(raised);
             for line in text.lines() {
-                self.app.log.line(LogStream::Errors, Some(self.call.id), line.as_bytes());
+                self.app
+                    .log
+                    .line(LogStream::Errors, Some(self.call.id), line.as_bytes());
             }
         }
         let head = checked_head(&status, &headers, &self.app);
@@ -513,7 +572,9 @@ impl gateway::HostInput for State {
         if !self.wsgi.is_current(&this) {
             return Ok(Err(StreamError::CallOver));
         }
-        let Some(input) = &mut self.wsgi.input else { return Ok(Ok(Vec::new())) };
+        let Some(input) = &mut self.wsgi.input else {
+            return Ok(Ok(Vec::new()));
+        };
         let read = input.read(size.min(READ_BYTES_MAX) as usize, &self.call).await;
         Ok(read.map(Vec::from).map_err(|error| self.read_failed(error)))
     }
@@ -522,7 +583,9 @@ impl gateway::HostInput for State {
         if !self.wsgi.is_current(&this) {
             return Ok(Err(StreamError::CallOver));
         }
-        let Some(input) = &mut self.wsgi.input else { return Ok(Ok(Vec::new())) };
+        let Some(input) = &mut self.wsgi.input else {
+            return Ok(Ok(Vec::new()));
+        };
         let read = input.read_line(size.min(READ_BYTES_MAX) as usize, &self.call).await;
         Ok(read.map(Vec::from).map_err(|error| self.read_failed(error)))
     }
@@ -539,7 +602,9 @@ impl gateway::HostErrors for State {
 
     fn write(&mut self, this: Resource<Errors>, text: String) -> wasmtime::Result<()> {
         if self.wsgi.is_current(&this) {
-            self.wsgi.errors.write(&self.app.log, Some(self.call.id), text.as_bytes());
+            self.wsgi
+                .errors
+                .write(&self.app.log, Some(self.call.id), text.as_bytes());
         }
         Ok(())
     }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use wasmtime::{
-    Config as EngineConfig, Enabled, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, WasmBacktraceDetails,
+    Config as EngineConfig, Enabled, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
+    WasmBacktraceDetails,
 };
 
 use crate::config::Config;
@@ -37,7 +38,10 @@ impl Engine {
         let mut settings = compiler_settings(config.stack_bytes);
         settings.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(config)));
         let engine = wasmtime::Engine::new(&settings).map_err(|error| {
-            anyhow!("cannot reserve a pool for {} sandboxes, lower `sandboxes`: {error:#}", config.sandboxes)
+            anyhow!(
+                "cannot reserve a pool for {} sandboxes, lower `sandboxes`: {error:#}",
+                config.sandboxes
+            )
         })?;
         let busy = Arc::new(AtomicBool::new(false));
         start_ticker(&engine, &busy)?;
@@ -62,7 +66,8 @@ impl Engine {
 /// # Errors
 /// Where cranelift does not know this machine.
 pub fn compiler(stack_bytes: u64) -> Result<wasmtime::Engine> {
-    wasmtime::Engine::new(&compiler_settings(stack_bytes)).map_err(|error| anyhow!("cannot compile on this machine: {error:#}"))
+    wasmtime::Engine::new(&compiler_settings(stack_bytes))
+        .map_err(|error| anyhow!("cannot compile on this machine: {error:#}"))
 }
 
 /// What compiled code depends on. Engines with the same settings here can load each other's code.
@@ -128,7 +133,11 @@ fn start_ticker(engine: &wasmtime::Engine, busy: &Arc<AtomicBool>) -> Result<()>
             let mut idle = 0_u32;
             loop {
                 std::thread::sleep(if idle > IDLE_AFTER { IDLE_TICK } else { TICK });
-                idle = if busy.swap(false, Ordering::Relaxed) { 0 } else { idle.saturating_add(1) };
+                idle = if busy.swap(false, Ordering::Relaxed) {
+                    0
+                } else {
+                    idle.saturating_add(1)
+                };
                 let Some(engine) = engine.upgrade() else { return };
                 engine.increment_epoch();
             }

@@ -32,11 +32,6 @@ impl Meter {
         self.refused
     }
 
-    /// Bytes in use, memories and tables together.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.memory_bytes + self.table_elements * TABLE_ELEMENT_BYTES
-    }
-
     fn grow(&mut self, memory_bytes: u64, table_elements: u64) -> bool {
         let memory_bytes = self.memory_bytes.saturating_add(memory_bytes);
         let table_elements = self.table_elements.saturating_add(table_elements);
@@ -66,14 +61,21 @@ mod tests {
     use super::*;
 
     fn meter(memory_bytes: u64, table_elements: u64) -> Meter {
-        Meter::new(&Limits { memory_bytes, table_elements, ..Limits::default() })
+        Meter::new(&Limits {
+            memory_bytes,
+            table_elements,
+            ..Limits::default()
+        })
     }
 
     #[test]
     fn memories_add_up() {
         let mut meter = meter(100, 10);
         assert!(meter.memory_growing(0, 60, None).unwrap());
-        assert!(!meter.memory_growing(0, 60, None).unwrap(), "a second memory must not double the limit (spin#3705)");
+        assert!(
+            !meter.memory_growing(0, 60, None).unwrap(),
+            "a second memory must not double the limit (spin#3705)"
+        );
         assert!(meter.refused());
         assert!(meter.memory_growing(60, 100, None).unwrap());
     }
@@ -83,7 +85,6 @@ mod tests {
         let mut meter = meter(100, 1000);
         assert!(meter.table_growing(0, 12, None).unwrap());
         assert!(!meter.table_growing(0, 1, None).unwrap());
-        assert_eq!(meter.bytes(), 96);
     }
 
     #[test]
