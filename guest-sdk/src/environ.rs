@@ -44,7 +44,12 @@ impl Environ {
     /// An environ from a packed block: for each variable its name, a NUL, its value, a NUL.
     #[cfg(target_arch = "wasm32")]
     pub(crate) fn new(block: Vec<u8>, url_scheme: UrlScheme, multiprocess: bool, run_once: bool) -> Environ {
-        Environ { block, url_scheme, multiprocess, run_once }
+        Environ {
+            block,
+            url_scheme,
+            multiprocess,
+            run_once,
+        }
     }
 
     /// An environ for a test: `Environ::from_iter([("REQUEST_METHOD", "GET")])`, plain HTTP, a fresh instance.
@@ -56,7 +61,12 @@ impl Environ {
             block.extend_from_slice(value);
             block.push(0);
         }
-        Environ { block, url_scheme: UrlScheme::Http, multiprocess: false, run_once: true }
+        Environ {
+            block,
+            url_scheme: UrlScheme::Http,
+            multiprocess: false,
+            run_once: true,
+        }
     }
 
     /// The variable as text (see the type for how bytes are read), or `None` if it is not set.
@@ -67,7 +77,9 @@ impl Environ {
     /// The variable's bytes, as they came over the wire.
     pub fn bytes(&self, name: &str) -> Option<&[u8]> {
         let name = name.as_bytes();
-        self.variables().find(|(known, _)| *known == name).map(|(_, value)| value)
+        self.variables()
+            .find(|(known, _)| *known == name)
+            .map(|(_, value)| value)
     }
 
     /// A request header field by its own name: `header("User-Agent")` is `HTTP_USER_AGENT`. Case does not matter.
@@ -83,7 +95,11 @@ impl Environ {
         let bare = name.eq_ignore_ascii_case("content-type") || name.eq_ignore_ascii_case("content-length");
         self.variables()
             .find(|(known, _)| {
-                let known = if bare { Some(*known) } else { known.strip_prefix(b"HTTP_") };
+                let known = if bare {
+                    Some(*known)
+                } else {
+                    known.strip_prefix(b"HTTP_")
+                };
                 known.is_some_and(|known| same_field(known, name.as_bytes()))
             })
             .map(|(_, value)| value)
@@ -102,7 +118,9 @@ impl Environ {
     /// `REQUEST_METHOD`: `GET`.
     pub fn method(&self) -> &str {
         // A method is a token, and tokens are ASCII; the host lets nothing else through.
-        self.bytes("REQUEST_METHOD").and_then(|method| core::str::from_utf8(method).ok()).unwrap_or("")
+        self.bytes("REQUEST_METHOD")
+            .and_then(|method| core::str::from_utf8(method).ok())
+            .unwrap_or("")
     }
 
     /// `SCRIPT_NAME`: where the application is, "" or a path without a trailing slash.
@@ -159,7 +177,11 @@ impl Environ {
 impl<'a, N: AsRef<[u8]> + ?Sized + 'a, V: AsRef<[u8]> + ?Sized + 'a> FromIterator<(&'a N, &'a V)> for Environ {
     /// An environ for tests; `wsgi.url_scheme` is http, `wsgi.run_once` true.
     fn from_iter<I: IntoIterator<Item = (&'a N, &'a V)>>(variables: I) -> Environ {
-        Environ::from_variables(variables.into_iter().map(|(name, value)| (name.as_ref(), value.as_ref())))
+        Environ::from_variables(
+            variables
+                .into_iter()
+                .map(|(name, value)| (name.as_ref(), value.as_ref())),
+        )
     }
 }
 
@@ -191,7 +213,10 @@ impl<'a> Variables<'a> {
 /// `USER_AGENT` is `User-Agent`.
 fn same_field(known: &[u8], name: &[u8]) -> bool {
     known.len() == name.len()
-        && known.iter().zip(name).all(|(known, name)| *known == if *name == b'-' { b'_' } else { name.to_ascii_uppercase() })
+        && known
+            .iter()
+            .zip(name)
+            .all(|(known, name)| *known == if *name == b'-' { b'_' } else { name.to_ascii_uppercase() })
 }
 
 fn text(bytes: &[u8]) -> Cow<'_, str> {
@@ -254,7 +279,10 @@ mod tests {
 
     #[test]
     fn a_block_that_breaks_off_ends_the_iteration() {
-        let environ = Environ { block: b"A\0b\0C".to_vec(), ..sample() };
+        let environ = Environ {
+            block: b"A\0b\0C".to_vec(),
+            ..sample()
+        };
         assert_eq!(environ.variables().collect::<Vec<_>>(), [(&b"A"[..], &b"b"[..])]);
     }
 }

@@ -37,12 +37,18 @@ impl<A: App> export::Guest for Exported<A> {
         match body {
             Ok(Body(Iterable::Blocks(blocks))) => {
                 call.enter(Phase::Over);
-                Ok(export::Response { head, body: export::Iterable::Blocks(blocks) })
+                Ok(export::Response {
+                    head,
+                    body: export::Iterable::Blocks(blocks),
+                })
             }
             Ok(Body(Iterable::Iterator(blocks))) => {
                 call.enter(Phase::Iterating);
                 STREAM.set(Some(Stream { call, blocks }));
-                Ok(export::Response { head, body: export::Iterable::Iterator(export::Iterator::new(Blocks)) })
+                Ok(export::Response {
+                    head,
+                    body: export::Iterable::Iterator(export::Iterator::new(Blocks)),
+                })
             }
             Err(error) => {
                 call.enter(Phase::Over);
@@ -87,14 +93,20 @@ pub struct Blocks;
 impl export::GuestIterator for Blocks {
     fn next(&self) -> Result<export::Step, types::ExcInfo> {
         let Some(mut stream) = STREAM.take() else {
-            return Ok(export::Step { head: None, block: None });
+            return Ok(export::Step {
+                head: None,
+                block: None,
+            });
         };
         let block = stream.blocks.next();
         let head = stream.call.take_head().map(cross);
         let step = match block {
             Some(Ok(block)) => {
                 stream.call.note_block(&block);
-                Ok(export::Step { head, block: Some(block) })
+                Ok(export::Step {
+                    head,
+                    block: Some(block),
+                })
             }
             None => Ok(export::Step { head, block: None }),
             Some(Err(error)) => Err(exc_info(error)),
@@ -109,7 +121,10 @@ impl export::GuestIterator for Blocks {
         Ok(())
     }
 
-    #[allow(unsafe_code, reason = "the bindings declare it so; this override does nothing unsafe")]
+    #[allow(
+        unsafe_code,
+        reason = "the bindings declare it so; this override does nothing unsafe"
+    )]
     unsafe fn resource_into_raw_(_: Self::Rep) -> *mut Self::Rep {
         // Read only, and never freed, there being no destructor.
         static REP: Option<Blocks> = Some(Blocks);
@@ -118,12 +133,19 @@ impl export::GuestIterator for Blocks {
 }
 
 fn cross(head: Head) -> types::Head {
-    types::Head { status: head.status, headers: head.headers }
+    types::Head {
+        status: head.status,
+        headers: head.headers,
+    }
 }
 
 fn exc_info(error: Error) -> types::ExcInfo {
     let info = error.into_exc_info();
-    types::ExcInfo { name: info.name, message: info.message, traceback: info.traceback }
+    types::ExcInfo {
+        name: info.name,
+        message: info.message,
+        traceback: info.traceback,
+    }
 }
 
 /// Exports an [`App`] as the component's application, in the program that the macro is used in.
@@ -132,7 +154,13 @@ fn exc_info(error: Error) -> types::ExcInfo {
 macro_rules! __export_application {
     ($app:ty) => {
         #[unsafe(export_name = "wasgi:gateway/application@0.1.0#call")]
-        unsafe extern "C" fn call(block: *mut u8, bytes: usize, scheme: i32, multiprocess: i32, run_once: i32) -> *mut u8 {
+        unsafe extern "C" fn call(
+            block: *mut u8,
+            bytes: usize,
+            scheme: i32,
+            multiprocess: i32,
+            run_once: i32,
+        ) -> *mut u8 {
             use $crate::__private::{Exported, application};
             unsafe { application::_export_call_cabi::<Exported<$app>>(block, bytes, scheme, multiprocess, run_once) }
         }

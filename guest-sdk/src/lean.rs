@@ -3,7 +3,10 @@
 //! The allocator starts in the memory that the linker laid out behind the program's data, up to the end of the initial
 //! memory: growing memory at run time costs a fresh instance several microseconds. Only when that is used up it grows.
 
-#![allow(unsafe_code, reason = "an allocator hands out raw memory, and symbols are exported by name")]
+#![allow(
+    unsafe_code,
+    reason = "an allocator hands out raw memory, and symbols are exported by name"
+)]
 
 use alloc::alloc::{GlobalAlloc, Layout};
 use core::arch::wasm32;
@@ -14,7 +17,8 @@ use talc::source::Source;
 use talc::wasm::WasmBinning;
 
 #[global_allocator]
-static ALLOCATOR: TalcSyncCell<LinearMemory, WasmBinning> = TalcSyncCell::new_wasm(LinearMemory { claimed_rest: false });
+static ALLOCATOR: TalcSyncCell<LinearMemory, WasmBinning> =
+    TalcSyncCell::new_wasm(LinearMemory { claimed_rest: false });
 
 const PAGE_BYTES: usize = 64 * 1024;
 
@@ -45,7 +49,9 @@ unsafe impl Source for LinearMemory {
         match wasm32::memory_grow(0, pages) {
             usize::MAX => Err(()),
             // SAFETY: see above; the multiplication cannot overflow, since these pages exist.
-            before => unsafe { talc.claim((before * PAGE_BYTES) as *mut u8, pages * PAGE_BYTES) }.map(drop).ok_or(()),
+            before => unsafe { talc.claim((before * PAGE_BYTES) as *mut u8, pages * PAGE_BYTES) }
+                .map(drop)
+                .ok_or(()),
         }
     }
 }

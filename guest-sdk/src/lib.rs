@@ -39,18 +39,18 @@ pub use io::{Errors, Input};
 pub use start_response::{StartResponse, Write};
 pub use wasgi_macros::application;
 
-mod environ;
-mod start_response;
 mod body;
-mod io;
+mod environ;
 mod error;
-pub mod rules;
-mod host;
 #[cfg(target_arch = "wasm32")]
 #[macro_use]
 mod export;
+mod host;
+mod io;
 #[cfg(all(target_arch = "wasm32", not(feature = "std")))]
 mod lean;
+pub mod rules;
+mod start_response;
 
 #[cfg(target_arch = "wasm32")]
 #[allow(unsafe_code, unreachable_pub, reason = "generated: the component ABI passes raw pointers")]

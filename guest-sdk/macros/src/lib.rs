@@ -13,7 +13,9 @@ pub fn application(attributes: TokenStream, item: TokenStream) -> TokenStream {
     let function = parse_macro_input!(item as ItemFn);
     if !attributes.is_empty() {
         let attributes = proc_macro2::TokenStream::from(attributes);
-        return Error::new(attributes.span(), "#[wasgi::application] takes no arguments").into_compile_error().into();
+        return Error::new(attributes.span(), "#[wasgi::application] takes no arguments")
+            .into_compile_error()
+            .into();
     }
     expand(&function).unwrap_or_else(Error::into_compile_error).into()
 }
@@ -21,21 +23,29 @@ pub fn application(attributes: TokenStream, item: TokenStream) -> TokenStream {
 fn expand(function: &ItemFn) -> syn::Result<proc_macro2::TokenStream> {
     let signature = &function.sig;
     if let Some(token) = &signature.asyncness {
-        let why = "an application is a plain function: an instance serves one call at a time, so there is nothing to await";
+        let why =
+            "an application is a plain function: an instance serves one call at a time, so there is nothing to await";
         return Err(Error::new(token.span(), why));
     }
     if !signature.generics.params.is_empty() {
-        return Err(Error::new(signature.generics.span(), "an application cannot be generic"));
+        return Err(Error::new(
+            signature.generics.span(),
+            "an application cannot be generic",
+        ));
     }
     if let Some(FnArg::Receiver(receiver)) = signature.inputs.first() {
-        return Err(Error::new(receiver.span(), "an application is a free function, without self"));
+        return Err(Error::new(
+            receiver.span(),
+            "an application is a free function, without self",
+        ));
     }
     let name = &signature.ident;
     let call = match signature.inputs.len() {
         2 => quote!(::wasgi::__private::answer(#name(environ, start_response))),
         1 => quote!(::wasgi::http::serve(environ, start_response, #name)),
         _ => {
-            let why = "an application takes (environ: Environ, start_response: StartResponse), or one http::Request<Input>";
+            let why =
+                "an application takes (environ: Environ, start_response: StartResponse), or one http::Request<Input>";
             return Err(Error::new(signature.inputs.span(), why));
         }
     };
