@@ -40,17 +40,25 @@ pub use start_response::{StartResponse, Write};
 pub use wasgi_macros::application;
 
 mod body;
+#[cfg(feature = "cookie")]
+pub mod cookies;
 mod environ;
 mod error;
 #[cfg(target_arch = "wasm32")]
 #[macro_use]
 mod export;
+#[cfg(feature = "form")]
+pub mod form;
 mod host;
+#[cfg(feature = "http")]
+pub mod http;
 mod io;
 #[cfg(all(target_arch = "wasm32", not(feature = "std")))]
 mod lean;
 pub mod rules;
 mod start_response;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod testing;
 
 #[cfg(target_arch = "wasm32")]
 #[allow(unsafe_code, unreachable_pub, reason = "generated: the component ABI passes raw pointers")]
@@ -79,3 +87,6 @@ pub mod __private {
         answer.map(Into::into).map_err(Into::into)
     }
 }
+
+#[cfg(all(test, feature = "std"))]
+mod tests;
