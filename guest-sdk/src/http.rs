@@ -1,4 +1,4 @@
-//! Applications against the crate `http`: a [`Request`](::http::Request) in, a [`Response`](::http::Response) out.
+//! Applications against the crate `http`: a [`Request`] in, a [`Response`] out.
 //!
 //! ```
 //! use wasgi::{Input, http::{Request, Response}};
