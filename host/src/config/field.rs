@@ -1,0 +1,203 @@
+//! The numbers among the settings: one table a section, with each key's unit and useful range. Reading, checking, comparing
+//! with the operator's ceiling and printing all go by these tables, so that no key can be forgotten in one of them.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use toml::Value;
+
+use super::Config;
+use crate::limits::{EdgeLimits, Limits};
+
+/// One numeric setting of a `T`. Its value passes through a `u64`: bytes, nanoseconds or a count.
+pub(super) struct Field<T: 'static> {
+    pub(super) key: &'static str,
+    unit: Unit,
+    min: u64,
+    max: u64,
+    get: fn(&T) -> u64,
+    set: fn(&mut T, u64),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Bytes,
+    Nanoseconds,
+    Count,
+}
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
+
+const MILLISECOND: u64 = 1_000_000;
+const SECOND: u64 = 1_000 * MILLISECOND;
+const MINUTE: u64 = 60 * SECOND;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+
+macro_rules! size {
+    ($key:literal, $field:ident, $min:expr, $max:expr) => {
+        Field {
+            key: $key,
+            unit: Unit::Bytes,
+            min: $min,
+            max: $max,
+            get: |of| of.$field,
+            set: |of, value| of.$field = value,
+        }
+    };
+}
+
+macro_rules! time {
+    ($key:literal, $field:ident, $min:expr, $max:expr) => {
+        Field {
+            key: $key,
+            unit: Unit::Nanoseconds,
+            min: $min,
+            max: $max,
+            // Settings are at most some days, and 2^64 nanoseconds are 584 years.
+            get: |of| of.$field.as_nanos() as u64,
+            set: |of, value| of.$field = Duration::from_nanos(value),
+        }
+    };
+}
+
+macro_rules! count {
+    ($key:literal, $field:ident, $min:expr, $max:expr) => {
+        Field {
+            key: $key,
+            unit: Unit::Count,
+            min: $min,
+            max: $max,
+            get: |of| of.$field as u64,
+            // The range was checked before, and every range fits its field's type.
+            set: |of, value| of.$field = value as _,
+        }
+    };
+}
+
+/// The top level of `wasgi.toml`.
+pub(super) static TOP: &[Field<Config>] = &[
+    count!("workers", workers, 1, 1024),
+    count!("sandboxes", sandboxes, 1, 100_000),
+    size!("stack", stack_bytes, 64 * KIB, 16 * MIB),
+    time!("rescan_time", rescan_time, 100 * MILLISECOND, HOUR),
+    time!("settle_time", settle_time, 0, MINUTE),
+    count!("reuse_requests", reuse_requests_max, 1, 1_000_000_000),
+    time!("reuse_idle_time", reuse_idle_time, 10 * MILLISECOND, DAY),
+];
+
+/// `[limits]`, of the operator and of an app. Zero never means "no limit".
+pub(super) static LIMITS: &[Field<Limits>] = &[
+    size!("memory", memory_bytes, 64 * KIB, 4 * GIB),
+    count!("table_elements", table_elements, 1, 10_000_000),
+    time!("cpu_time", cpu_time, MILLISECOND, HOUR),
+    time!("wall_time", wall_time, 10 * MILLISECOND, 7 * DAY),
+    time!("first_byte_time", first_byte_time, 10 * MILLISECOND, DAY),
+    time!("idle_time", idle_time, 10 * MILLISECOND, DAY),
+    count!("concurrent_calls", concurrent_calls, 1, 100_000),
+    count!("queued_calls", queued_calls, 0, 1_000_000),
+    time!("queue_time", queue_time, MILLISECOND, HOUR),
+    size!("request_body_size", request_body_bytes, 1, TIB),
+    count!("response_headers", response_headers, 1, 10_000),
+    size!("response_header_size", response_header_bytes, 256, MIB),
+    size!("host_call_size", host_call_bytes, 4 * KIB, GIB),
+    count!("handles", handles, 8, 1_000_000),
+    size!("log_line_size", log_line_bytes, 64, MIB),
+    size!("log_rate", log_bytes_per_second, KIB, GIB),
+    size!("module_size", module_bytes, KIB, GIB),
+    time!("compile_time", compile_time, 100 * MILLISECOND, HOUR),
+    size!("compile_memory", compile_memory_bytes, 64 * MIB, 256 * GIB),
+];
+
+/// `[edge]`.
+pub(super) static EDGE: &[Field<EdgeLimits>] = &[
+    count!("connections", connections, 1, 1_000_000),
+    size!("request_target_size", request_target_bytes, 256, MIB),
+    count!("request_headers", request_headers, 1, 1000),
+    size!("request_head_size", request_head_bytes, 8 * KIB, MIB),
+    time!("header_time", header_time, 100 * MILLISECOND, 10 * MINUTE),
+    time!("client_idle_time", client_idle_time, 100 * MILLISECOND, DAY),
+    time!("drain_time", drain_time, 0, HOUR),
+];
+
+impl<T> Field<T> {
+    /// Sets the field to `value`, or says what would be allowed.
+    pub(super) fn assign(&self, of: &mut T, value: &Value) -> Result<(), String> {
+        let amount = self.parse(value)?;
+        if !(self.min..=self.max).contains(&amount) {
+            return Err(format!(
+                "{} to {} is allowed",
+                self.text_of(self.min),
+                self.text_of(self.max)
+            ));
+        }
+        (self.set)(of, amount);
+        Ok(())
+    }
+
+    /// The field's value as it would be written: `128MiB`, `1m 30s`, `64`.
+    pub(super) fn text(&self, of: &T) -> String {
+        self.text_of((self.get)(of))
+    }
+
+    /// The same as a TOML value.
+    pub(super) fn toml(&self, of: &T) -> String {
+        match self.unit {
+            Unit::Count => self.text(of),
+            Unit::Bytes | Unit::Nanoseconds => format!("\"{}\"", self.text(of)),
+        }
+    }
+
+    pub(super) fn exceeds(&self, of: &T, ceiling: &T) -> bool {
+        (self.get)(of) > (self.get)(ceiling)
+    }
+
+    fn parse(&self, value: &Value) -> Result<u64, String> {
+        let wanted = || match self.unit {
+            Unit::Bytes => "a size is wanted, such as \"64KiB\" or \"1.5MiB\"".to_owned(),
+            Unit::Nanoseconds => "a time with its unit is wanted, such as \"500ms\", \"5s\" or \"1m 30s\"".to_owned(),
+            Unit::Count => "a whole number is wanted".to_owned(),
+        };
+        match (self.unit, value) {
+            (Unit::Bytes | Unit::Count, Value::Integer(number)) => {
+                u64::try_from(*number).map_err(|_| "it must not be negative".to_owned())
+            }
+            (Unit::Count, Value::String(text)) => text.trim().parse().map_err(|_| wanted()),
+            (Unit::Bytes, Value::String(text)) => text
+                .trim()
+                .parse::<ByteSize>()
+                .map(|size| size.as_u64())
+                .map_err(|_| wanted()),
+            (Unit::Nanoseconds, Value::String(text)) => {
+                let time = humantime::parse_duration(text.trim()).map_err(|_| wanted())?;
+                Ok(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
+            }
+            _ => Err(wanted()),
+        }
+    }
+
+    fn text_of(&self, amount: u64) -> String {
+        match self.unit {
+            Unit::Count => amount.to_string(),
+            Unit::Bytes => size_text(amount),
+            Unit::Nanoseconds => humantime::format_duration(Duration::from_nanos(amount)).to_string(),
+        }
+    }
+}
+
+/// Exact, unlike the usual display of sizes, which rounds: what is printed can be read back.
+pub(super) fn size_text(bytes: u64) -> String {
+    let units = [("TiB", TIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB)];
+    match units.iter().find(|(_, unit)| bytes >= *unit && bytes % unit == 0) {
+        Some((name, unit)) => format!("{}{name}", bytes / unit),
+        None => format!("{bytes}B"),
+    }
+}
+
+/// "memory, table_elements, …": what an unknown key could have been.
+pub(super) fn keys<T>(fields: &[Field<T>]) -> String {
+    fields.iter().map(|field| field.key).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,265 @@
+//! Raw settings → one validated [`Config`]. The only reader of settings (flags, environment, `wasgi.toml`, sidecars) and the
+//! only home of defaults.
+//!
+//! One naming scheme: the key `state_dir` of `wasgi.toml` is the flag `--state-dir` and the variable `WASGI_STATE_DIR`; the key
+//! `format` of `[log]` is `--log-format` and `WASGI_LOG_FORMAT`; the keys of `[limits]` and `[edge]` are
+//! `--limit KEY=VALUE` and `--edge KEY=VALUE`, or `WASGI_LIMITS` and `WASGI_EDGE` with commas between them. A flag
+//! counts more than a variable, that more than the file, that more than a default.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::limits::{EdgeLimits, Limits};
+
+mod field;
+mod file;
+mod load;
+mod print;
+mod settings;
+mod sidecar;
+#[cfg(test)]
+mod tests;
+
+use field::{Field, TOP};
+use file::{Given, Items, Source};
+pub use settings::{Environment, Settings};
+
+/// Everything an operator can say, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The directory whose `.wasm` files are the apps.
+    pub apps_dir: PathBuf,
+    /// Where the host keeps compiled code and its admin socket; nobody else may write there.
+    pub state_dir: PathBuf,
+    /// Addresses to listen on.
+    pub bind: Vec<SocketAddr>,
+    /// Threads that serve requests.
+    pub workers: usize,
+    /// Sandboxes that may exist at the same time, of all apps together: the size of the pool.
+    pub sandboxes: u32,
+    /// The wasm stack of a sandbox, in bytes.
+    pub stack_bytes: u64,
+    pub edge: EdgeLimits,
+    /// The default and the ceiling of every app's limits.
+    pub limits: Limits,
+    /// How instances serve calls where an app does not say.
+    pub instances: Instances,
+    /// Of an app that says "reuse": calls after which an instance is retired. An app may lower it.
+    pub reuse_requests_max: u32,
+    /// Of an app that says "reuse": an instance unused for this long is retired. An app may lower it.
+    pub reuse_idle_time: Duration,
+    /// How often the apps directory is read without a file event.
+    pub rescan_time: Duration,
+    /// How long a file must not change before it is taken, unless it was renamed into place.
+    pub settle_time: Duration,
+    pub log: LogConfig,
+    /// Where the access log goes; none means off.
+    pub access_log: Option<AccessLogTarget>,
+    pub access_log_format: AccessLogFormat,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            apps_dir: PathBuf::from("apps"),
+            state_dir: PathBuf::from(".wasgi"),
+            bind: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 8000))],
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            sandboxes: 1000,
+            stack_bytes: 1 << 20,
+            edge: EdgeLimits::default(),
+            limits: Limits::default(),
+            instances: Instances::Fresh,
+            reuse_requests_max: 1000,
+            reuse_idle_time: Duration::from_secs(60),
+            rescan_time: Duration::from_secs(2),
+            settle_time: Duration::from_millis(500),
+            log: LogConfig {
+                filter: "info".to_owned(),
+                json: false,
+            },
+            access_log: Some(AccessLogTarget::Stdout),
+            access_log_format: AccessLogFormat::Combined,
+        }
+    }
+}
+
+impl Config {
+    /// Reads the settings: `wasgi.toml`, with `settings` (flags and environment) on top. For a reload it is called
+    /// again with the same `settings`.
+    ///
+    /// # Errors
+    /// Names the file, line, flag or variable, what it says, and what is allowed there.
+    pub fn load(settings: &Settings) -> Result<Self, ConfigError> {
+        load::load(settings)
+    }
+
+    /// What the app `name` (its path in the apps directory without `.wasm`) is to be, as its sidecar's text says, if it has
+    /// one.
+    ///
+    /// # Errors
+    /// Names line and key, what it says, and what is allowed there; where an app asks for more than the operator
+    /// allows, the operator's value.
+    pub fn app_spec(&self, name: &str, sidecar: Option<&str>) -> Result<AppSpec, ConfigError> {
+        sidecar::app_spec(self, name, sidecar)
+    }
+
+    /// The keys in which `new` differs from this, the running configuration, and that only a restart changes.
+    pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
+        let differences = [
+            ("apps_dir", self.apps_dir != new.apps_dir),
+            ("state_dir", self.state_dir != new.state_dir),
+            ("bind", self.bind != new.bind),
+            ("workers", self.workers != new.workers),
+            ("sandboxes", self.sandboxes != new.sandboxes),
+            ("stack", self.stack_bytes != new.stack_bytes),
+            ("rescan_time", self.rescan_time != new.rescan_time),
+            ("settle_time", self.settle_time != new.settle_time),
+            ("log", self.log != new.log),
+            // The pool's slots are laid out for the largest sandbox when the host starts: smaller fits, larger does not.
+            ("limits.memory", self.limits.memory_bytes < new.limits.memory_bytes),
+            (
+                "limits.table_elements",
+                self.limits.table_elements < new.limits.table_elements,
+            ),
+        ];
+        differences
+            .into_iter()
+            .filter(|(_, differs)| *differs)
+            .map(|(key, _)| key)
+            .collect()
+    }
+
+    /// All of it as a `wasgi.toml`, defaults too: what `wasgi check --config` prints.
+    pub fn to_toml(&self) -> String {
+        print::to_toml(self)
+    }
+
+    /// The policy "reuse" with the numbers of this configuration.
+    fn reuse(&self) -> Instances {
+        Instances::Reuse {
+            requests_max: self.reuse_requests_max,
+            idle_time: self.reuse_idle_time,
+        }
+    }
+}
+
+/// A setting that cannot be used: where it stands, and why, in one line without full stop.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {reason}")]
+pub struct ConfigError {
+    place: String,
+    reason: String,
+}
+
+impl ConfigError {
+    fn new(place: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self {
+            place: place.into(),
+            reason: reason.into(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// A `tracing_subscriber::EnvFilter`: `info`, `wasgi=debug`.
+    pub filter: String,
+    pub json: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLogTarget {
+    Stdout,
+    File(PathBuf),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessLogFormat {
+    /// Apache's combined log format.
+    Combined,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Which sandbox serves a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Instances {
+    /// A new one for each call (`wsgi.run_once` is true).
+    Fresh,
+    /// One that has served before, as long as nothing ever went wrong in it (`wsgi.run_once` is false).
+    Reuse {
+        /// Calls after which an instance is retired.
+        requests_max: u32,
+        /// An instance unused for this long is retired.
+        idle_time: Duration,
+    },
+}
+
+/// What one app is to be: its sidecar, checked against the operator's [`Config`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct AppSpec {
+    /// Its path in the apps directory without `.wasm`: `hello`, `shop/cart`.
+    pub name: String,
+    pub routes: Vec<RouteSpec>,
+    /// Environment variables for the guest, by name; they go into environ as they are.
+    pub env: Vec<(String, String)>,
+    pub instances: Instances,
+    pub limits: Limits,
+}
+
+/// One place in the URL space.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RouteSpec {
+    pub host: HostPattern,
+    /// "" for the root, else `/a/b`: no trailing slash, no empty or dot segments, percent-decoded.
+    pub prefix: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum HostPattern {
+    /// Any host, tried last.
+    Any,
+    /// `*.example.com`: the suffix `.example.com`, lower case. Tried second, the longest suffix first.
+    Suffix(String),
+    /// `example.com`, lower case, no port. Tried first.
+    Exact(String),
+}
+
+/// The values of `instances`; whether instances are reused.
+const INSTANCES: &[(&str, bool)] = &[("fresh", false), ("reuse", true)];
+
+/// The values of `log.format`; whether it is JSON.
+const LOG_FORMATS: &[(&str, bool)] = &[("text", false), ("json", true)];
+
+/// The numeric setting `key` of the top level.
+fn top(key: &str) -> &'static Field<Config> {
+    TOP.iter()
+        .find(|field| field.key == key)
+        .expect("each key is asked for by a literal that stands in the table")
+}
+
+/// Sets the fields of a table such as `[limits]`; `check` has the last word on each.
+fn apply_table<T>(
+    fields: &[Field<T>],
+    table: &str,
+    source: &Source,
+    items: &Items,
+    of: &mut T,
+    check: impl Fn(&Field<T>, &Given<'_>, &T) -> Result<(), ConfigError>,
+) -> Result<(), ConfigError> {
+    for (key, item) in items {
+        let given = source.given(&format!("{table}.{}", key.as_ref()), item);
+        let Some(field) = fields.iter().find(|field| field.key == key.as_ref()) else {
+            let known = field::keys(fields);
+            return Err(ConfigError::new(
+                given.place,
+                format!("{} is unknown; there are {known}", given.key.escape_debug()),
+            ));
+        };
+        field.assign(of, &given.value).map_err(|reason| given.refuse(reason))?;
+        check(field, &given, of)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,59 @@
+//! [`Config`] → `wasgi.toml`. What it prints can be read again and says the same.
+
+use std::fmt::Write;
+
+use toml::Value;
+
+use super::field::{EDGE, Field, LIMITS, TOP};
+use super::{AccessLogFormat, AccessLogTarget, Config, Instances};
+
+pub(super) fn to_toml(config: &Config) -> String {
+    let text = |text: &str| Value::String(text.to_owned()).to_string();
+    let path = |path: &std::path::Path| text(&path.to_string_lossy());
+    let mut lines = String::new();
+    let mut line = |key: &str, value: &str| {
+        writeln!(lines, "{key} = {value}").expect("writing to a string does not fail");
+    };
+    line("apps_dir", &path(&config.apps_dir));
+    line("state_dir", &path(&config.state_dir));
+    let bind = config
+        .bind
+        .iter()
+        .map(|address| Value::String(address.to_string()))
+        .collect();
+    line("bind", &Value::Array(bind).to_string());
+    line(
+        "instances",
+        if matches!(config.instances, Instances::Fresh) {
+            "\"fresh\""
+        } else {
+            "\"reuse\""
+        },
+    );
+    for field in TOP {
+        line(field.key, &field.toml(config));
+    }
+    line("\n[log]\nfilter", &text(&config.log.filter));
+    line("format", if config.log.json { "\"json\"" } else { "\"text\"" });
+    let access_log = match &config.access_log {
+        None => "\"off\"".to_owned(),
+        Some(AccessLogTarget::Stdout) => "\"-\"".to_owned(),
+        Some(AccessLogTarget::File(file)) => path(file),
+    };
+    line("\n[access_log]\nfile", &access_log);
+    let format = match config.access_log_format {
+        AccessLogFormat::Combined => "\"combined\"",
+        AccessLogFormat::Json => "\"json\"",
+    };
+    line("format", format);
+    table(&mut lines, "edge", EDGE, &config.edge);
+    table(&mut lines, "limits", LIMITS, &config.limits);
+    lines
+}
+
+fn table<T>(lines: &mut String, name: &str, fields: &[Field<T>], of: &T) {
+    lines.push_str(&format!("\n[{name}]\n"));
+    for field in fields {
+        lines.push_str(&format!("{} = {}\n", field.key, field.toml(of)));
+    }
+}

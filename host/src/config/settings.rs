@@ -1,0 +1,144 @@
+//! What the command line and the environment say, unchecked. It is the help text of the flags, too.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser};
+
+/// The flags that override `wasgi.toml`; each also has an environment variable.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Settings {
+    /// Read settings from FILE, which must exist [default: wasgi.toml, where there is one]
+    #[arg(
+        short = 'c',
+        long = "config",
+        value_name = "FILE",
+        env = "WASGI_CONFIG",
+        hide_env_values = true
+    )]
+    pub file: Option<PathBuf>,
+
+    /// The directory whose .wasm files are the apps [default: apps]
+    #[arg(skip)]
+    pub apps_dir: Option<PathBuf>,
+
+    /// Listen on ADDR: HOST:PORT with an IP address, or a port alone for 127.0.0.1; may be repeated
+    /// [default: 127.0.0.1:8000, or 0.0.0.0:$PORT where PORT is set]
+    #[arg(
+        short,
+        long,
+        value_name = "ADDR",
+        env = "WASGI_BIND",
+        value_delimiter = ',',
+        hide_env_values = true
+    )]
+    pub bind: Vec<String>,
+
+    /// Keep compiled code and the admin socket in DIR [default: .wasgi]
+    #[arg(long, value_name = "DIR", env = "WASGI_STATE_DIR", hide_env_values = true)]
+    pub state_dir: Option<PathBuf>,
+
+    /// Threads that serve requests [default: one per CPU]
+    #[arg(long, value_name = "N", env = "WASGI_WORKERS", hide_env_values = true)]
+    pub workers: Option<String>,
+
+    /// Sandboxes that may exist at the same time, of all apps together [default: 1000]
+    #[arg(long, value_name = "N", env = "WASGI_SANDBOXES", hide_env_values = true)]
+    pub sandboxes: Option<String>,
+
+    /// The wasm stack of a sandbox [default: 1MiB]
+    #[arg(long, value_name = "SIZE", env = "WASGI_STACK", hide_env_values = true)]
+    pub stack: Option<String>,
+
+    /// How instances serve requests where an app's sidecar does not say: "fresh" (a new one for each) or "reuse"
+    /// [default: fresh]
+    #[arg(long, value_name = "POLICY", env = "WASGI_INSTANCES", hide_env_values = true)]
+    pub instances: Option<String>,
+
+    /// With "reuse": requests after which an instance is retired [default: 1000]
+    #[arg(long, value_name = "N", env = "WASGI_REUSE_REQUESTS", hide_env_values = true)]
+    pub reuse_requests: Option<String>,
+
+    /// With "reuse": an instance unused for this long is retired [default: 1m]
+    #[arg(long, value_name = "TIME", env = "WASGI_REUSE_IDLE_TIME", hide_env_values = true)]
+    pub reuse_idle_time: Option<String>,
+
+    /// How often the apps directory is read without a file event [default: 2s]
+    #[arg(long, value_name = "TIME", env = "WASGI_RESCAN_TIME", hide_env_values = true)]
+    pub rescan_time: Option<String>,
+
+    /// How long a file that was not renamed into place must rest before it is taken [default: 500ms]
+    #[arg(long, value_name = "TIME", env = "WASGI_SETTLE_TIME", hide_env_values = true)]
+    pub settle_time: Option<String>,
+
+    /// Set a key of [limits], such as cpu_time=2s or memory=64MiB; may be repeated
+    /// [env: WASGI_LIMITS="cpu_time=2s,memory=64MiB"]
+    #[arg(long = "limit", value_name = "KEY=VALUE")]
+    pub limits: Vec<String>,
+
+    /// Set a key of [edge], such as connections=500 or header_time=5s; may be repeated
+    /// [env: WASGI_EDGE="connections=500,header_time=5s"]
+    #[arg(long = "edge", value_name = "KEY=VALUE")]
+    pub edge: Vec<String>,
+
+    /// What is logged: a level, or levels by module ("info", "warn,wasgi_host::deploy=debug") [default: info]
+    #[arg(long, value_name = "FILTER", env = "WASGI_LOG_FILTER", hide_env_values = true)]
+    pub log_filter: Option<String>,
+
+    /// How the log on stderr is written: "text" or "json" [default: text]
+    #[arg(long, value_name = "FORMAT", env = "WASGI_LOG_FORMAT", hide_env_values = true)]
+    pub log_format: Option<String>,
+
+    /// Where the access log goes: a file, "-" for stdout, or "off" [default: -]
+    #[arg(long, value_name = "FILE", env = "WASGI_ACCESS_LOG_FILE", hide_env_values = true)]
+    pub access_log_file: Option<String>,
+
+    /// How the access log is written: "combined" or "json" [default: combined]
+    #[arg(long, value_name = "FORMAT", env = "WASGI_ACCESS_LOG_FORMAT", hide_env_values = true)]
+    pub access_log_format: Option<String>,
+
+    #[arg(skip)]
+    pub environment: Environment,
+}
+
+/// The environment variables that are not simply another spelling of one flag.
+#[derive(Clone, Debug, Default)]
+pub struct Environment {
+    /// `PORT`, as hosting platforms set it.
+    pub port: Option<String>,
+    /// `WASGI_LIMITS`: `cpu_time=2s,memory=64MiB`.
+    pub limits: Option<String>,
+    /// `WASGI_EDGE`, in the same form.
+    pub edge: Option<String>,
+}
+
+impl Environment {
+    /// Reads the environment of this process. A variable that is empty counts as not set.
+    pub fn read() -> Self {
+        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Self {
+            port: variable("PORT"),
+            limits: variable("WASGI_LIMITS"),
+            edge: variable("WASGI_EDGE"),
+        }
+    }
+}
+
+impl Settings {
+    /// What the environment alone says: for commands that take none of the flags.
+    ///
+    /// # Errors
+    /// Where a variable is not text.
+    pub fn from_environment() -> Result<Self, clap::Error> {
+        #[derive(Parser)]
+        struct NoFlags {
+            #[command(flatten)]
+            settings: Settings,
+            #[arg(env = "WASGI_APPS_DIR")]
+            apps_dir: Option<PathBuf>,
+        }
+        let NoFlags { mut settings, apps_dir } = NoFlags::try_parse_from(["wasgi"])?;
+        settings.apps_dir = apps_dir;
+        settings.environment = Environment::read();
+        Ok(settings)
+    }
+}

@@ -1,0 +1,323 @@
+//! What an app prints becomes lines of the host's log: with its name, cut when long, dropped and counted when too many.
+//! Nothing that a guest writes can look like a line of the host.
+
+use std::fmt::{self, Write};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use crate::limits::Limits;
+use crate::telemetry::RequestId;
+
+/// Where an app's own lines go.
+pub struct AppLog {
+    app: String,
+    line_bytes_max: usize,
+    budget: Mutex<Budget>,
+}
+
+/// What an app wrote to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogStream {
+    Stdout,
+    Stderr,
+    /// `wsgi.errors`
+    Errors,
+}
+
+impl LogStream {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::Stderr => "stderr",
+            Self::Errors => "errors",
+        }
+    }
+}
+
+/// A bucket that fills with `log_bytes_per_second` and holds what comes in one second.
+struct Budget {
+    bytes_per_second: f64,
+    bytes: f64,
+    filled: Instant,
+    dropped_lines: u64,
+}
+
+/// A line costs this much besides its text, so that empty lines are not free.
+const LINE_COST_BYTES: usize = 64;
+
+impl AppLog {
+    pub fn new(app: &str, limits: &Limits) -> Self {
+        let bytes_per_second = limits.log_bytes_per_second as f64;
+        Self {
+            app: app.to_owned(),
+            line_bytes_max: limits.log_line_bytes as usize,
+            budget: Mutex::new(Budget {
+                bytes_per_second,
+                bytes: bytes_per_second,
+                filled: Instant::now(),
+                dropped_lines: 0,
+            }),
+        }
+    }
+
+    /// Logs one line, given without its `\n`. Bytes that are not UTF-8 are replaced, control characters escaped; beyond
+    /// the app's limits it is cut, or dropped and counted.
+    pub fn line(&self, stream: LogStream, request: Option<RequestId>, line: &[u8]) {
+        let cut = line.len() > self.line_bytes_max;
+        let line = &line[..line.len().min(self.line_bytes_max)];
+        let (allowed, dropped) = {
+            let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+            budget.spend(line.len() + LINE_COST_BYTES, Instant::now())
+        };
+        let app = self.app.as_str();
+        if dropped > 0 {
+            tracing::warn!(target: "wasgi::app", app, "{dropped} lines of the app were dropped: more than limits.log_rate");
+        }
+        if !allowed {
+            return;
+        }
+        let text = Escaped { line, cut };
+        let stream = stream.as_str();
+        match request {
+            Some(request) => tracing::info!(target: "wasgi::app", app, stream, %request, "{text}"),
+            None => tracing::info!(target: "wasgi::app", app, stream, "{text}"),
+        }
+    }
+}
+
+impl Budget {
+    /// Whether a line of `cost` bytes may be logged now; and if it may, how many were dropped since the last one.
+    fn spend(&mut self, cost: usize, now: Instant) -> (bool, u64) {
+        let elapsed = now.saturating_duration_since(self.filled).as_secs_f64();
+        self.filled = now;
+        self.bytes = (self.bytes + elapsed * self.bytes_per_second).min(self.bytes_per_second);
+        // The bucket may go below zero by one line: a line longer than a second's budget would never come otherwise.
+        if self.bytes <= 0.0 {
+            self.dropped_lines += 1;
+            return (false, 0);
+        }
+        self.bytes -= cost as f64;
+        (true, std::mem::take(&mut self.dropped_lines))
+    }
+}
+
+/// A guest's bytes as text that cannot break out of its line, move a terminal's cursor or turn its letters round.
+struct Escaped<'a> {
+    line: &'a [u8],
+    cut: bool,
+}
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for chunk in self.line.utf8_chunks() {
+            for character in chunk.valid().chars() {
+                match character {
+                    '\t' => f.write_char('\t')?,
+                    _ if character.is_control() || is_invisible(character) => {
+                        write!(f, "{}", character.escape_default())?
+                    }
+                    _ => f.write_char(character)?,
+                }
+            }
+            // The last character may be one that the cut went through: no fault of the guest's.
+            if !chunk.invalid().is_empty() {
+                f.write_char(char::REPLACEMENT_CHARACTER)?;
+            }
+        }
+        if self.cut {
+            f.write_str("… (cut: longer than limits.log_line_size)")
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Line and paragraph separators, and what changes the direction of the text around it.
+fn is_invisible(character: char) -> bool {
+    matches!(character, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Makes lines of what is written piece by piece. It holds at most one line of the app's limit.
+pub struct LineBuffer {
+    stream: LogStream,
+    line: Vec<u8>,
+}
+
+impl LineBuffer {
+    pub fn new(stream: LogStream) -> Self {
+        Self {
+            stream,
+            line: Vec::new(),
+        }
+    }
+
+    /// Takes what was written; logs the lines that it completes.
+    pub fn write(&mut self, log: &AppLog, request: Option<RequestId>, bytes: &[u8]) {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            match piece.strip_suffix(b"\n") {
+                // The usual case, a whole line in one write, is not copied.
+                Some(rest) if self.line.is_empty() => log.line(self.stream, request, without_return(rest)),
+                Some(rest) => {
+                    self.append(log, rest);
+                    self.flush(log, request);
+                }
+                None => self.append(log, piece),
+            }
+        }
+    }
+
+    /// Ends a line that has no `\n` yet. Nothing written, no line.
+    pub fn flush(&mut self, log: &AppLog, request: Option<RequestId>) {
+        if !self.line.is_empty() {
+            log.line(self.stream, request, without_return(&self.line));
+            self.line.clear();
+        }
+    }
+
+    fn append(&mut self, log: &AppLog, bytes: &[u8]) {
+        // One byte more than is kept lets `line` see that something was cut.
+        let room = (log.line_bytes_max + 1).saturating_sub(self.line.len());
+        self.line.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+}
+
+fn without_return(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// What a subscriber prints while `run` runs.
+    fn logged(run: impl FnOnce()) -> String {
+        #[derive(Clone, Default)]
+        struct Sink(Arc<Mutex<Vec<u8>>>);
+        impl std::io::Write for Sink {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.lock().expect("no test panics with it").extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let sink = Sink::default();
+        let writer = sink.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .without_time()
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, run);
+        let bytes = sink.0.lock().expect("no test panics with it").clone();
+        String::from_utf8(bytes).expect("lines are text")
+    }
+
+    fn log(log_line_bytes: u64, log_bytes_per_second: u64) -> AppLog {
+        AppLog::new(
+            "hello",
+            &Limits {
+                log_line_bytes,
+                log_bytes_per_second,
+                ..Limits::default()
+            },
+        )
+    }
+
+    #[track_caller]
+    fn check(written: &[&[u8]], expected: &[&str]) {
+        let log = log(16, 1 << 20);
+        let text = logged(|| {
+            let mut buffer = LineBuffer::new(LogStream::Stdout);
+            written.iter().for_each(|bytes| buffer.write(&log, None, bytes));
+            buffer.flush(&log, None);
+        });
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|line| format!(" INFO wasgi::app: {line} app=\"hello\" stream=\"stdout\""))
+            .collect();
+        assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn writes_become_lines() {
+        check(
+            &[b"one\ntwo\r\n", b"th", b"ree", b"\nrest"],
+            &["one", "two", "three", "rest"],
+        );
+    }
+
+    #[test]
+    fn an_empty_line_is_a_line_and_no_write_is_none() {
+        check(&[b"\n"], &[""]);
+        check(&[b""], &[]);
+    }
+
+    #[test]
+    fn a_guest_cannot_forge_a_line() {
+        check(&[b"a\x1b[2J\rb\x00\n"], &[r"a\u{1b}[2J\rb\u{0}"]);
+        check(&["a\u{202e}b\u{2028}c\n".as_bytes()], &[r"a\u{202e}b\u{2028}c"]);
+        check(&[b"caf\xe9\n"], &["caf\u{fffd}"]);
+    }
+
+    #[test]
+    fn a_long_line_is_cut_whether_it_comes_whole_or_in_pieces() {
+        let cut = "0123456789abcdef… (cut: longer than limits.log_line_size)";
+        check(&[b"0123456789abcdefgh\n"], &[cut]);
+        check(&[b"0123456789", b"abcdefgh", b"ijkl\nx"], &[cut, "x"]);
+        check(&[b"0123456789abcdef\n"], &["0123456789abcdef"]);
+    }
+
+    #[test]
+    fn a_buffer_holds_no_more_than_a_line() {
+        let log = log(64, 1024);
+        let mut buffer = LineBuffer::new(LogStream::Stderr);
+        (0..1000).for_each(|_| buffer.write(&log, None, &[b'x'; 1000]));
+        assert!(buffer.line.capacity() <= 256, "{}", buffer.line.capacity());
+    }
+
+    #[test]
+    fn the_request_is_named() {
+        let request = RequestId::next();
+        let text = logged(|| log(64, 1024).line(LogStream::Errors, Some(request), b"x"));
+        assert!(text.contains(&format!("stream=\"errors\" request={request}")), "{text}");
+    }
+
+    #[test]
+    fn beyond_the_rate_lines_are_dropped_and_counted() {
+        let mut budget = Budget {
+            bytes_per_second: 1000.0,
+            bytes: 1000.0,
+            filled: Instant::now(),
+            dropped_lines: 0,
+        };
+        let start = budget.filled;
+        let passed = (0..50).filter(|_| budget.spend(100, start).0).count();
+        assert_eq!(passed, 10);
+        assert_eq!(budget.spend(100, start), (false, 0));
+        assert_eq!(budget.spend(100, start + Duration::from_millis(200)), (true, 41));
+        assert_eq!(budget.spend(100, start + Duration::from_millis(200)), (true, 0));
+        assert!(!budget.spend(100, start + Duration::from_millis(200)).0);
+    }
+
+    #[test]
+    fn dropped_lines_are_reported_once() {
+        let log = log(64, 1000);
+        let text = logged(|| {
+            (0..100).for_each(|_| log.line(LogStream::Stdout, None, &[b'x'; 36]));
+            log.budget.lock().expect("no test panics with it").bytes = 1000.0;
+            log.line(LogStream::Stdout, None, b"again");
+        });
+        let lines: Vec<_> = text.lines().collect();
+        assert!(
+            lines[lines.len() - 2].contains("lines of the app were dropped"),
+            "{text}"
+        );
+        assert!(lines[lines.len() - 1].contains("again"), "{text}");
+        assert_eq!(lines.iter().filter(|line| line.contains("dropped")).count(), 1);
+    }
+}
