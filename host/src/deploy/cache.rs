@@ -49,13 +49,24 @@ impl Cache {
             .recursive(true)
             .mode(0o700)
             .create(&directory)
-            .with_context(|| format!("cannot make the directory {} for compiled code: choose another state_dir", directory.display()))?;
+            .with_context(|| {
+                format!(
+                    "cannot make the directory {} for compiled code: choose another state_dir",
+                    directory.display()
+                )
+            })?;
         // Whoever can write the parent can replace the cache by a directory of their own.
         for path in [state_dir, &directory] {
             check_private(path)?;
         }
-        let cache = Self { directory, fingerprint: fingerprint(engine), entries: Mutex::default() };
-        cache.index().with_context(|| format!("cannot read {}", cache.directory.display()))?;
+        let cache = Self {
+            directory,
+            fingerprint: fingerprint(engine),
+            entries: Mutex::default(),
+        };
+        cache
+            .index()
+            .with_context(|| format!("cannot read {}", cache.directory.display()))?;
         Ok(cache)
     }
 
@@ -66,7 +77,10 @@ impl Cache {
         match self.load_entry(engine, &path, &name) {
             Ok(component) => Some(component),
             Err(error) => {
-                tracing::warn!("compiled code {} is not used: {error:#}; compiling again", path.display());
+                tracing::warn!(
+                    "compiled code {} is not used: {error:#}; compiling again",
+                    path.display()
+                );
                 self.entries().remove(wasm_hash);
                 // It may be gone already, which is what was wanted.
                 let _ = std::fs::remove_file(&path);
@@ -80,7 +94,9 @@ impl Cache {
     /// # Errors
     /// If the disk is full, say.
     pub fn temp(&self) -> io::Result<NamedTempFile> {
-        tempfile::Builder::new().prefix(TEMP_PREFIX).tempfile_in(&self.directory)
+        tempfile::Builder::new()
+            .prefix(TEMP_PREFIX)
+            .tempfile_in(&self.directory)
     }
 
     /// Keeps what the compiler has written as the code of a component.
@@ -102,8 +118,15 @@ impl Cache {
         let metadata = file.metadata()?;
         anyhow::ensure!(metadata.is_file(), "it is not a regular file");
         anyhow::ensure!(metadata.uid() == own_uid(), "it belongs to user {}", metadata.uid());
-        anyhow::ensure!(metadata.mode() & 0o022 == 0, "others may write it (mode {:o})", metadata.mode() & 0o7777);
-        let expected = name.strip_suffix(SUFFIX).and_then(|name| name.rsplit('-').next()).unwrap_or_default();
+        anyhow::ensure!(
+            metadata.mode() & 0o022 == 0,
+            "others may write it (mode {:o})",
+            metadata.mode() & 0o7777
+        );
+        let expected = name
+            .strip_suffix(SUFFIX)
+            .and_then(|name| name.rsplit('-').next())
+            .unwrap_or_default();
         anyhow::ensure!(hash(&mut file)? == expected, "it is damaged");
         // The time of use, for eviction. A file system that refuses costs no more than an early compile some day.
         let _ = file.set_times(FileTimes::new().set_modified(SystemTime::now()));
@@ -115,7 +138,9 @@ impl Cache {
         let mut entries = Vec::new();
         for entry in std::fs::read_dir(&self.directory)? {
             let entry = entry?;
-            let (Ok(name), Ok(metadata)) = (entry.file_name().into_string(), entry.metadata()) else { continue };
+            let (Ok(name), Ok(metadata)) = (entry.file_name().into_string(), entry.metadata()) else {
+                continue;
+            };
             let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
             let age = modified.elapsed().unwrap_or_default();
             // Another host with the same state_dir may be writing the young ones.
@@ -150,7 +175,10 @@ impl Cache {
 }
 
 /// Maps compiled code into memory: pages that no call touches are never read, and idle apps share them with the page cache.
-#[expect(unsafe_code, reason = "loading compiled code is trusting it; see the argument inside")]
+#[expect(
+    unsafe_code,
+    reason = "loading compiled code is trusting it; see the argument inside"
+)]
 fn deserialize(engine: &Engine, file: &File) -> anyhow::Result<Component> {
     // The path leads to the very file that is open here, whatever its name in the directory has become since.
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
@@ -161,7 +189,7 @@ fn deserialize(engine: &Engine, file: &File) -> anyhow::Result<Component> {
     //   disks or crashes is found. Nobody but this user (or root), who could as well change this very process, could write
     //   it between that check and the mapping, or afterwards: `keep` renames new files and never writes to one in place.
     // - wasmtime checks that version, settings and processor features fit the engine.
-    Ok(unsafe { Component::deserialize_file(engine, path) }?)
+    unsafe { Component::deserialize_file(engine, path) }.map_err(|error| anyhow::anyhow!("{error:#}"))
 }
 
 /// Refuses a directory that somebody else could put code into.
