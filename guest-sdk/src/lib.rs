@@ -1,1 +1,85 @@
-//! x
+//! Web apps in Rust against `environ` and `start_response`, as [PEP 3333](https://peps.python.org/pep-3333/) has them,
+//! compiled to a WebAssembly component that the wasgi host serves.
+//!
+//! ```
+//! use wasgi::{Body, Environ, StartResponse};
+//!
+//! #[wasgi::application]
+//! fn app(environ: Environ, start_response: StartResponse) -> wasgi::Result<Body> {
+//!     start_response.call("200 OK", &[("Content-Type", "text/plain")])?;
+//!     Ok(Body::from("This is a sample WSGI Application."))
+//! }
+//! ```
+//!
+//! In `Cargo.toml`: `crate-type = ["cdylib"]`; then `cargo build --release --target wasm32-wasip2`.
+//!
+//! | PEP 3333 | here |
+//! | --- | --- |
+//! | `environ` | [`Environ`]: [`get`](Environ::get), [`header`](Environ::header), … |
+//! | `start_response(status, headers)` | [`StartResponse::call`]; with `exc_info` [`StartResponse::call_with_exc_info`] |
+//! | `write(data)` | [`Write::write`] |
+//! | the returned list, string or generator | [`Body`], for a generator [`Body::stream`] |
+//! | `close()` of the returned iterable | [`Drop`] of the iterator |
+//! | an exception let through | `Err(`[`Error`]`)`; a panic is a trap |
+//! | `wsgi.input`, `wsgi.errors` | [`Environ::input`], [`Environ::errors`] |
+//!
+//! Features: `form` (query strings, forms, uploads: [`form`]), `cookie` ([`Environ::cookies`]), `http` ([`http`]). With
+//! `default-features = false` the crate and the app are `no_std`, import nothing that they do not use, and start fastest.
+//! Natively the crate has a stand-in for the host, so that apps can be tested with plain `cargo test`: [`testing`].
+
+#![cfg_attr(not(any(feature = "std", not(target_arch = "wasm32"))), no_std)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+extern crate alloc;
+
+pub use body::{Body, IntoBlock};
+pub use environ::{Environ, UrlScheme, Variables};
+pub use error::{Error, ProtocolError, Result, StreamError};
+pub use io::{Errors, Input};
+pub use start_response::{StartResponse, Write};
+pub use wasgi_macros::application;
+
+mod body;
+mod environ;
+mod error;
+#[cfg(target_arch = "wasm32")]
+mod export;
+mod host;
+mod io;
+#[cfg(all(target_arch = "wasm32", not(feature = "std")))]
+mod lean;
+pub mod rules;
+mod start_response;
+
+#[cfg(target_arch = "wasm32")]
+#[allow(unsafe_code, unreachable_pub, reason = "generated: the component ABI passes raw pointers")]
+#[rustfmt::skip]
+mod bindings {
+    wit_bindgen::generate!({
+        path: "wit",
+        world: "app",
+        std_feature,
+        pub_export_macro: true,
+        export_macro_name: "export",
+        default_bindings_module: "wasgi::__private::bindings",
+        disable_run_ctors_once_workaround: true,
+    });
+}
+
+/// For the code that `#[wasgi::application]` generates; not an interface.
+#[doc(hidden)]
+pub mod __private {
+    #[cfg(target_arch = "wasm32")]
+    pub use crate::export::{App, Exported};
+    #[cfg(target_arch = "wasm32")]
+    pub mod bindings {
+        pub use crate::bindings::*;
+    }
+
+    /// What an application may return: a body or anything that becomes one, with any error that converts.
+    pub fn answer<B: Into<crate::Body>, E: Into<crate::Error>>(
+        answer: core::result::Result<B, E>,
+    ) -> crate::Result<crate::Body> {
+        answer.map(Into::into).map_err(Into::into)
+    }
+}

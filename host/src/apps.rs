@@ -71,7 +71,7 @@ impl Apps {
     }
 
     /// Puts a new table in force. Calls that run keep the app that they started with.
-    pub(crate) fn publish(&self, table: Table) {
+    pub fn publish(&self, table: Table) {
         self.table.store(Arc::new(table));
     }
 }

@@ -1,4 +1,214 @@
-//! Capped, back-pressured bodies, both directions.
+//! Bodies in both directions: the request's, capped, as it arrives; the response's, block by block, as long as was promised.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::error::Error;
+use crate::sandbox::CallState;
+use crate::sandbox::task::Task;
+
+/// The request body, as a guest reads it.
+pub(crate) struct RequestBody {
+    incoming: Option<Incoming>,
+    /// Arrived and not yet read.
+    buffer: Bytes,
+    received: u64,
+    bytes_max: u64,
+}
+
+/// Why a request body ended before its end.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ReadError {
+    #[error("the request body is larger than {0} bytes")]
+    TooLarge(u64),
+    #[error("the request body broke off: {0}")]
+    Broken(String),
+}
+
+impl RequestBody {
+    pub(crate) fn new(incoming: Incoming, bytes_max: u64) -> Self {
+        let incoming = (!incoming.is_end_stream()).then_some(incoming);
+        Self {
+            incoming,
+            buffer: Bytes::new(),
+            received: 0,
+            bytes_max,
+        }
+    }
+
+    /// Waits until something can be read; false at the end. The call is told about the wait.
+    async fn fill(&mut self, call: &CallState) -> Result<bool, ReadError> {
+        while self.buffer.is_empty() {
+            let Some(incoming) = &mut self.incoming else {
+                return Ok(false);
+            };
+            call.input_awaited();
+            let frame = std::future::poll_fn(|context| Pin::new(&mut *incoming).poll_frame(context)).await;
+            call.input_arrived();
+            match frame {
+                None => self.incoming = None,
+                Some(Err(error)) => {
+                    self.incoming = None;
+                    return Err(ReadError::Broken(error.to_string()));
+                }
+                Some(Ok(frame)) => {
+                    // Trailers have no place in WSGI.
+                    let Ok(data) = frame.into_data() else { continue };
+                    self.received += data.len() as u64;
+                    if self.received > self.bytes_max {
+                        self.incoming = None;
+                        return Err(ReadError::TooLarge(self.bytes_max));
+                    }
+                    self.buffer = data;
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// At least one byte and at most `size`; nothing at the end.
+    pub(crate) async fn read(&mut self, size: usize, call: &CallState) -> Result<Bytes, ReadError> {
+        if size == 0 || !self.fill(call).await? {
+            return Ok(Bytes::new());
+        }
+        Ok(self.buffer.split_to(size.min(self.buffer.len())))
+    }
+
+    /// Up to and with the next newline, at most `size` bytes; nothing at the end.
+    pub(crate) async fn read_line(&mut self, size: usize, call: &CallState) -> Result<Bytes, ReadError> {
+        let mut line = BytesMut::new();
+        while line.len() < size && self.fill(call).await? {
+            let room = (size - line.len()).min(self.buffer.len());
+            let newline = self.buffer[..room].iter().position(|byte| *byte == b'\n');
+            let piece = self.buffer.split_to(newline.map_or(room, |at| at + 1));
+            if line.is_empty() && (newline.is_some() || piece.len() == size) {
+                return Ok(piece);
+            }
+            line.extend_from_slice(&piece);
+            if newline.is_some() {
+                break;
+            }
+        }
+        Ok(line.freeze())
+    }
+}
 
 /// What goes to the client.
-pub struct ResponseBody;
+pub struct ResponseBody {
+    blocks: Blocks,
+    /// Bytes still owed to the client, where the length was promised.
+    owed: Option<u64>,
+}
+
+enum Blocks {
+    Ready(VecDeque<Bytes>),
+    One(Bytes),
+    Guest(Box<Task>),
+    Ended,
+}
+
+impl ResponseBody {
+    pub(crate) fn empty() -> Self {
+        Self {
+            blocks: Blocks::Ended,
+            owed: None,
+        }
+    }
+
+    /// One block, whole.
+    pub(crate) fn one(block: Bytes) -> Self {
+        Self {
+            owed: Some(block.len() as u64),
+            blocks: Blocks::One(block),
+        }
+    }
+
+    /// Blocks that are all there, of which `length` bytes are promised.
+    pub(crate) fn ready(mut blocks: Vec<Bytes>, length: u64) -> Self {
+        let blocks = match blocks.len() {
+            0 => Blocks::Ended,
+            1 => Blocks::One(blocks.swap_remove(0)),
+            _ => Blocks::Ready(blocks.into()),
+        };
+        Self {
+            blocks,
+            owed: Some(length),
+        }
+    }
+
+    /// Blocks that the guest still has to give.
+    pub(crate) fn streaming(task: Task, length: Option<u64>) -> Self {
+        Self {
+            blocks: Blocks::Guest(Box::new(task)),
+            owed: length,
+        }
+    }
+
+    /// The guest that is still at work on it.
+    pub(crate) fn task(&self) -> Option<&Task> {
+        match &self.blocks {
+            Blocks::Guest(task) => Some(task),
+            _ => None,
+        }
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
+        match &mut self.blocks {
+            Blocks::Ended => Poll::Ready(None),
+            Blocks::One(block) => {
+                let block = std::mem::take(block);
+                self.blocks = Blocks::Ended;
+                Poll::Ready(Some(Ok(block)))
+            }
+            Blocks::Ready(blocks) => Poll::Ready(blocks.pop_front().map(Ok)),
+            Blocks::Guest(task) => {
+                let block = ready!(task.poll_block(context));
+                if !matches!(block, Some(Ok(_))) {
+                    self.blocks = Blocks::Ended;
+                }
+                Poll::Ready(block)
+            }
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let Some(block) = ready!(self.poll_next(context)) else {
+            // PEP 3333: a client must be able to tell that a body is short, so its connection is closed.
+            return Poll::Ready(match self.owed.take() {
+                Some(owed) if owed > 0 => Some(Err(Error::Protocol(format!(
+                    "the body is {owed} bytes shorter than its Content-Length"
+                )))),
+                _ => None,
+            });
+        };
+        let mut block = block?;
+        if let Some(owed) = &mut self.owed {
+            block.truncate(usize::try_from(*owed).unwrap_or(usize::MAX).min(block.len()));
+            *owed -= block.remaining() as u64;
+        }
+        Poll::Ready(Some(Ok(Frame::data(block))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        // A body that owes bytes has still to say so.
+        matches!(self.blocks, Blocks::Ended) && self.owed.unwrap_or(0) == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self.owed {
+            Some(owed) => SizeHint::with_exact(owed),
+            None if matches!(self.blocks, Blocks::Ended) => SizeHint::with_exact(0),
+            None => SizeHint::default(),
+        }
+    }
+}

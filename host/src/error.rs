@@ -1,7 +1,163 @@
-//! One error for the request path: cause → status, public text, metric label. What it says inside goes to the log alone.
+//! One error for the request path: cause → status, public text, metric label. What happened inside goes to the log alone;
+//! `gateway` is the only place that turns an [`Error`] into a response.
 
+use std::time::Duration;
+
+use http::StatusCode;
+
+/// Why a request was not answered by its app, or not to the end.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("no app at this address")]
-    NoRoute,
+    #[error("no app is mounted at {0}")]
+    NoRoute(String),
+    #[error("bad request: {0}")]
+    BadRequest(&'static str),
+    #[error("the request target is longer than {0} bytes")]
+    TargetTooLong(u64),
+    #[error("the request body is larger than {0} bytes")]
+    BodyTooLarge(u64),
+    #[error("busy: {0}")]
+    Busy(Busy),
+    #[error("the guest ran for more than cpu_time = {0:?}")]
+    Cpu(Duration),
+    #[error("{0}")]
+    Wall(Wall),
+    #[error("the guest was refused memory and trapped: {0}")]
+    Memory(String),
+    #[error("the guest overflowed its stack: {0}")]
+    Stack(String),
+    #[error("the guest trapped: {0}")]
+    Trap(String),
+    #[error("the app raised {0}")]
+    Exception(String),
+    #[error("the app broke the protocol: {0}")]
+    Protocol(String),
+    #[error("the response head is too large: {0}")]
+    ResponseHead(String),
+    #[error("the guest holds more than {0} handles")]
+    Handles(u32),
+    #[error("the guest passed more than {0} bytes in one call")]
+    HostCall(u64),
+    #[error("the client is gone: {0}")]
+    ClientGone(String),
+    #[error("the host failed: {0}")]
+    Host(String),
+}
+
+/// Which bound of admission was met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Busy {
+    #[error("the app's queue is full")]
+    QueueFull,
+    #[error("no call of the app ended within queue_time")]
+    QueueTime,
+    #[error("all sandboxes of this host are in use")]
+    Pool,
+}
+
+/// Which clock ran out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Wall {
+    #[error("the call took longer than wall_time = {0:?}")]
+    Total(Duration),
+    #[error("no response head within first_byte_time = {0:?}")]
+    FirstByte(Duration),
+    #[error("no block within idle_time = {0:?}")]
+    Idle(Duration),
+    /// The client's fault: the guest was waiting for the request body.
+    #[error("the client sent nothing of the request body within idle_time = {0:?}")]
+    Input(Duration),
+}
+
+impl Error {
+    /// What the client gets while nothing has been sent.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::NoRoute(_) => StatusCode::NOT_FOUND,
+            Self::BadRequest(_) => StatusCode::BAD_REQUEST,
+            Self::TargetTooLong(_) => StatusCode::URI_TOO_LONG,
+            Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::ClientGone(_) | Self::Wall(Wall::Input(_)) => StatusCode::REQUEST_TIMEOUT,
+            Self::Cpu(_) | Self::Wall(_) => StatusCode::GATEWAY_TIMEOUT,
+            Self::ResponseHead(_) | Self::Handles(_) | Self::HostCall(_) => StatusCode::BAD_GATEWAY,
+            Self::Memory(_)
+            | Self::Stack(_)
+            | Self::Trap(_)
+            | Self::Exception(_)
+            | Self::Protocol(_)
+            | Self::Host(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// What the client is told, beside the status: nothing of what happened inside.
+    pub fn public_text(&self) -> &'static str {
+        match self {
+            Self::NoRoute(_) => "There is no app at this address.",
+            Self::BadRequest(_) => "The request could not be understood.",
+            Self::TargetTooLong(_) => "The address is too long.",
+            Self::BodyTooLarge(_) => "The request body is too large.",
+            Self::Busy(_) => "The app is busy. Please try again in a moment.",
+            Self::ClientGone(_) | Self::Wall(Wall::Input(_)) => "The request did not arrive in time.",
+            Self::Cpu(_) | Self::Wall(_) => "The app took too long to answer.",
+            _ => "The app failed to answer.",
+        }
+    }
+
+    /// The name of the cause in logs and metrics: one of [`Error::LABELS`].
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::NoRoute(_) => "no_route",
+            Self::BadRequest(_) => "bad_request",
+            Self::TargetTooLong(_) => "target",
+            Self::BodyTooLarge(_) => "body",
+            Self::Busy(_) => "busy",
+            Self::Cpu(_) => "cpu",
+            Self::Wall(_) => "wall",
+            Self::Memory(_) => "memory",
+            Self::Stack(_) => "stack",
+            Self::Trap(_) => "trap",
+            Self::Exception(_) => "exception",
+            Self::Protocol(_) => "protocol",
+            Self::ResponseHead(_) => "response_head",
+            Self::Handles(_) => "handles",
+            Self::HostCall(_) => "host_call",
+            Self::ClientGone(_) => "client_gone",
+            Self::Host(_) => "host",
+        }
+    }
+
+    /// Every label there is.
+    pub const LABELS: &'static [&'static str] = &[
+        "no_route",
+        "bad_request",
+        "target",
+        "body",
+        "busy",
+        "cpu",
+        "wall",
+        "memory",
+        "stack",
+        "trap",
+        "exception",
+        "protocol",
+        "response_head",
+        "handles",
+        "host_call",
+        "client_gone",
+        "host",
+    ];
+
+    /// Whether the fault lies with the client or its timing: such errors are not warnings in an operator's log.
+    pub fn is_clients(&self) -> bool {
+        matches!(
+            self,
+            Self::NoRoute(_)
+                | Self::BadRequest(_)
+                | Self::TargetTooLong(_)
+                | Self::BodyTooLarge(_)
+                | Self::ClientGone(_)
+                | Self::Wall(Wall::Input(_))
+        )
+    }
 }

@@ -1,1 +1,357 @@
-//! One request end to end.
+//! One request end to end: find the app, be admitted, call the guest, answer.
+//!
+//! [`Gateway::serve`] cannot fail: it is the only place where an [`Error`] becomes a response, and where a call is logged and
+//! counted.
+
+use std::borrow::Cow;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, request};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use crate::apps::{App, Apps};
+use crate::body::ResponseBody;
+use crate::error::Error;
+use crate::guest::Call;
+use crate::guest::environ::{authority, wants_head_only};
+use crate::sandbox::CallState;
+use crate::sandbox::task::Started;
+use crate::server::Connection;
+use crate::telemetry::{AccessLog, AccessRecord, RequestId};
+
+const SERVER: HeaderValue = HeaderValue::from_static(concat!("wasgi/", env!("CARGO_PKG_VERSION")));
+
+/// The way from a request to its response.
+pub struct Gateway {
+    apps: Arc<Apps>,
+    access_log: Arc<AccessLog>,
+}
+
+impl Gateway {
+    pub fn new(apps: Arc<Apps>, access_log: Arc<AccessLog>) -> Self {
+        Self { apps, access_log }
+    }
+
+    /// Answers a request.
+    pub async fn serve(&self, request: Request<Incoming>, connection: &Connection) -> Response<Reply> {
+        connection.expect_nothing();
+        let (parts, body) = request.into_parts();
+        let mut record = Record::new(&parts, connection, &self.access_log);
+        let answered = self.answer(parts, body, connection, &mut record).await;
+        let mut response = match answered {
+            Ok(response) => response,
+            Err(error) => {
+                record.report(&error);
+                error_page(&error, record.id)
+            }
+        };
+        response.headers_mut().entry(header::SERVER).or_insert(SERVER);
+        record.status = response.status();
+        if let Some(task) = response.body().task() {
+            record.call = Some(Arc::clone(task.call()));
+            connection.expect_end_by(task.deadline());
+            return response.map(|body| Reply {
+                body,
+                record: Some(Box::new(record)),
+            });
+        }
+        record.sent = response.body().size_hint().exact().unwrap_or(0);
+        record.finish();
+        response.map(|body| Reply { body, record: None })
+    }
+
+    async fn answer(
+        &self,
+        parts: request::Parts,
+        body: Incoming,
+        connection: &Connection,
+        record: &mut Record,
+    ) -> Result<Response<ResponseBody>, Error> {
+        let target_bytes_max = connection.edge.request_target_bytes;
+        if target_len(&parts.uri) > target_bytes_max {
+            return Err(Error::TargetTooLong(target_bytes_max));
+        }
+        let path = decode_path(parts.uri.path())?;
+        let (app, script_name_len) = self.resolve(&parts, &path)?;
+        record.app = Some(Arc::clone(&app));
+        if body.size_hint().lower() > app.spec.limits.request_body_bytes {
+            return Err(Error::BodyTooLarge(app.spec.limits.request_body_bytes));
+        }
+        let permit = app.admission.admit().await?;
+
+        let state = Arc::new(CallState::new(record.id, Instant::now(), app.spec.limits.cpu_time));
+        record.call = Some(Arc::clone(&state));
+        let head_only = wants_head_only(&parts.method);
+        let (script_name, path_info) = (path[..script_name_len].to_vec(), path[script_name_len..].to_vec());
+        let (remote, local) = (Some(connection.remote), Some(connection.local));
+        let call = Call {
+            state,
+            script_name,
+            path_info,
+            remote,
+            local,
+            parts,
+            body,
+            permit,
+        };
+        let started = app.guest.call(call).start().await?;
+        Ok(respond(started, head_only))
+    }
+
+    fn resolve(&self, parts: &request::Parts, path: &[u8]) -> Result<(Arc<App>, usize), Error> {
+        let host = authority(parts).map(|(host, _)| host);
+        let table = self.apps.snapshot();
+        match table.router.resolve(host, path) {
+            Some(found) => Ok((Arc::clone(found.target), found.script_name.len())),
+            None => Err(Error::NoRoute(format!("{}{}", host.unwrap_or(""), parts.uri.path()))),
+        }
+    }
+}
+
+fn target_len(uri: &Uri) -> u64 {
+    uri.path_and_query().map_or(0, |target| target.as_str().len()) as u64
+}
+
+/// The path, percent-decoded once (PEP 3333 through CGI). What is routed is what the guest sees: a path that means something
+/// else after decoding or joining (NUL, dot segments) is refused rather than guessed at.
+fn decode_path(path: &str) -> Result<Cow<'_, [u8]>, Error> {
+    if !path.starts_with('/') {
+        return Err(Error::BadRequest("the target has no path"));
+    }
+    let decoded: Cow<'_, [u8]> = match path.as_bytes().contains(&b'%') {
+        true => percent_encoding::percent_decode_str(path).into(),
+        false => path.as_bytes().into(),
+    };
+    if decoded.contains(&0) {
+        return Err(Error::BadRequest("the path holds a NUL"));
+    }
+    if decoded.contains(&b'.')
+        && decoded
+            .split(|byte| *byte == b'/')
+            .any(|segment| segment == b"." || segment == b"..")
+    {
+        return Err(Error::BadRequest("the path holds a dot segment"));
+    }
+    Ok(decoded)
+}
+
+/// A guest's head and blocks as HTTP: what has which length, and what carries no body at all (RFC 9110 §6.4, §8.6).
+fn respond(started: Started, head_only: bool) -> Response<ResponseBody> {
+    let (mut head, blocks, task) = match started {
+        Started::Whole(whole) => (whole.head, Some(whole.blocks), None),
+        Started::Streaming(head, task) => (head, None, Some(task)),
+    };
+    let ready = blocks
+        .as_ref()
+        .map(|blocks| blocks.iter().map(|block| block.len() as u64).sum());
+    let length = head.content_length.or(ready);
+    let body = if head_only || !allows_body(head.status) {
+        // The length of what a GET would have got stays, where the status allows one.
+        if let (true, Some(length)) = (head_only && allows_body(head.status), length) {
+            head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        // Dropping the task ends the sandbox: a guest has nothing more to say here.
+        drop(task);
+        ResponseBody::empty()
+    } else if let Some(task) = task {
+        ResponseBody::streaming(task, length)
+    } else {
+        ResponseBody::ready(blocks.unwrap_or_default(), length.unwrap_or(0))
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = head.status;
+    *response.headers_mut() = head.headers;
+    if let Some(reason) = head
+        .reason
+        .and_then(|reason| hyper::ext::ReasonPhrase::try_from(reason).ok())
+    {
+        response.extensions_mut().insert(reason);
+    }
+    response
+}
+
+fn allows_body(status: StatusCode) -> bool {
+    !(status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED)
+}
+
+/// A short page: what a visitor may know, and the id under which the log has the rest.
+fn error_page(error: &Error, id: RequestId) -> Response<ResponseBody> {
+    let status = error.status();
+    let text = format!("{status}\n\n{}\n\nRequest id: {id}\n", error.public_text());
+    let mut response = Response::new(ResponseBody::one(text.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+/// What is known of a request while it is answered, for the logs and the counters.
+struct Record {
+    id: RequestId,
+    began: Instant,
+    method: Method,
+    uri: Uri,
+    version: Version,
+    host: Option<HeaderValue>,
+    referer: Option<HeaderValue>,
+    user_agent: Option<HeaderValue>,
+    remote: std::net::IpAddr,
+    status: StatusCode,
+    app: Option<Arc<App>>,
+    call: Option<Arc<CallState>>,
+    cause: Option<&'static str>,
+    sent: u64,
+    access_log: Arc<AccessLog>,
+}
+
+impl Record {
+    fn new(parts: &request::Parts, connection: &Connection, access_log: &Arc<AccessLog>) -> Self {
+        // Without an access log nobody reads the fields.
+        let field = |name| access_log.is_on().then(|| parts.headers.get(name).cloned()).flatten();
+        Self {
+            id: RequestId::next(),
+            began: Instant::now(),
+            method: parts.method.clone(),
+            uri: parts.uri.clone(),
+            version: parts.version,
+            host: field(header::HOST),
+            referer: field(header::REFERER),
+            user_agent: field(header::USER_AGENT),
+            remote: connection.remote.ip(),
+            status: StatusCode::OK,
+            app: None,
+            call: None,
+            cause: None,
+            sent: 0,
+            access_log: Arc::clone(access_log),
+        }
+    }
+
+    /// Says in the log what went wrong, and remembers it for the counters.
+    fn report(&mut self, error: &Error) {
+        let cause = error.label();
+        self.cause = Some(cause);
+        let app = self.app.as_ref().map_or("", |app| app.spec.name.as_str());
+        let request = self.id;
+        if error.is_clients() {
+            tracing::debug!(target: "wasgi::request", %request, app, cause, method = %self.method, path = self.uri.path(), "{error}");
+        } else {
+            tracing::warn!(target: "wasgi::request", %request, app, cause, method = %self.method, path = self.uri.path(), "{error}");
+        }
+    }
+
+    fn finish(&self) {
+        let cpu = self.call.as_ref().map(|call| call.cpu()).unwrap_or_default();
+        if let Some(app) = &self.app {
+            app.stats.record(self.status.as_u16(), self.cause, cpu, self.sent);
+        }
+        self.access_log.record(&AccessRecord {
+            remote: self.remote,
+            request_id: self.id,
+            method: self.method.as_str(),
+            target: self.uri.path_and_query().map_or("*", http::uri::PathAndQuery::as_str),
+            version: self.version,
+            status: self.status.as_u16(),
+            bytes: self.sent,
+            duration: self.began.elapsed(),
+            cpu,
+            app: self.app.as_ref().map(|app| app.spec.name.as_str()),
+            cause: self.cause,
+            host: self.host.as_ref().map(HeaderValue::as_bytes),
+            referer: self.referer.as_ref().map(HeaderValue::as_bytes),
+            user_agent: self.user_agent.as_ref().map(HeaderValue::as_bytes),
+        });
+    }
+}
+
+/// A response body that is logged and counted when it ends.
+pub struct Reply {
+    body: ResponseBody,
+    /// None where the response was whole, and has been logged.
+    record: Option<Box<Record>>,
+}
+
+impl Body for Reply {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if let (Poll::Ready(frame), Some(record)) = (&polled, &mut self.record) {
+            match frame {
+                Some(Ok(frame)) => record.sent += frame.data_ref().map_or(0, |data| data.len() as u64),
+                Some(Err(error)) => {
+                    record.report(error);
+                    record.finish();
+                    self.record = None;
+                }
+                None => {
+                    record.finish();
+                    self.record = None;
+                }
+            }
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        let Some(mut record) = self.record.take() else { return };
+        // A body with a promised length is dropped when its last byte is taken; else its client went away.
+        if self.body.size_hint().exact() != Some(0) {
+            record.report(&Error::ClientGone("it left before the end of the response".into()));
+        }
+        record.finish();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_decoded_once() {
+        for (path, expected) in [
+            ("/", Some("/")),
+            ("/a%20b", Some("/a b")),
+            ("/%2541", Some("/%41")),
+            ("/%zz", Some("/%zz")),
+            ("/a/..b/.c", Some("/a/..b/.c")),
+            ("/a%2Fb", Some("/a/b")),
+            ("/%00", None),
+            ("/a/../b", None),
+            ("/a/%2e%2e/b", None),
+            ("/.", None),
+            ("*", None),
+            ("", None),
+        ] {
+            let decoded = decode_path(path).ok();
+            assert_eq!(
+                decoded.as_deref().map(String::from_utf8_lossy).as_deref(),
+                expected,
+                "{path}"
+            );
+        }
+    }
+}

@@ -1,17 +1,23 @@
 //! The ways of talking to a guest. Which one is chosen once, by what the component exports, when a release is loaded; nothing
 //! matches on it again per request.
 
-use std::future::Future;
-use std::pin::Pin;
+pub(crate) mod environ;
+pub(crate) mod head;
+pub(crate) mod wasi;
+pub(crate) mod wsgi;
+
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::body::ResponseBody;
+use hyper::body::Incoming;
+use wasmtime::component::Component;
+
+use crate::admission::Permit;
 use crate::config::AppSpec;
-use crate::error::Error;
-use crate::sandbox::Engine;
+use crate::sandbox::task::Task;
+use crate::sandbox::{CallState, Engine};
 use crate::telemetry::AppLog;
-
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// What a guest speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -21,25 +27,57 @@ pub enum Kind {
     Wsgi,
 }
 
+impl std::fmt::Display for Kind {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Wsgi => "wsgi",
+        })
+    }
+}
+
 /// One request on its way through a guest.
 pub struct Call {
-    pub request: http::Request<hyper::body::Incoming>,
+    pub(crate) state: Arc<CallState>,
+    pub(crate) parts: http::request::Parts,
+    pub(crate) body: Incoming,
+    /// The part of the decoded path that led to the app, in bytes: `SCRIPT_NAME`.
+    pub(crate) script_name: Vec<u8>,
+    /// The rest of it: `PATH_INFO`.
+    pub(crate) path_info: Vec<u8>,
+    pub(crate) remote: Option<SocketAddr>,
+    pub(crate) local: Option<SocketAddr>,
+    /// Kept as long as the sandbox.
+    pub(crate) permit: Permit,
 }
 
 /// One way of talking to a guest.
 pub trait Guest: Send + Sync {
-    /// Resolves once status and headers are committed. The body streams on, and the sandbox (store, permit, meter)
-    /// lives exactly as long as the body does.
-    fn call(&self, call: Call) -> BoxFuture<'_, Result<http::Response<ResponseBody>, Error>>;
+    /// Begins a call. Nothing runs until the task is polled; the sandbox (store, permit, meter) lives as long as it.
+    fn call(&self, call: Call) -> Task;
 
     /// Retires idle instances whose time is over. Called about once a second.
     fn sweep(&self);
+
+    /// Instances that wait for their next call.
+    fn idle(&self) -> usize;
 }
 
 /// Makes a loaded component callable: picks the kind by what it exports, links what it imports.
 ///
 /// # Errors
 /// Says which import or export does not fit, in words for the operator.
-pub fn load(_engine: &Engine, _component: &wasmtime::component::Component, _spec: &AppSpec, _log: Arc<AppLog>) -> anyhow::Result<Box<dyn Guest>> {
-    anyhow::bail!("not yet")
+pub fn load(
+    engine: &Arc<Engine>,
+    component: &Component,
+    spec: &AppSpec,
+    log: Arc<AppLog>,
+) -> anyhow::Result<Box<dyn Guest>> {
+    Ok(Box::new(wsgi::Wsgi::load(engine, component, spec, log)?))
+}
+
+/// How long an idle instance is kept, and how often it may serve.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reuse {
+    pub(crate) requests_max: u32,
+    pub(crate) idle_time: Duration,
 }

@@ -1,30 +1,46 @@
-//! Engine, stores, meters, and the guest's task.
+//! Where guests run: the engine and its ticker, a store for each sandbox with its meter, and the task of one call.
+//!
+//! A sandbox is one store with one instance. Everything that a guest can take is metered here: memory and tables
+//! ([`meter`]), processor and wall time ([`call`], [`task`]), handles and host-call payloads (set on the store). What a guest
+//! says to the host is not understood here; that is `guest`'s part.
 
-use crate::config::Config;
+pub(crate) mod call;
+mod engine;
+pub(crate) mod fault;
+pub(crate) mod meter;
+mod state;
+pub mod task;
 
-/// The wasmtime engine of this host, with its ticker.
-pub struct Engine {
-    engine: wasmtime::Engine,
+use std::sync::Arc;
+
+use wasmtime::{Store, UpdateDeadline};
+
+pub use call::CallState;
+pub use engine::{Engine, compiler};
+pub use state::{AppContext, State};
+
+/// Ticks between two looks at a running guest: it yields to other tasks, and its processor time is checked.
+const TICKS: u64 = 1;
+
+/// A store for one sandbox of an app, limited as the app is.
+pub(crate) fn store(engine: &Engine, app: &Arc<AppContext>, call: &Arc<CallState>) -> Store<State> {
+    let mut store = Store::new(engine.wasmtime(), State::new(app, call));
+    store.limiter(|state| &mut state.meter);
+    // Lists and strings are charged by what they become on the host; a small allowance covers their frames.
+    store.set_hostcall_fuel(usize::try_from(app.limits.host_call_bytes).unwrap_or(usize::MAX));
+    store.set_max_component_handles(app.limits.handles as usize);
+    store.set_epoch_deadline(TICKS);
+    store.epoch_deadline_callback(|context| {
+        context.data().call.check_cpu()?;
+        // Not a plain yield, which would wake the task at once: tokio's puts it behind all others, and behind new
+        // events on sockets. So short calls overtake long ones, on a single worker too.
+        Ok(UpdateDeadline::YieldCustom(TICKS, Box::pin(tokio::task::yield_now())))
+    });
+    store
 }
 
-impl Engine {
-    /// The engine that runs guests: pooled, metered.
-    ///
-    /// # Errors
-    /// Where the machine cannot give the address space that the pool needs.
-    pub fn new(_config: &Config) -> anyhow::Result<Self> {
-        Ok(Self { engine: wasmtime::Engine::default() })
-    }
-
-    pub fn wasmtime(&self) -> &wasmtime::Engine {
-        &self.engine
-    }
-}
-
-/// An engine that compiles for [`Engine`] but runs nothing: the compiler process has no use for a pool.
-///
-/// # Errors
-/// Where cranelift does not know this machine.
-pub fn compiler(_stack_bytes: u64) -> anyhow::Result<wasmtime::Engine> {
-    Ok(wasmtime::Engine::default())
+/// Makes a store that has served a call ready for the next.
+pub(crate) fn renew(store: &mut Store<State>, call: &Arc<CallState>) {
+    store.data_mut().begin(call);
+    store.set_epoch_deadline(TICKS);
 }

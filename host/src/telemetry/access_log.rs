@@ -113,6 +113,11 @@ impl AccessLog {
         Ok(())
     }
 
+    /// Whether records are written at all.
+    pub fn is_on(&self) -> bool {
+        self.shared.mode.load(Ordering::Relaxed) != OFF
+    }
+
     /// Writes one line, soon.
     pub fn record(&self, record: &AccessRecord<'_>) {
         let mode = self.shared.mode.load(Ordering::Relaxed);

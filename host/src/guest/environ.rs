@@ -1,0 +1,283 @@
+//! The request as an environ block: CGI's variables (RFC 3875 §4.1, PEP 3333 "environ Variables"), packed.
+//!
+//! The rules' numbers: E3 what is always there, E5 decoding, E6 CONTENT_*, E7 headers, E8 names that would alias others.
+
+use std::io::Write;
+use std::net::SocketAddr;
+
+use http::{HeaderMap, HeaderName, Method, Version, header, request};
+
+/// A variable per line of this would be: name, NUL, value, NUL.
+#[derive(Debug, Default)]
+pub(crate) struct EnvironBlock {
+    bytes: Vec<u8>,
+}
+
+/// What environ needs to know beside the request's head.
+pub(crate) struct Place<'a> {
+    pub(crate) script_name: &'a [u8],
+    /// Decoded, once.
+    pub(crate) path_info: &'a [u8],
+    pub(crate) remote: Option<SocketAddr>,
+    pub(crate) local: Option<SocketAddr>,
+}
+
+impl EnvironBlock {
+    /// Variables that are the same for all requests of an app: packed once.
+    pub(crate) fn constant(env: &[(String, String)]) -> Self {
+        let mut block = Self::default();
+        for (name, value) in env {
+            block.push(name.as_bytes(), value.as_bytes());
+        }
+        block.push(
+            b"SERVER_SOFTWARE",
+            concat!("wasgi/", env!("CARGO_PKG_VERSION")).as_bytes(),
+        );
+        block.push(b"GATEWAY_INTERFACE", b"CGI/1.1");
+        block
+    }
+
+    /// The block of one request.
+    pub(crate) fn of_request(constant: &Self, parts: &request::Parts, place: &Place<'_>) -> Self {
+        let mut block = Self {
+            bytes: Vec::with_capacity(constant.bytes.len() + 1024),
+        };
+        block.bytes.extend_from_slice(&constant.bytes);
+        block.push_request_line(parts, place);
+        block.push_addresses(parts, place);
+        block.push_headers(&parts.headers);
+        block
+    }
+
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    fn push(&mut self, name: &[u8], value: &[u8]) {
+        self.bytes.extend_from_slice(name);
+        self.bytes.push(0);
+        self.bytes.extend_from_slice(value);
+        self.bytes.push(0);
+    }
+
+    fn push_display(&mut self, name: &str, value: impl std::fmt::Display) {
+        write!(self.bytes, "{name}\0{value}\0").expect("writing to memory does not fail");
+    }
+
+    fn push_request_line(&mut self, parts: &request::Parts, place: &Place<'_>) {
+        self.push(b"REQUEST_METHOD", parts.method.as_str().as_bytes());
+        self.push(b"SCRIPT_NAME", place.script_name);
+        self.push(b"PATH_INFO", place.path_info);
+        self.push(b"QUERY_STRING", parts.uri.query().unwrap_or("").as_bytes());
+        let target = parts.uri.path_and_query().map_or("*", http::uri::PathAndQuery::as_str);
+        self.push(b"REQUEST_URI", target.as_bytes());
+        self.push(b"SERVER_PROTOCOL", protocol(parts.version).as_bytes());
+    }
+
+    fn push_addresses(&mut self, parts: &request::Parts, place: &Place<'_>) {
+        if let Some(remote) = place.remote {
+            self.push_display("REMOTE_ADDR", remote.ip());
+            self.push_display("REMOTE_PORT", remote.port());
+        }
+        let local_port = place.local.map_or(80, |local| local.port());
+        match authority(parts) {
+            Some((host, port)) => {
+                self.push(b"SERVER_NAME", host.as_bytes());
+                match port {
+                    Some(port) => self.push(b"SERVER_PORT", port.as_bytes()),
+                    None => self.push_display("SERVER_PORT", local_port),
+                }
+            }
+            None => {
+                match place.local {
+                    Some(local) => self.push_display("SERVER_NAME", local.ip()),
+                    None => self.push(b"SERVER_NAME", b"localhost"),
+                }
+                self.push_display("SERVER_PORT", local_port);
+            }
+        }
+    }
+
+    /// One variable for each field name; repeated fields are joined (RFC 9110 §5.3; Cookie: RFC 6265 §5.4).
+    fn push_headers(&mut self, headers: &HeaderMap) {
+        for name in headers.keys() {
+            if !is_passed(name) {
+                continue;
+            }
+            match *name {
+                header::CONTENT_TYPE => self.bytes.extend_from_slice(b"CONTENT_TYPE"),
+                header::CONTENT_LENGTH => self.bytes.extend_from_slice(b"CONTENT_LENGTH"),
+                _ => {
+                    self.bytes.extend_from_slice(b"HTTP_");
+                    let upper = name
+                        .as_str()
+                        .bytes()
+                        .map(|byte| if byte == b'-' { b'_' } else { byte.to_ascii_uppercase() });
+                    self.bytes.extend(upper);
+                }
+            }
+            self.bytes.push(0);
+            self.push_joined(headers, name);
+            self.bytes.push(0);
+        }
+    }
+
+    fn push_joined(&mut self, headers: &HeaderMap, name: &HeaderName) {
+        let separator: &[u8] = if name == header::COOKIE { b"; " } else { b"," };
+        for (index, value) in headers.get_all(name).iter().enumerate() {
+            if index > 0 {
+                self.bytes.extend_from_slice(separator);
+            }
+            self.bytes.extend_from_slice(value.as_bytes());
+        }
+    }
+}
+
+/// A name with `_` would be the same variable as one with `-` (E8), HTTP_PROXY would be taken for a setting (httpoxy), and
+/// Transfer-Encoding is undone by the server before the guest reads.
+fn is_passed(name: &HeaderName) -> bool {
+    !(*name == "proxy" || *name == header::TRANSFER_ENCODING || name.as_str().contains('_'))
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2",
+        _ => "HTTP/1.1",
+    }
+}
+
+/// Host and port as the client named them: from an absolute-form target, else from the Host field.
+pub(crate) fn authority(parts: &request::Parts) -> Option<(&str, Option<&str>)> {
+    let text = match parts.uri.authority() {
+        Some(authority) => authority
+            .as_str()
+            .rsplit_once('@')
+            .map_or(authority.as_str(), |(_, host)| host),
+        None => parts.headers.get(header::HOST)?.to_str().ok()?,
+    };
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => (host, Some(port)),
+        // `example.com:` names no port; an IPv6 address without a port ends in its bracket.
+        Some((host, "")) => (host, None),
+        _ => (text, None),
+    };
+    (!host.is_empty()).then_some((host, port))
+}
+
+/// Whether a response to this method carries no body.
+pub(crate) fn wants_head_only(method: &Method) -> bool {
+    method == Method::HEAD
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn environ(request: http::Request<()>) -> BTreeMap<String, Vec<u8>> {
+        let (parts, ()) = request.into_parts();
+        let place = Place {
+            script_name: b"/app",
+            path_info: b"/x",
+            remote: Some("192.0.2.7:4711".parse().unwrap()),
+            local: Some("127.0.0.1:8000".parse().unwrap()),
+        };
+        let constant = EnvironBlock::constant(&[("GREETING".into(), "hi".into())]);
+        let bytes = EnvironBlock::of_request(&constant, &parts, &place).into_bytes();
+        let mut fields = bytes.split(|byte| *byte == 0);
+        let mut variables = BTreeMap::new();
+        while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
+            let name = String::from_utf8(name.to_vec()).unwrap();
+            assert!(variables.insert(name.clone(), value.to_vec()).is_none(), "{name} twice");
+        }
+        variables
+    }
+
+    #[test]
+    fn what_must_be_there_is_there() {
+        let environ = environ(
+            http::Request::get("/app/x?a=%20b")
+                .header("Host", "shop.example:81")
+                .body(())
+                .unwrap(),
+        );
+        for (name, value) in [
+            ("REQUEST_METHOD", "GET"),
+            ("SCRIPT_NAME", "/app"),
+            ("PATH_INFO", "/x"),
+            ("QUERY_STRING", "a=%20b"),
+            ("SERVER_PROTOCOL", "HTTP/1.1"),
+            ("SERVER_NAME", "shop.example"),
+            ("SERVER_PORT", "81"),
+            ("REMOTE_ADDR", "192.0.2.7"),
+            ("REMOTE_PORT", "4711"),
+            ("REQUEST_URI", "/app/x?a=%20b"),
+            ("GATEWAY_INTERFACE", "CGI/1.1"),
+            ("HTTP_HOST", "shop.example:81"),
+            ("GREETING", "hi"),
+        ] {
+            assert_eq!(
+                environ
+                    .get(name)
+                    .map(|value| String::from_utf8_lossy(value).into_owned())
+                    .as_deref(),
+                Some(value),
+                "{name}"
+            );
+        }
+        assert!(!environ.contains_key("CONTENT_TYPE"));
+    }
+
+    #[test]
+    fn headers_become_variables() {
+        let environ = environ(
+            http::Request::post("/")
+                .header("content-type", "a/b")
+                .header("content-length", "3")
+                .header("x-list", "a")
+                .header("x-list", "b")
+                .header("cookie", "a=1")
+                .header("cookie", "b=2")
+                .header("x-latin", http::HeaderValue::from_bytes(b"caf\xe9").unwrap())
+                .header("x_alias", "evil")
+                .header("proxy", "evil")
+                .header("transfer-encoding", "chunked")
+                .body(())
+                .unwrap(),
+        );
+        assert_eq!(environ["CONTENT_TYPE"], b"a/b");
+        assert_eq!(environ["CONTENT_LENGTH"], b"3");
+        assert_eq!(environ["HTTP_X_LIST"], b"a,b");
+        assert_eq!(environ["HTTP_COOKIE"], b"a=1; b=2");
+        assert_eq!(environ["HTTP_X_LATIN"], b"caf\xe9");
+        for name in [
+            "HTTP_CONTENT_TYPE",
+            "HTTP_CONTENT_LENGTH",
+            "HTTP_X_ALIAS",
+            "HTTP_PROXY",
+            "HTTP_TRANSFER_ENCODING",
+        ] {
+            assert!(!environ.contains_key(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn authority_is_split() {
+        for (host, expected) in [
+            ("a.example", Some(("a.example", None))),
+            ("a.example:80", Some(("a.example", Some("80")))),
+            ("a.example:", Some(("a.example", None))),
+            ("[::1]:80", Some(("[::1]", Some("80")))),
+            ("[::1]", Some(("[::1]", None))),
+            ("", None),
+        ] {
+            let (parts, ()) = http::Request::get("/")
+                .header("host", host)
+                .body(())
+                .unwrap()
+                .into_parts();
+            assert_eq!(authority(&parts), expected, "{host}");
+        }
+    }
+}

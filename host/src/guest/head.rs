@@ -1,0 +1,234 @@
+//! The head of a response, as a guest gave it: checked against PEP 3333's rules and the app's limits, then HTTP's own types.
+//!
+//! The host trusts no guest: these checks protect the client and the connection, whatever the guest's SDK has checked.
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+
+use crate::limits::Limits;
+
+/// Status and header fields, checked.
+#[derive(Debug)]
+pub(crate) struct Head {
+    pub(crate) status: StatusCode,
+    /// Where it is not the usual one.
+    pub(crate) reason: Option<String>,
+    /// Without Content-Length.
+    pub(crate) headers: HeaderMap,
+    /// What the guest gave as Content-Length.
+    pub(crate) content_length: Option<u64>,
+}
+
+/// Why a head is refused.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum HeadError {
+    #[error("status {0}")]
+    Status(String),
+    #[error("header {0}")]
+    Header(String),
+    #[error("{0}")]
+    TooLarge(String),
+}
+
+/// Header fields that belong to the connection, not to the message, and so to the server alone (PEP 3333 "Other HTTP
+/// Features", RFC 2616 §13.5.1).
+const HOP_BY_HOP: [HeaderName; 8] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+impl Head {
+    /// Checks what `start_response` was called with.
+    pub(crate) fn new<'a>(
+        status: &str,
+        headers: impl ExactSizeIterator<Item = (&'a str, &'a str)>,
+        limits: &Limits,
+    ) -> Result<Self, HeadError> {
+        if headers.len() > limits.response_headers as usize {
+            return Err(HeadError::TooLarge(format!(
+                "more than response_headers = {}",
+                limits.response_headers
+            )));
+        }
+        let (status, reason) = parse_status(status)?;
+        let mut head = Self {
+            status,
+            reason,
+            headers: HeaderMap::with_capacity(headers.len() + 2),
+            content_length: None,
+        };
+        let mut bytes = 0;
+        for (name, value) in headers {
+            bytes += (name.len() + value.len()) as u64;
+            if bytes > limits.response_header_bytes {
+                let max = limits.response_header_bytes;
+                return Err(HeadError::TooLarge(format!("more than response_header_bytes = {max}")));
+            }
+            head.append(name, value)?;
+        }
+        Ok(head)
+    }
+
+    fn append(&mut self, name: &str, value: &str) -> Result<(), HeadError> {
+        let refused = |why: &str| HeadError::Header(format!("{name:?}: {why}"));
+        let field = HeaderName::from_bytes(name.as_bytes()).map_err(|_| refused("the name is not a token"))?;
+        if HOP_BY_HOP.contains(&field) {
+            return Err(refused("it is hop-by-hop, the server's alone"));
+        }
+        if field == "status" {
+            return Err(refused("the status is given as the status, not as a header"));
+        }
+        let value = latin1(value).ok_or_else(|| refused("the value holds a code point above U+00FF"))?;
+        if value.iter().any(u8::is_ascii_control) {
+            return Err(refused("the value holds a control character"));
+        }
+        if field == header::CONTENT_LENGTH {
+            let length = content_length(&value).ok_or_else(|| refused("not a number of bytes"))?;
+            if self.content_length.replace(length).is_some_and(|first| first != length) {
+                return Err(refused("given twice, with different values"));
+            }
+            return Ok(());
+        }
+        let value = HeaderValue::from_bytes(&value).map_err(|_| refused("the value holds a control character"))?;
+        self.headers.append(field, value);
+        Ok(())
+    }
+}
+
+/// "200 OK" → 200 and its reason, where that is not the usual one (PEP 3333: three digits, a space, a reason).
+fn parse_status(text: &str) -> Result<(StatusCode, Option<String>), HeadError> {
+    let refused = |why: &str| HeadError::Status(format!("{text:?}: {why}"));
+    let (code, reason) = text
+        .split_once(' ')
+        .ok_or_else(|| refused("not three digits, a space and a reason"))?;
+    if code.len() != 3 || !code.bytes().all(|byte| byte.is_ascii_digit()) || reason.is_empty() {
+        return Err(refused("not three digits, a space and a reason"));
+    }
+    if reason.chars().any(|char| char.is_control() || char > '\u{ff}') {
+        return Err(refused("the reason holds a control character, or one above U+00FF"));
+    }
+    let status = StatusCode::from_bytes(code.as_bytes()).map_err(|_| refused("no such status"))?;
+    if status.is_informational() {
+        return Err(refused("an informational status is not a response"));
+    }
+    let usual = status.canonical_reason() == Some(reason);
+    Ok((status, (!usual).then(|| reason.to_owned())))
+}
+
+/// RFC 9110 §8.6: digits, nothing else.
+fn content_length(value: &[u8]) -> Option<u64> {
+    if !value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+/// Text whose code points are bytes on the wire, as those bytes.
+fn latin1(text: &str) -> Option<std::borrow::Cow<'_, [u8]>> {
+    if text.is_ascii() {
+        return Some(text.as_bytes().into());
+    }
+    text.chars()
+        .map(|char| u8::try_from(u32::from(char)).ok())
+        .collect::<Option<Vec<u8>>>()
+        .map(Into::into)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(status: &str, headers: &[(&str, &str)]) -> Result<Head, HeadError> {
+        Head::new(status, headers.iter().copied(), &Limits::default())
+    }
+
+    #[test]
+    fn a_usual_head_is_taken() {
+        let head = check(
+            "200 OK",
+            &[
+                ("Content-Type", "text/plain"),
+                ("content-length", "12"),
+                ("X-Name", "caf\u{e9}"),
+            ],
+        )
+        .unwrap();
+        assert_eq!(head.status, 200);
+        assert_eq!(head.reason, None);
+        assert_eq!(head.content_length, Some(12));
+        assert_eq!(head.headers["x-name"].as_bytes(), b"caf\xe9");
+    }
+
+    #[test]
+    fn an_unusual_reason_is_kept() {
+        assert_eq!(check("200 Fine", &[]).unwrap().reason.as_deref(), Some("Fine"));
+    }
+
+    #[test]
+    fn repeated_headers_stay_apart() {
+        let head = check("200 OK", &[("Set-Cookie", "a=1"), ("Set-Cookie", "b=2")]).unwrap();
+        assert_eq!(head.headers.get_all("set-cookie").iter().count(), 2);
+    }
+
+    #[test]
+    fn bad_statuses_are_refused() {
+        for status in [
+            "",
+            "200",
+            "200 ",
+            "20 OK",
+            "2000 OK",
+            "2x0 OK",
+            "200\tOK",
+            "200 O\nK",
+            "200 \u{100}",
+            "101 Switching Protocols",
+            "+20 OK",
+        ] {
+            assert!(matches!(check(status, &[]), Err(HeadError::Status(_))), "{status:?}");
+        }
+    }
+
+    #[test]
+    fn bad_headers_are_refused() {
+        for (name, value) in [
+            ("", "x"),
+            ("a b", "x"),
+            ("a:", "x"),
+            ("caf\u{e9}", "x"),
+            ("Status", "200 OK"),
+            ("Connection", "close"),
+            ("transfer-encoding", "chunked"),
+            ("Keep-Alive", "1"),
+            ("X", "a\r\nSet-Cookie: b"),
+            ("X", "a\0"),
+            ("X", "a\tb"),
+            ("X", "\u{7f}"),
+            ("X", "\u{20ac}"),
+            ("Content-Length", "-1"),
+            ("Content-Length", "1, 1"),
+            ("Content-Length", "+1"),
+            ("Content-Length", ""),
+            ("Content-Length", "99999999999999999999"),
+        ] {
+            assert!(
+                matches!(check("200 OK", &[(name, value)]), Err(HeadError::Header(_))),
+                "{name:?}: {value:?}"
+            );
+        }
+        assert!(check("200 OK", &[("Content-Length", "1"), ("Content-Length", "2")]).is_err());
+    }
+
+    #[test]
+    fn large_heads_are_refused() {
+        let many = vec![("X", "y"); 101];
+        assert!(matches!(check("200 OK", &many), Err(HeadError::TooLarge(_))));
+        let long = "y".repeat(40_000);
+        assert!(matches!(check("200 OK", &[("X", &long)]), Err(HeadError::TooLarge(_))));
+    }
+}

@@ -1,0 +1,148 @@
+//! WASI for guests: what every sandbox has (clocks, randomness, environment, lines to its log), and nothing that would need
+//! a grant (no directories, no network).
+
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use tokio::io::AsyncWrite;
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::{WasiCtx, async_trait};
+
+use crate::sandbox::AppContext;
+use crate::telemetry::{AppLog, LineBuffer, LogStream, RequestId};
+
+/// A guest may ask for this much randomness at once; the host makes it in memory.
+const RANDOM_BYTES_MAX: u64 = 64 << 10;
+
+/// What a write to the log takes at once; WASI makes guests ask before each write.
+const LOG_WRITE_BYTES: usize = 64 << 10;
+
+/// A sandbox's WASI, with nothing granted.
+pub(crate) fn context(app: &AppContext, stdio: &Stdio) -> WasiCtx {
+    let mut builder = WasiCtx::builder();
+    builder
+        .envs(&app.env)
+        .args(&[&app.name])
+        .stdout(stdio.stdout.clone())
+        .stderr(stdio.stderr.clone())
+        .max_random_size(RANDOM_BYTES_MAX)
+        .allow_tcp(false)
+        .allow_udp(false)
+        .allow_ip_name_lookup(false)
+        .allow_blocking_current_thread(false);
+    builder.build()
+}
+
+/// Standard output and standard error of a sandbox: lines of the app's log.
+pub(crate) struct Stdio {
+    stdout: LogPipe,
+    stderr: LogPipe,
+}
+
+impl Stdio {
+    pub(crate) fn new(log: &Arc<AppLog>, call: RequestId) -> Self {
+        Self {
+            stdout: LogPipe::new(log, LogStream::Stdout, call),
+            stderr: LogPipe::new(log, LogStream::Stderr, call),
+        }
+    }
+
+    pub(crate) fn begin(&self, call: RequestId) {
+        self.stdout.lock().call = call;
+        self.stderr.lock().call = call;
+    }
+
+    pub(crate) fn end(&self) {
+        self.stdout.lock().flush();
+        self.stderr.lock().flush();
+    }
+}
+
+/// One of the two; all handles that a guest opens on it write to the same lines.
+#[derive(Clone)]
+struct LogPipe(Arc<Mutex<Lines>>);
+
+struct Lines {
+    log: Arc<AppLog>,
+    buffer: LineBuffer,
+    call: RequestId,
+}
+
+impl LogPipe {
+    fn new(log: &Arc<AppLog>, stream: LogStream, call: RequestId) -> Self {
+        Self(Arc::new(Mutex::new(Lines {
+            log: Arc::clone(log),
+            buffer: LineBuffer::new(stream),
+            call,
+        })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lines> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lines {
+    fn write(&mut self, bytes: &[u8]) {
+        self.buffer.write(&self.log, Some(self.call), bytes);
+    }
+
+    fn flush(&mut self) {
+        self.buffer.flush(&self.log, Some(self.call));
+    }
+}
+
+impl IsTerminal for LogPipe {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for LogPipe {
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+}
+
+#[async_trait]
+impl Pollable for LogPipe {
+    async fn ready(&mut self) {}
+}
+
+impl OutputStream for LogPipe {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        self.lock().write(&bytes);
+        Ok(())
+    }
+
+    /// A flush in the middle of a line does not end it: programs flush prompts and dots.
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(LOG_WRITE_BYTES)
+    }
+}
+
+impl AsyncWrite for LogPipe {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        self.lock().write(bytes);
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,115 @@
+//! What host functions, the guest's task and the connection share during one call: its clocks and its outbox.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::error::Error;
+use crate::guest::head::Head;
+use crate::sandbox::fault::Stopped;
+use crate::telemetry::RequestId;
+
+/// One call, from admission to the end of its body.
+pub struct CallState {
+    pub id: RequestId,
+    pub began: Instant,
+    cpu_time: Duration,
+    /// Nanoseconds of processor time in polls that have ended.
+    cpu_nanos: AtomicU64,
+    /// When the poll under way began, in nanoseconds since `began`, plus one; 0 outside of polls.
+    poll_began: AtomicU64,
+    /// When a piece of the request body last arrived, in nanoseconds since `began`.
+    input_progress: AtomicU64,
+    /// The guest waits for the client to send more.
+    awaits_input: AtomicBool,
+    outbox: Mutex<Outbox>,
+}
+
+/// What a guest has said and the connection has not yet taken.
+#[derive(Default)]
+pub(crate) struct Outbox {
+    /// The arguments of the last `start_response`.
+    pub(crate) head: Option<Head>,
+    /// The head is final: it goes out with the first block.
+    pub(crate) committed: bool,
+    /// The block on its way: at most one, which is the back-pressure.
+    pub(crate) block: Option<Bytes>,
+    /// The request body went beyond its limit, whatever the guest made of that.
+    pub(crate) body_too_large: bool,
+}
+
+impl CallState {
+    pub fn new(id: RequestId, began: Instant, cpu_time: Duration) -> Self {
+        Self {
+            id,
+            began,
+            cpu_time,
+            cpu_nanos: AtomicU64::new(0),
+            poll_began: AtomicU64::new(0),
+            input_progress: AtomicU64::new(0),
+            awaits_input: AtomicBool::new(false),
+            outbox: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn outbox(&self) -> MutexGuard<'_, Outbox> {
+        // Nothing that holds the lock can panic halfway through a change.
+        self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// The guest's task is about to be polled.
+    pub(crate) fn poll_begins(&self) {
+        self.poll_began.store(self.now() + 1, Ordering::Relaxed);
+    }
+
+    /// The guest's task has been polled: what it took is charged, what it waits from now on is not.
+    pub(crate) fn poll_ends(&self) {
+        let began = self.poll_began.swap(0, Ordering::Relaxed);
+        self.cpu_nanos
+            .fetch_add((self.now() + 1).saturating_sub(began), Ordering::Relaxed);
+    }
+
+    /// Processor time charged so far: the time in which the guest's task was polled, by the wall clock.
+    pub fn cpu(&self) -> Duration {
+        let under_way = match self.poll_began.load(Ordering::Relaxed) {
+            0 => 0,
+            began => (self.now() + 1).saturating_sub(began),
+        };
+        Duration::from_nanos(self.cpu_nanos.load(Ordering::Relaxed) + under_way)
+    }
+
+    /// Stops a guest that has had its processor time. Called by the guest's own code, at each tick.
+    pub(crate) fn check_cpu(&self) -> wasmtime::Result<()> {
+        if self.cpu() > self.cpu_time {
+            return Err(wasmtime::Error::new(Stopped(Error::Cpu(self.cpu_time))));
+        }
+        Ok(())
+    }
+
+    /// The guest waits for a piece of the request body.
+    pub(crate) fn input_awaited(&self) {
+        self.input_progress.store(self.now(), Ordering::Relaxed);
+        self.awaits_input.store(true, Ordering::Relaxed);
+    }
+
+    /// It has arrived, or will never.
+    pub(crate) fn input_arrived(&self) {
+        self.input_progress.store(self.now(), Ordering::Relaxed);
+        self.awaits_input.store(false, Ordering::Relaxed);
+    }
+
+    pub(crate) fn awaits_input(&self) -> bool {
+        self.awaits_input.load(Ordering::Relaxed)
+    }
+
+    /// When a piece of the request body last arrived; when the call began, if none has.
+    pub(crate) fn last_input(&self) -> Instant {
+        self.began + Duration::from_nanos(self.input_progress.load(Ordering::Relaxed))
+    }
+}

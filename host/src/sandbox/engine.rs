@@ -1,0 +1,147 @@
+//! The wasmtime engine: how guests are compiled, and the pool that their memories, tables and stacks come from.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use wasmtime::{
+    Config as EngineConfig, Enabled, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
+    WasmBacktraceDetails,
+};
+
+use crate::config::Config;
+
+/// How often a running guest is looked at. One thread ticks for the whole engine: a timer per request would cost more
+/// than the requests (wasmtime#11814).
+const TICK: Duration = Duration::from_millis(1);
+
+/// How often the ticker wakes while no guest runs.
+const IDLE_TICK: Duration = Duration::from_millis(10);
+
+/// Ticks without a call after which the ticker slows down.
+const IDLE_AFTER: u32 = 100;
+
+/// The engine of this host, with its ticker.
+pub struct Engine {
+    engine: wasmtime::Engine,
+    /// Set by each call, cleared by the ticker.
+    busy: Arc<AtomicBool>,
+}
+
+impl Engine {
+    /// The engine that runs guests: pooled, metered, interruptible.
+    ///
+    /// # Errors
+    /// Where the machine cannot give the address space that the pool needs.
+    pub fn new(config: &Config) -> Result<Self> {
+        let mut settings = compiler_settings(config.stack_bytes);
+        settings.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(config)));
+        let engine = wasmtime::Engine::new(&settings).map_err(|error| {
+            anyhow!(
+                "cannot reserve a pool for {} sandboxes, lower `sandboxes`: {error:#}",
+                config.sandboxes
+            )
+        })?;
+        let busy = Arc::new(AtomicBool::new(false));
+        start_ticker(&engine, &busy)?;
+        Ok(Self { engine, busy })
+    }
+
+    pub fn wasmtime(&self) -> &wasmtime::Engine {
+        &self.engine
+    }
+
+    /// A call begins: the ticker must tick.
+    pub(crate) fn wake_ticker(&self) {
+        // Read before written: the flag's cache line is shared by all workers and stays so while it is set.
+        if !self.busy.load(Ordering::Relaxed) {
+            self.busy.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// An engine that compiles for [`Engine`] but runs nothing: the compiler process has no use for a pool.
+///
+/// # Errors
+/// Where cranelift does not know this machine.
+pub fn compiler(stack_bytes: u64) -> Result<wasmtime::Engine> {
+    wasmtime::Engine::new(&compiler_settings(stack_bytes))
+        .map_err(|error| anyhow!("cannot compile on this machine: {error:#}"))
+}
+
+/// What compiled code depends on. Engines with the same settings here can load each other's code.
+fn compiler_settings(stack_bytes: u64) -> EngineConfig {
+    let stack_bytes = usize::try_from(stack_bytes).expect("config bounds the stack's size");
+    let mut settings = EngineConfig::new();
+    settings
+        .epoch_interruption(true)
+        // WASI 0.3's concurrent calls need it, synchronous guests pay two microseconds a call for it.
+        .concurrency_support(false)
+        .cranelift_opt_level(OptLevel::Speed)
+        .max_wasm_stack(stack_bytes)
+        // Host functions run on the guest's stack, above what wasm may use of it.
+        .async_stack_size(stack_bytes + HOST_STACK_BYTES)
+        // Function names come from the name section; debug information of strangers is not parsed.
+        .wasm_backtrace_details(WasmBacktraceDetails::Disable)
+        // Registering unwind information makes dropping a component slow (wasmCloud#5555), and hot reload drops often.
+        .native_unwind_info(false);
+    settings
+}
+
+/// Stack that host functions may need on top of a guest's.
+const HOST_STACK_BYTES: usize = 256 << 10;
+
+/// Dirty memory of a finished sandbox up to this size is reset in place; what is beyond is given back to the kernel.
+const MEMORY_KEPT_BYTES: usize = 1 << 20;
+
+fn pool(config: &Config) -> PoolingAllocationConfig {
+    let sandboxes = config.sandboxes;
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(sandboxes)
+        .total_core_instances(sandboxes.saturating_mul(8))
+        .max_core_instances_per_component(64)
+        // Most guests have one memory and two tables; what a guest with more takes, others go without.
+        .total_memories(sandboxes.saturating_add(sandboxes / 4))
+        .total_tables(sandboxes.saturating_mul(3))
+        .total_stacks(sandboxes)
+        .max_memories_per_component(8)
+        .max_tables_per_component(32)
+        .max_memory_size(usize::try_from(config.limits.memory_bytes).expect("config bounds the memory"))
+        .table_elements(usize::try_from(config.limits.table_elements).expect("config bounds the tables"))
+        .linear_memory_keep_resident(MEMORY_KEPT_BYTES)
+        .table_keep_resident(64 << 10)
+        .pagemap_scan(if swap_in_use() { Enabled::No } else { Enabled::Auto });
+    pool
+}
+
+/// Whether pages of this process may be swapped out.
+///
+/// The quick way to reset a sandbox's memory asks the kernel which of its pages are dirty, and wasmtime 48 asks only for those
+/// that are present: a dirty page in swap would be neither reset nor released (wasmtime PR #14357). So with swap the slow,
+/// exact way is taken. An unreadable list counts as swap.
+fn swap_in_use() -> bool {
+    std::fs::read_to_string("/proc/swaps").map_or(true, |swaps| swaps.lines().count() > 1)
+}
+
+fn start_ticker(engine: &wasmtime::Engine, busy: &Arc<AtomicBool>) -> Result<()> {
+    let engine = engine.weak();
+    let busy = Arc::clone(busy);
+    std::thread::Builder::new()
+        .name("wasgi-ticker".into())
+        .spawn(move || {
+            let mut idle = 0_u32;
+            loop {
+                std::thread::sleep(if idle > IDLE_AFTER { IDLE_TICK } else { TICK });
+                idle = if busy.swap(false, Ordering::Relaxed) {
+                    0
+                } else {
+                    idle.saturating_add(1)
+                };
+                let Some(engine) = engine.upgrade() else { return };
+                engine.increment_epoch();
+            }
+        })
+        .context("cannot start the ticker's thread")?;
+    Ok(())
+}

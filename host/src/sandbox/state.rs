@@ -1,0 +1,91 @@
+//! What a store holds: the app, the call that it serves, the meter, and what host functions keep.
+
+use std::sync::Arc;
+
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use crate::guest::wasi;
+use crate::guest::wsgi;
+use crate::limits::Limits;
+use crate::sandbox::call::CallState;
+use crate::sandbox::meter::Meter;
+use crate::telemetry::AppLog;
+
+/// What all sandboxes of one app share.
+pub struct AppContext {
+    pub name: String,
+    pub limits: Limits,
+    pub env: Vec<(String, String)>,
+    pub log: Arc<AppLog>,
+}
+
+/// The data of a store.
+pub struct State {
+    pub(crate) app: Arc<AppContext>,
+    pub(crate) call: Arc<CallState>,
+    pub(crate) meter: Meter,
+    pub(crate) wsgi: wsgi::Host,
+    /// Made when it is first asked for: most calls never do.
+    wasi: Option<Box<Wasi>>,
+}
+
+struct Wasi {
+    context: WasiCtx,
+    table: ResourceTable,
+    stdio: wasi::Stdio,
+}
+
+impl State {
+    pub(crate) fn new(app: &Arc<AppContext>, call: &Arc<CallState>) -> Self {
+        Self {
+            app: Arc::clone(app),
+            call: Arc::clone(call),
+            meter: Meter::new(&app.limits),
+            wsgi: wsgi::Host::default(),
+            wasi: None,
+        }
+    }
+
+    /// The next call begins in a sandbox that has served one.
+    pub(crate) fn begin(&mut self, call: &Arc<CallState>) {
+        self.call = Arc::clone(call);
+        self.wsgi.begin();
+        if let Some(wasi) = &self.wasi {
+            wasi.stdio.begin(call.id);
+        }
+    }
+
+    /// The call is over: what the guest wrote without ending the line becomes one.
+    pub(crate) fn end(&mut self) {
+        self.wsgi.end(&self.app, &self.call);
+        if let Some(wasi) = &self.wasi {
+            wasi.stdio.end();
+        }
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl WasiView for State {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        let wasi = self.wasi.get_or_insert_with(|| {
+            let stdio = wasi::Stdio::new(&self.app.log, self.call.id);
+            let mut table = ResourceTable::new();
+            table.set_max_capacity(self.app.limits.handles as usize);
+            Box::new(Wasi {
+                context: wasi::context(&self.app, &stdio),
+                table,
+                stdio,
+            })
+        });
+        WasiCtxView {
+            ctx: &mut wasi.context,
+            table: &mut wasi.table,
+        }
+    }
+}
