@@ -32,7 +32,9 @@ pub(crate) fn store(engine: &Engine, app: &Arc<AppContext>, call: &Arc<CallState
     store.set_epoch_deadline(TICKS);
     store.epoch_deadline_callback(|context| {
         context.data().call.check_cpu()?;
-        Ok(UpdateDeadline::Yield(TICKS))
+        // Not a plain yield, which would wake the task at once: tokio's puts it behind all others, and behind new
+        // events on sockets. So short calls overtake long ones, on a single worker too.
+        Ok(UpdateDeadline::YieldCustom(TICKS, Box::pin(tokio::task::yield_now())))
     });
     store
 }

@@ -98,6 +98,10 @@ impl Task {
 
     /// The next block, for a client that is ready to take it; none at the end.
     pub(crate) fn poll_block(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
+        // What is there goes first: the guest goes on when the client takes the block after it.
+        if let Some(block) = self.call.outbox().block.take() {
+            return Poll::Ready(Some(Ok(block)));
+        }
         let finished = match self.poll_guest(context) {
             Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error))),
             Poll::Ready(Ok(_)) => true,

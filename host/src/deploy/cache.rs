@@ -1,0 +1,247 @@
+//! Compiled code on disk, so that a restart compiles nothing. Only the host can write the directory; what is in it is
+//! checked before it is loaded all the same, since loading compiled code is trusting it.
+//!
+//! An entry is one file, `<wasm>-<engine>-<code>.cwasm`: the SHA-256 of the component, the fingerprint of the engine, and
+//! the SHA-256 of the file itself. One rename puts all three in place.
+
+use std::collections::HashMap;
+use std::fs::{File, FileTimes};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Read};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use anyhow::Context;
+use rustix::fs::{Mode, OFlags};
+use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+/// What the directory may hold before entries that were not used for long go.
+const BYTES_MAX: u64 = 8 << 30;
+/// An entry used more recently than this stays in any case: removing what apps still need would only compile it again.
+const UNUSED_TIME_MIN: Duration = Duration::from_secs(24 * 60 * 60);
+/// A file that a compiler left behind when the host died.
+const TEMP_PREFIX: &str = "tmp-";
+const SUFFIX: &str = ".cwasm";
+
+/// The cache directory.
+pub struct Cache {
+    directory: PathBuf,
+    /// Which engine can load the code: version, settings and processor.
+    fingerprint: String,
+    /// File names by component, for this fingerprint.
+    entries: Mutex<HashMap<String, String>>,
+}
+
+impl Cache {
+    /// Opens `state_dir/cache`, making it where it is missing.
+    ///
+    /// # Errors
+    /// If the directory cannot be made or read, or if anybody else may write in it.
+    pub fn open(state_dir: &Path, engine: &Engine) -> anyhow::Result<Self> {
+        let directory = state_dir.join("cache");
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&directory)
+            .with_context(|| {
+                format!(
+                    "cannot make the directory {} for compiled code: choose another state_dir",
+                    directory.display()
+                )
+            })?;
+        // Whoever can write the parent can replace the cache by a directory of their own.
+        for path in [state_dir, &directory] {
+            check_private(path)?;
+        }
+        let cache = Self {
+            directory,
+            fingerprint: fingerprint(engine),
+            entries: Mutex::default(),
+        };
+        cache
+            .index()
+            .with_context(|| format!("cannot read {}", cache.directory.display()))?;
+        Ok(cache)
+    }
+
+    /// Loads the code that was compiled for a component, if it is there and sound. `wasm_hash` is the component's SHA-256 in hex.
+    pub fn load(&self, engine: &Engine, wasm_hash: &str) -> Option<Component> {
+        let name = self.entries().get(wasm_hash).cloned()?;
+        let path = self.directory.join(&name);
+        match self.load_entry(engine, &path, &name) {
+            Ok(component) => Some(component),
+            Err(error) => {
+                tracing::warn!(
+                    "compiled code {} is not used: {error:#}; compiling again",
+                    path.display()
+                );
+                self.entries().remove(wasm_hash);
+                // It may be gone already, which is what was wanted.
+                let _ = std::fs::remove_file(&path);
+                None
+            }
+        }
+    }
+
+    /// A file for the compiler to write to, in the same directory, so that a rename is enough to keep it.
+    ///
+    /// # Errors
+    /// If the disk is full, say.
+    pub fn temp(&self) -> io::Result<NamedTempFile> {
+        tempfile::Builder::new()
+            .prefix(TEMP_PREFIX)
+            .tempfile_in(&self.directory)
+    }
+
+    /// Keeps what the compiler has written as the code of a component.
+    ///
+    /// # Errors
+    /// If it cannot be read again, written to disk or renamed.
+    pub fn keep(&self, wasm_hash: &str, compiled: NamedTempFile) -> anyhow::Result<()> {
+        let code_hash = hash(&mut compiled.reopen()?)?;
+        compiled.as_file().sync_all()?;
+        let name = format!("{wasm_hash}-{}-{code_hash}{SUFFIX}", self.fingerprint);
+        compiled.persist(self.directory.join(&name))?;
+        self.entries().insert(wasm_hash.to_owned(), name);
+        Ok(())
+    }
+
+    fn load_entry(&self, engine: &Engine, path: &Path, name: &str) -> anyhow::Result<Component> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        let mut file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+        let metadata = file.metadata()?;
+        anyhow::ensure!(metadata.is_file(), "it is not a regular file");
+        anyhow::ensure!(metadata.uid() == own_uid(), "it belongs to user {}", metadata.uid());
+        anyhow::ensure!(
+            metadata.mode() & 0o022 == 0,
+            "others may write it (mode {:o})",
+            metadata.mode() & 0o7777
+        );
+        let expected = name
+            .strip_suffix(SUFFIX)
+            .and_then(|name| name.rsplit('-').next())
+            .unwrap_or_default();
+        anyhow::ensure!(hash(&mut file)? == expected, "it is damaged");
+        // The time of use, for eviction. A file system that refuses costs no more than an early compile some day.
+        let _ = file.set_times(FileTimes::new().set_modified(SystemTime::now()));
+        deserialize(engine, &file)
+    }
+
+    /// Lists what is there, removes what compilers left behind, and evicts what went unused if it is too much.
+    fn index(&self) -> io::Result<()> {
+        let mut entries = Vec::new();
+        for entry in std::fs::read_dir(&self.directory)? {
+            let entry = entry?;
+            let (Ok(name), Ok(metadata)) = (entry.file_name().into_string(), entry.metadata()) else {
+                continue;
+            };
+            let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+            let age = modified.elapsed().unwrap_or_default();
+            // Another host with the same state_dir may be writing the young ones.
+            if name.starts_with(TEMP_PREFIX) && age > UNUSED_TIME_MIN {
+                let _ = std::fs::remove_file(entry.path());
+            } else if name.ends_with(SUFFIX) {
+                entries.push((age, metadata.len(), name));
+            }
+        }
+        entries.sort();
+        let mut bytes = 0;
+        let mut known = self.entries();
+        for (age, len, name) in entries {
+            bytes += len;
+            if bytes > BYTES_MAX && age > UNUSED_TIME_MIN {
+                let _ = std::fs::remove_file(self.directory.join(&name));
+                continue;
+            }
+            let mut parts = name.splitn(3, '-');
+            if let (Some(wasm), Some(engine)) = (parts.next(), parts.next())
+                && engine == self.fingerprint
+            {
+                known.insert(wasm.to_owned(), name);
+            }
+        }
+        Ok(())
+    }
+
+    fn entries(&self) -> std::sync::MutexGuard<'_, HashMap<String, String>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Maps compiled code into memory: pages that no call touches are never read, and idle apps share them with the page cache.
+#[expect(
+    unsafe_code,
+    reason = "loading compiled code is trusting it; see the argument inside"
+)]
+fn deserialize(engine: &Engine, file: &File) -> anyhow::Result<Component> {
+    // The path leads to the very file that is open here, whatever its name in the directory has become since.
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    // SAFETY: the file must hold what `Engine::precompile_component` made, and must not change while it is mapped.
+    // - It lies in a directory that only this user may write (`check_private`, at start-up), belongs to this user, and
+    //   nobody else may write it (`load_entry`); only `keep` puts files there, and only ones that our own compiler wrote.
+    // - Its SHA-256 was computed through this open file and is the one that `keep` put into its name, so that damage by
+    //   disks or crashes is found. Nobody but this user (or root), who could as well change this very process, could write
+    //   it between that check and the mapping, or afterwards: `keep` renames new files and never writes to one in place.
+    // - wasmtime checks that version, settings and processor features fit the engine.
+    unsafe { Component::deserialize_file(engine, path) }.map_err(|error| anyhow::anyhow!("{error:#}"))
+}
+
+/// Refuses a directory that somebody else could put code into.
+fn check_private(path: &Path) -> anyhow::Result<()> {
+    let metadata = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
+    anyhow::ensure!(
+        metadata.uid() == own_uid(),
+        "{} belongs to user {}, not to the one that wasgi runs as ({}): whoever owns it could put code there; chown it, or choose another state_dir",
+        path.display(),
+        metadata.uid(),
+        own_uid(),
+    );
+    anyhow::ensure!(
+        metadata.mode() & 0o022 == 0,
+        "others may write {} (mode {:o}), and so put code there: chmod 700 it, or choose another state_dir",
+        path.display(),
+        metadata.mode() & 0o7777,
+    );
+    Ok(())
+}
+
+fn own_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+fn fingerprint(engine: &Engine) -> String {
+    let mut hasher = DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    env!("CARGO_PKG_VERSION").hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
+/// The SHA-256 of all that is read, in hex.
+///
+/// # Errors
+/// As the reader's.
+pub fn hash(reader: &mut impl Read) -> io::Result<String> {
+    let mut sha256 = Sha256::new();
+    let mut block = vec![0; 1 << 18];
+    loop {
+        match reader.read(&mut block)? {
+            0 => return Ok(hex(&sha256.finalize())),
+            read => sha256.update(&block[..read]),
+        }
+    }
+}
+
+/// The SHA-256 of bytes, in hex.
+pub fn hash_bytes(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

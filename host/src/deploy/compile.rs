@@ -1,0 +1,324 @@
+//! A component → compiled code, in a process of its own: what strangers upload may make a compiler take hours and gigabytes,
+//! and a process can be limited and killed. The process is this same binary, as `wasgi compile`.
+//!
+//! The component goes in through stdin, the code comes out in a file of the cache, words about a failure through stderr.
+
+use std::ffi::OsStr;
+use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, ExitStatus, Stdio};
+use std::time::Duration;
+
+use anyhow::Context;
+use rustix::process::{Resource, Rlimit};
+use tempfile::NamedTempFile;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, Command};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::limits::Limits;
+use crate::sandbox;
+
+/// The hidden subcommand.
+pub const SUBCOMMAND: &str = "compile";
+/// What a compiler may say.
+const STDERR_BYTES_MAX: u64 = 16 << 10;
+/// Compiled code is a few times the size of the component; this is far more.
+const CODE_BYTES_PER_BYTE_MAX: u64 = 64;
+const CODE_BYTES_MIN: u64 = 64 << 20;
+/// Added to the niceness: serving goes first.
+const NICENESS: i32 = 10;
+/// Exit statuses of the compiler's process.
+const REFUSED: u8 = 1;
+const NOT_LIMITED: u8 = 2;
+
+/// Why there is no compiled code.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Failure {
+    /// It is the component's fault: trying again would fail again.
+    #[error("{0}")]
+    Refused(String),
+    /// It is the machine's fault, which may pass.
+    #[error("{0}; it is tried again")]
+    Passing(String),
+}
+
+/// Starts compilers, a few at a time.
+pub struct Compiler {
+    program: Program,
+    /// The wasm stack's size is compiled into the code's checks.
+    stack_bytes: u64,
+    slots: Semaphore,
+    threads: usize,
+}
+
+enum Program {
+    Binary(PathBuf),
+    /// In this process: a unit test's binary has no such subcommand.
+    #[cfg(test)]
+    Here,
+}
+
+/// The right to run one compiler. Dropping it lets the next one go.
+pub struct Slot<'a> {
+    /// The semaphore is never closed, so it is never none.
+    _permit: Option<SemaphorePermit<'a>>,
+}
+
+impl Compiler {
+    /// A compiler for engines with this stack size. It uses half of the cores.
+    pub fn new(stack_bytes: u64) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let half = (cores / 2).max(1);
+        // The file that this process was started from, also when another one has taken its name since.
+        let program = Program::Binary(PathBuf::from("/proc/self/exe"));
+        // As many processes as threads would be half the cores squared; a large component alone gets two.
+        Self {
+            program,
+            stack_bytes,
+            slots: Semaphore::new(half),
+            threads: half.min(2),
+        }
+    }
+
+    /// Compiles with another binary, which must understand [`SUBCOMMAND`].
+    #[must_use]
+    pub fn with_program(self, program: PathBuf) -> Self {
+        Self {
+            program: Program::Binary(program),
+            ..self
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn here(self) -> Self {
+        Self {
+            program: Program::Here,
+            ..self
+        }
+    }
+
+    /// Waits for a turn.
+    pub async fn slot(&self) -> Slot<'_> {
+        Slot {
+            _permit: self.slots.acquire().await.ok(),
+        }
+    }
+
+    /// Compiles `wasm` into `output`. Dropping the future kills the compiler.
+    ///
+    /// # Errors
+    /// If the component is invalid, needs more than the limits allow, or no process can be started.
+    pub async fn compile(
+        &self,
+        _slot: &Slot<'_>,
+        wasm: &[u8],
+        limits: &Limits,
+        output: &NamedTempFile,
+    ) -> Result<(), Failure> {
+        let binary = match &self.program {
+            Program::Binary(path) => path,
+            #[cfg(test)]
+            Program::Here => {
+                let engine = sandbox::compiler(self.stack_bytes).expect("this machine is supported");
+                let code = engine
+                    .precompile_component(wasm)
+                    .map_err(|error| Failure::Refused(format!("{error:#}")))?;
+                return std::fs::write(output.path(), code).map_err(|error| passing("write", error));
+            }
+        };
+        let mut child = self.spawn(binary, wasm.len() as u64, limits, output)?;
+        match tokio::time::timeout(limits.compile_time, converse(&mut child, wasm)).await {
+            Ok(Ok((status, words))) => verdict(status, &words, limits),
+            Ok(Err(error)) => Err(passing("cannot talk to the compiler's process", error)),
+            Err(_) => {
+                // It is dead or will be killed when `child` is dropped.
+                let _ = child.kill().await;
+                Err(Failure::Refused(too_slow(limits)))
+            }
+        }
+    }
+
+    fn spawn(&self, binary: &Path, wasm_bytes: u64, limits: &Limits, output: &NamedTempFile) -> Result<Child, Failure> {
+        let code = output
+            .reopen()
+            .map_err(|error| passing("cannot open a file for compiled code", error))?;
+        let code_bytes_max = (wasm_bytes.saturating_mul(CODE_BYTES_PER_BYTE_MAX)).max(CODE_BYTES_MIN);
+        Command::new(binary)
+            .arg0("wasgi")
+            .arg(SUBCOMMAND)
+            .args(
+                [
+                    self.stack_bytes,
+                    limits.compile_memory_bytes,
+                    cpu_seconds(limits),
+                    code_bytes_max,
+                ]
+                .map(|n| n.to_string()),
+            )
+            .env_clear()
+            // Read by wasmtime's thread pool.
+            .env("RAYON_NUM_THREADS", self.threads.to_string())
+            .stdin(Stdio::piped())
+            .stdout(code)
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            // Ctrl-C in a terminal is for the host, which decides what becomes of a compiler.
+            .process_group(0)
+            .spawn()
+            .map_err(|error| passing("cannot start the compiler's process", error))
+    }
+}
+
+/// Hands the component over and waits for the end. What the process says is read while the component is written, so that
+/// neither waits for the other.
+async fn converse(child: &mut Child, wasm: &[u8]) -> std::io::Result<(ExitStatus, String)> {
+    let stdin = child.stdin.take();
+    let stderr = child.stderr.take();
+    let write = async {
+        if let Some(mut stdin) = stdin {
+            // A compiler that gives up early breaks the pipe; its exit status says why.
+            let _ = stdin.write_all(wasm).await;
+        }
+    };
+    let read = async {
+        let mut words = Vec::new();
+        if let Some(stderr) = stderr {
+            let mut stderr = stderr.take(STDERR_BYTES_MAX);
+            let _ = stderr.read_to_end(&mut words).await;
+            // The rest is thrown away, so that a talkative compiler doesn't wait for a reader.
+            let _ = tokio::io::copy(&mut stderr.into_inner(), &mut tokio::io::sink()).await;
+        }
+        words
+    };
+    let ((), words) = tokio::join!(write, read);
+    Ok((child.wait().await?, String::from_utf8_lossy(&words).trim().to_owned()))
+}
+
+fn verdict(status: ExitStatus, words: &str, limits: &Limits) -> Result<(), Failure> {
+    const SIGKILL: i32 = 9;
+    const SIGXCPU: i32 = 24;
+    const SIGXFSZ: i32 = 25;
+    if status.success() {
+        return Ok(());
+    }
+    // What Rust says when an allocation fails, and what wasmtime says when mapping does.
+    let out_of_memory = words.contains("memory allocation of") || words.contains("Cannot allocate memory");
+    if out_of_memory {
+        let limit = bytesize::ByteSize::b(limits.compile_memory_bytes);
+        return Err(Failure::Refused(format!(
+            "compiling it needs more than compile_memory = {limit}"
+        )));
+    }
+    match (status.code(), status.signal()) {
+        (Some(code), _) if code == i32::from(REFUSED) => Err(Failure::Refused(format!("it does not compile: {words}"))),
+        (Some(code), _) if code == i32::from(NOT_LIMITED) => Err(passing("cannot limit the compiler's process", words)),
+        (_, Some(SIGXCPU)) => Err(Failure::Refused(too_slow(limits))),
+        (_, Some(SIGXFSZ)) => Err(Failure::Refused("its compiled code is unreasonably large".to_owned())),
+        // By the kernel when the machine is short of memory, or by an operator.
+        (_, Some(SIGKILL)) => Err(passing("the compiler was killed", "the machine may be short of memory")),
+        _ => Err(Failure::Refused(format!(
+            "the compiler crashed on it ({status}): {}",
+            last_line(words)
+        ))),
+    }
+}
+
+fn too_slow(limits: &Limits) -> String {
+    format!(
+        "compiling it takes longer than compile_time = {}",
+        humantime::format_duration(limits.compile_time)
+    )
+}
+
+fn passing(what: &str, why: impl std::fmt::Display) -> Failure {
+    Failure::Passing(format!("{what}: {why}"))
+}
+
+fn last_line(words: &str) -> &str {
+    words.lines().next_back().unwrap_or_default()
+}
+
+/// `RLIMIT_CPU` counts whole seconds.
+fn cpu_seconds(limits: &Limits) -> u64 {
+    limits
+        .compile_time
+        .saturating_add(Duration::from_millis(999))
+        .as_secs()
+        .max(1)
+}
+
+/// The compiler's process: `wasgi compile STACK_BYTES MEMORY_BYTES CPU_SECONDS CODE_BYTES`, the component on stdin, the code
+/// to stdout. For `main`, before it does anything else.
+pub fn compile_child_main<'a>(arguments: impl IntoIterator<Item = &'a OsStr>) -> ExitCode {
+    let numbers: Option<Vec<u64>> = arguments
+        .into_iter()
+        .map(|argument| argument.to_str()?.parse().ok())
+        .collect();
+    let Some(Ok([stack_bytes, memory_bytes, cpu_seconds, code_bytes])) = numbers.map(<[u64; 4]>::try_from) else {
+        return fail(
+            NOT_LIMITED,
+            "the host starts this subcommand by itself; it is not for you",
+        );
+    };
+    // Before the first byte is read: what comes next may be hostile.
+    if let Err(error) = limit_self(memory_bytes, cpu_seconds, code_bytes) {
+        return fail(NOT_LIMITED, &format!("{error:#}"));
+    }
+    match compile_stdin(stack_bytes) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(REFUSED, &format!("{error:#}")),
+    }
+}
+
+fn fail(code: u8, words: &str) -> ExitCode {
+    // Nobody may be listening any more.
+    let _ = writeln!(std::io::stderr(), "{words}");
+    ExitCode::from(code)
+}
+
+fn limit_self(memory_bytes: u64, cpu_seconds: u64, code_bytes: u64) -> anyhow::Result<()> {
+    let limit = |resource, value: u64| {
+        // The kernel kills at the hard limit; below it, it says what the limit was (SIGXCPU).
+        let maximum = if matches!(resource, Resource::Cpu) {
+            value.saturating_add(1)
+        } else {
+            value
+        };
+        rustix::process::setrlimit(
+            resource,
+            Rlimit {
+                current: Some(value),
+                maximum: Some(maximum),
+            },
+        )
+        .context("setrlimit")
+    };
+    limit(Resource::As, memory_bytes)?;
+    limit(Resource::Cpu, cpu_seconds)?;
+    limit(Resource::Fsize, code_bytes)?;
+    limit(Resource::Core, 0)?;
+    limit(Resource::Nofile, 64)?;
+    rustix::process::nice(NICENESS).context("nice")?;
+    #[cfg(target_os = "linux")]
+    rustix::thread::set_no_new_privs(true).context("no_new_privs")?;
+    Ok(())
+}
+
+fn compile_stdin(stack_bytes: u64) -> anyhow::Result<()> {
+    let mut wasm = Vec::new();
+    std::io::stdin()
+        .lock()
+        .read_to_end(&mut wasm)
+        .context("cannot read the component")?;
+    let engine = sandbox::compiler(stack_bytes)?;
+    let code = engine
+        .precompile_component(&wasm)
+        .map_err(|error| anyhow::anyhow!("{error:#}"))?;
+    std::io::stdout()
+        .lock()
+        .write_all(&code)
+        .context("cannot write the code")?;
+    Ok(())
+}

@@ -1,0 +1,503 @@
+//! The bytes of a file → what it is, or why it cannot be deployed. It compiles and runs nothing; `wasgi check` prints what
+//! it finds.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+use wasmparser::{ComponentExternalKind, Encoding, Parser, Payload, ValidPayload, Validator, WasmFeatures};
+
+use crate::guest::Kind;
+
+/// The version of `wit/wasgi.wit` that this host speaks.
+pub const CONTRACT_VERSION: &str = "0.1.0";
+/// The interface that makes a component an app.
+const APPLICATION: &str = "wasgi:gateway/application";
+const CONTRACT_PACKAGE: &str = "wasgi:gateway";
+/// The line of WASI that the host implements.
+const WASI_VERSION: &str = "0.2.0";
+/// Names that are listed in a message or an [`Inspection`]; a hostile file may have 100,000.
+const NAMES_MAX: usize = 1000;
+
+/// What a deployable file is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Inspection {
+    pub kind: Kind,
+    /// The contract version that it was built for: `0.1.0`.
+    pub contract: String,
+    /// The size of the file.
+    pub bytes: u64,
+    /// Core modules in it, at any depth: each costs time at every instantiation.
+    pub core_modules: u32,
+    /// The interfaces that it imports, by package.
+    pub imports: Vec<Package>,
+    /// The interfaces that it exports, with versions.
+    pub exports: Vec<String>,
+}
+
+/// What is imported from one package.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Package {
+    /// With its version: `wasi:io@0.2.3`.
+    pub name: String,
+    /// `streams`, `poll`.
+    pub interfaces: Vec<String>,
+    /// What the operator would have to grant for it to be of use.
+    pub grant: Option<Grant>,
+}
+
+/// A capability that guests don't have by themselves. None can be granted yet: the calls exist, and are denied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Grant {
+    /// Directories of the host.
+    Directory,
+    /// Sockets and name look-ups.
+    Network,
+}
+
+impl fmt::Display for Grant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Directory => "a directory",
+            Self::Network => "network access",
+        })
+    }
+}
+
+/// Why a file cannot be deployed. Each message says what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("the file is empty")]
+    Empty,
+    #[error(
+        "not WebAssembly: it starts with {start}, not with \\0asm: build for wasm32-wasip2 and put the .wasm file here"
+    )]
+    NotWasm { start: String },
+    #[error("WebAssembly text: this is the source of a component; turn it into a binary (wasm-tools parse)")]
+    Text,
+    #[error(
+        "core module: only components are supported so far: build for wasm32-wasip2 (cargo build --target wasm32-wasip2)"
+    )]
+    CoreModule,
+    #[error(
+        "an unknown kind of WebAssembly file (version {version}, layer {layer}); a component is version 13, layer 1"
+    )]
+    UnknownLayer { version: u16, layer: u16 },
+    #[error(
+        "truncated: it ends in the middle of the component; if it is still being copied, it is taken when that is done"
+    )]
+    Truncated,
+    #[error("not a valid component: {reason}")]
+    Invalid { reason: String },
+    #[error(
+        "{direction} {interface}@{found}, but this host speaks {ours} of it: build against that version, or upgrade the host"
+    )]
+    Version {
+        direction: &'static str,
+        interface: String,
+        found: String,
+        ours: &'static str,
+    },
+    #[error("imports {import}, which this host does not offer")]
+    UnknownImport { import: String },
+    #[error(
+        "exports {exports}, but an app exports {APPLICATION}@{CONTRACT_VERSION}: build it with the wasgi SDK or for world wasgi:gateway/app"
+    )]
+    NoApplication { exports: String },
+}
+
+/// Reads and validates a file, function bodies included.
+///
+/// # Errors
+/// If it would not deploy.
+pub fn inspect(bytes: &[u8]) -> Result<Inspection, Refusal> {
+    read(bytes, Bodies::Validate)
+}
+
+/// As [`inspect`], without function bodies: the compiler validates them, or has done so when the file was compiled.
+///
+/// # Errors
+/// If it would not deploy.
+pub fn outline(bytes: &[u8]) -> Result<Inspection, Refusal> {
+    read(bytes, Bodies::Skip)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bodies {
+    Validate,
+    Skip,
+}
+
+fn read(bytes: &[u8], bodies: Bodies) -> Result<Inspection, Refusal> {
+    check_header(bytes)?;
+    let outside = walk(bytes, bodies)?;
+    if let Some(name) = outside.exports.iter().find(|name| name.path() == APPLICATION) {
+        let contract = contract_version(name, "exports")?;
+        return Ok(Inspection {
+            kind: Kind::Wsgi,
+            contract,
+            bytes: bytes.len() as u64,
+            core_modules: outside.core_modules,
+            imports: packages(&outside.imports)?,
+            exports: outside.exports.iter().map(ToString::to_string).collect(),
+        });
+    }
+    let exports = match outside.exports.as_slice() {
+        [] => "nothing".to_owned(),
+        some => list(some),
+    };
+    Err(Refusal::NoApplication { exports })
+}
+
+fn check_header(bytes: &[u8]) -> Result<(), Refusal> {
+    if bytes.is_empty() {
+        return Err(Refusal::Empty);
+    }
+    let text = bytes.trim_ascii_start();
+    if text.starts_with(b"(component") || text.starts_with(b"(module") {
+        return Err(Refusal::Text);
+    }
+    let Some((magic, rest)) = bytes.split_at_checked(4).filter(|(magic, _)| magic == b"\0asm") else {
+        return Err(Refusal::NotWasm { start: start(bytes) });
+    };
+    debug_assert_eq!(magic, b"\0asm");
+    match *rest {
+        [13, 0, 1, 0, ..] => Ok(()),
+        [1, 0, 0, 0, ..] => Err(Refusal::CoreModule),
+        [a, b, c, d, ..] => Err(Refusal::UnknownLayer {
+            version: u16::from_le_bytes([a, b]),
+            layer: u16::from_le_bytes([c, d]),
+        }),
+        _ => Err(Refusal::Truncated),
+    }
+}
+
+/// The first bytes, so that a shell script, a gzip file or an HTML error page is recognised.
+fn start(bytes: &[u8]) -> String {
+    format!("\"{}\"", bytes[..bytes.len().min(8)].escape_ascii())
+}
+
+/// What a component shows to the outside.
+#[derive(Default)]
+struct Outside {
+    imports: Vec<Name>,
+    exports: Vec<Name>,
+    core_modules: u32,
+}
+
+fn walk(bytes: &[u8], bodies: Bodies) -> Result<Outside, Refusal> {
+    let mut outside = Outside::default();
+    let mut validator = Validator::new_with_features(WasmFeatures::default());
+    let mut allocations = wasmparser::FuncValidatorAllocations::default();
+    // Modules and components around the payload.
+    let mut depth = 0_u32;
+    for payload in Parser::new(0).parse_all(bytes) {
+        let payload = payload.map_err(invalid)?;
+        match validator.payload(&payload).map_err(invalid)? {
+            ValidPayload::Func(function, body) if bodies == Bodies::Validate => {
+                let mut validator = function.into_validator(allocations);
+                validator.validate(&body).map_err(invalid)?;
+                allocations = validator.into_allocations();
+            }
+            _ => {}
+        }
+        match payload {
+            Payload::Version { encoding, .. } => {
+                depth += 1;
+                outside.core_modules += u32::from(encoding == Encoding::Module);
+            }
+            Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::ComponentImportSection(section) if depth == 1 => {
+                for import in section {
+                    outside.imports.push(Name::parse(import.map_err(invalid)?.name.name));
+                }
+            }
+            Payload::ComponentExportSection(section) if depth == 1 => {
+                for export in section {
+                    let export = export.map_err(invalid)?;
+                    // A function or type of that name would not be the interface.
+                    if export.kind == ComponentExternalKind::Instance {
+                        outside.exports.push(Name::parse(export.name.name));
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(outside)
+}
+
+fn invalid(error: wasmparser::BinaryReaderError) -> Refusal {
+    if error.message().starts_with("unexpected end") {
+        return Refusal::Truncated;
+    }
+    Refusal::Invalid {
+        reason: format!("{} (at offset {:#x})", error.message(), error.offset()),
+    }
+}
+
+/// `wasi:io/streams@0.2.3`, or a plain name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Name {
+    /// `wasi:io`; none for a plain name.
+    package: Option<String>,
+    /// `streams`, or the plain name.
+    interface: String,
+    version: Option<String>,
+}
+
+impl Name {
+    fn parse(text: &str) -> Self {
+        let (path, version) = match text.split_once('@') {
+            Some((path, version)) => (path, Some(version.to_owned())),
+            None => (text, None),
+        };
+        match path.split_once('/') {
+            Some((package, interface)) => Self {
+                package: Some(package.to_owned()),
+                interface: interface.to_owned(),
+                version,
+            },
+            None => Self {
+                package: None,
+                interface: path.to_owned(),
+                version,
+            },
+        }
+    }
+
+    fn path(&self) -> String {
+        match &self.package {
+            Some(package) => format!("{package}/{}", self.interface),
+            None => self.interface.clone(),
+        }
+    }
+
+    fn version(&self) -> &str {
+        self.version.as_deref().unwrap_or("no version")
+    }
+
+    /// The same, or a release that semver calls compatible with `ours`.
+    fn is_compatible(&self, ours: &str) -> bool {
+        let line = |version: &str| {
+            version
+                .split(['-', '+'])
+                .next()?
+                .rsplit_once('.')
+                .map(|(line, _)| line.to_owned())
+        };
+        // A pre-release is compatible with nothing but itself.
+        self.version
+            .as_deref()
+            .is_some_and(|found| found == ours || (!found.contains('-') && line(found) == line(ours)))
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.path())?;
+        match &self.version {
+            Some(version) => write!(f, "@{version}"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn contract_version(name: &Name, direction: &'static str) -> Result<String, Refusal> {
+    if name.is_compatible(CONTRACT_VERSION) {
+        return Ok(name.version().to_owned());
+    }
+    Err(version_refusal(name, direction, CONTRACT_VERSION))
+}
+
+fn version_refusal(name: &Name, direction: &'static str, ours: &'static str) -> Refusal {
+    Refusal::Version {
+        direction,
+        interface: name.path(),
+        found: name.version().to_owned(),
+        ours,
+    }
+}
+
+/// Groups the imports by package, and refuses those that the host has nothing for.
+fn packages(imports: &[Name]) -> Result<Vec<Package>, Refusal> {
+    let mut packages: BTreeMap<String, Package> = BTreeMap::new();
+    for import in imports {
+        let grant = match import.package.as_deref() {
+            Some(CONTRACT_PACKAGE) => {
+                contract_version(import, "imports")?;
+                None
+            }
+            Some("wasi:cli" | "wasi:clocks" | "wasi:io" | "wasi:random") => None,
+            Some("wasi:filesystem") => Some(Grant::Directory),
+            Some("wasi:sockets") => Some(Grant::Network),
+            _ => {
+                return Err(Refusal::UnknownImport {
+                    import: import.to_string(),
+                });
+            }
+        };
+        if import.package.as_deref() != Some(CONTRACT_PACKAGE) && !import.is_compatible(WASI_VERSION) {
+            return Err(version_refusal(import, "imports", WASI_VERSION));
+        }
+        let package = import.package.clone().unwrap_or_default();
+        let name = format!("{package}@{}", import.version());
+        let entry = packages.entry(name).or_insert_with_key(|name| Package {
+            name: name.clone(),
+            interfaces: Vec::new(),
+            grant,
+        });
+        if entry.interfaces.len() < NAMES_MAX {
+            entry.interfaces.push(import.interface.clone());
+        }
+    }
+    Ok(packages.into_values().collect())
+}
+
+/// The first few names, for a message of one line.
+fn list(names: &[Name]) -> String {
+    const SHOWN: usize = 4;
+    let mut text: Vec<String> = names.iter().take(SHOWN).map(ToString::to_string).collect();
+    if names.len() > SHOWN {
+        text.push(format!("{} more", names.len() - SHOWN));
+    }
+    text.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(wat: &str) -> String {
+        inspect(&wat::parse_str(wat).expect("the test's own text is valid"))
+            .expect_err("it should be refused")
+            .to_string()
+    }
+
+    /// A component that exports and imports empty interfaces of these names.
+    fn component(imports: &[&str], exports: &[&str]) -> String {
+        let imports: String = imports
+            .iter()
+            .map(|name| format!("(import {name:?} (instance))"))
+            .collect();
+        let exports: String = exports
+            .iter()
+            .enumerate()
+            .map(|(i, name)| format!("(instance $i{i}) (export {name:?} (instance $i{i}))"))
+            .collect();
+        format!("(component {imports} {exports})")
+    }
+
+    #[test]
+    fn an_application_is_recognised_with_its_imports_by_package() {
+        let text = component(
+            &[
+                "wasgi:gateway/types@0.1.0",
+                "wasi:io/streams@0.2.6",
+                "wasi:io/poll@0.2.6",
+                "wasi:sockets/tcp@0.2.6",
+            ],
+            &["wasgi:gateway/application@0.1.0"],
+        );
+        let found = inspect(&wat::parse_str(text).expect("valid")).expect("deployable");
+        assert_eq!(
+            (found.kind, found.contract.as_str(), found.core_modules),
+            (Kind::Wsgi, "0.1.0", 0)
+        );
+        let packages: Vec<_> = found
+            .imports
+            .iter()
+            .map(|p| (p.name.as_str(), p.interfaces.join(" "), p.grant))
+            .collect();
+        assert_eq!(
+            packages,
+            [
+                ("wasgi:gateway@0.1.0", "types".to_owned(), None),
+                ("wasi:io@0.2.6", "streams poll".to_owned(), None),
+                ("wasi:sockets@0.2.6", "tcp".to_owned(), Some(Grant::Network)),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_patch_of_the_contract_is_compatible_and_other_versions_are_named() {
+        let exports = |version: &str| component(&[], &[&format!("wasgi:gateway/application@{version}")]);
+        assert!(inspect(&wat::parse_str(exports("0.1.7")).expect("valid")).is_ok());
+        for version in ["0.2.0", "1.0.0", "0.1.0-draft"] {
+            let reason = refusal(&exports(version));
+            assert!(
+                reason.contains(&format!("@{version}")) && reason.contains("0.1.0 of it"),
+                "{reason}"
+            );
+        }
+        let reason = refusal(&component(
+            &["wasgi:gateway/gateway@0.2.0"],
+            &["wasgi:gateway/application@0.1.0"],
+        ));
+        assert!(reason.contains("imports wasgi:gateway/gateway@0.2.0"), "{reason}");
+    }
+
+    #[test]
+    fn what_is_no_app_says_what_it_is_instead() {
+        for (text, expected) in [
+            ("(module)".to_owned(), "core module"),
+            ("(component)".to_owned(), "exports nothing"),
+            (
+                component(&[], &["wasi:http/incoming-handler@0.2.3"]),
+                "exports wasi:http/incoming-handler@0.2.3",
+            ),
+            (
+                component(&["acme:x/y@1.0.0"], &["wasgi:gateway/application@0.1.0"]),
+                "imports acme:x/y@1.0.0",
+            ),
+            (
+                component(&["wasi:cli/stdout@0.3.0"], &["wasgi:gateway/application@0.1.0"]),
+                "but this host speaks 0.2.0",
+            ),
+        ] {
+            let reason = refusal(&text);
+            assert!(reason.contains(expected), "{reason}");
+        }
+    }
+
+    #[test]
+    fn garbage_is_refused_in_words() {
+        let whole = wat::parse_str(component(&[], &["wasgi:gateway/application@0.1.0"])).expect("valid");
+        let zeros = vec![0; 1 << 20];
+        for (bytes, expected) in [
+            (&b""[..], "empty"),
+            (b"\0", "not WebAssembly"),
+            (b"\0asm", "truncated"),
+            (b"\0asm\x0d\0\x02\0", "layer 2"),
+            (b"#!/bin/sh\n", "\"#!/bin/s\""),
+            (b"  (component)", "WebAssembly text"),
+            (b"\0asm\x0d\0\x01\0\xff\xff\xff\xff\xff", "not a valid component"),
+            (&zeros, "not WebAssembly"),
+            (&whole[..whole.len() - 3], "truncated"),
+        ] {
+            let reason = inspect(bytes).expect_err("it should be refused").to_string();
+            assert!(reason.contains(expected), "{reason:?} should contain {expected:?}");
+        }
+    }
+
+    #[test]
+    fn every_truncation_and_every_flipped_byte_is_survived() {
+        // Without names, so that nothing follows the export.
+        let text = r#"(component (core module (func (export "f") (drop (i32.const 1)))) (core instance (instantiate 0))
+            (instance) (export "wasgi:gateway/application@0.1.0" (instance 0)))"#;
+        let whole = wat::parse_str(text).expect("valid");
+        assert_eq!(inspect(&whole).expect("deployable").core_modules, 1);
+        for end in 0..whole.len() {
+            // Cut between two sections it is a valid component, but it lacks the export at the end.
+            assert!(inspect(&whole[..end]).is_err(), "cut at {end}");
+        }
+        for place in 0..whole.len() {
+            for bit in 0..8 {
+                let mut bytes = whole.clone();
+                bytes[place] ^= 1 << bit;
+                let _ = inspect(&bytes);
+            }
+        }
+    }
+}
