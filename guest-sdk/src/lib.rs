@@ -46,7 +46,6 @@ pub mod cookies;
 mod environ;
 mod error;
 #[cfg(target_arch = "wasm32")]
-#[macro_use]
 mod export;
 #[cfg(feature = "form")]
 pub mod form;
@@ -66,12 +65,16 @@ pub mod testing;
 #[cfg(target_arch = "wasm32")]
 #[allow(unsafe_code, unreachable_pub, reason = "generated: the component ABI passes raw pointers")]
 #[rustfmt::skip]
-mod bindings {
+#[doc(hidden)]
+pub mod bindings {
     wit_bindgen::generate!({
         path: "wit",
         world: "app",
         std_feature,
         disable_run_ctors_once_workaround: true,
+        pub_export_macro: true,
+        export_macro_name: "export_application",
+        default_bindings_module: "::wasgi::__private::bindings",
     });
 }
 
@@ -79,9 +82,9 @@ mod bindings {
 #[doc(hidden)]
 pub mod __private {
     #[cfg(target_arch = "wasm32")]
-    pub use crate::bindings::exports::wasgi::gateway::application;
+    pub use crate::bindings;
     #[cfg(target_arch = "wasm32")]
-    pub use crate::export::{App, Blocks, Exported};
+    pub use crate::export::{App, Exported};
 
     /// What an application may return: a body or anything that becomes one, with any error that converts.
     pub fn answer<B: Into<crate::Body>, E: Into<crate::Error>>(

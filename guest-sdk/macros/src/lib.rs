@@ -66,7 +66,8 @@ fn expand(function: &ItemFn) -> syn::Result<proc_macro2::TokenStream> {
                     #call
                 }
             }
-            ::wasgi::__export_application!(App);
+            type Exported = ::wasgi::__private::Exported<App>;
+            ::wasgi::__private::bindings::export_application!(Exported);
         };
     })
 }

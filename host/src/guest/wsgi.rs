@@ -7,7 +7,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use wasmtime::Store;
-use wasmtime::component::{Component, HasSelf, Linker, Resource, ResourceAny};
+use wasmtime::component::{
+    Component, ComponentExportIndex, ComponentNamedList, HasSelf, Instance, InstancePre, Lift, Linker, Lower, Resource,
+    TypedFunc,
+};
 
 use crate::body::{ReadError, RequestBody};
 use crate::config::{AppSpec, Instances};
@@ -40,9 +43,45 @@ mod bindings {
     });
 }
 
-use bindings::exports::wasgi::gateway::application::{Environ, Iterable};
 use bindings::wasgi::gateway::gateway;
-use bindings::wasgi::gateway::types::{self, ExcInfo, ProtocolError, StreamError, UrlScheme};
+use bindings::wasgi::gateway::types::{self, ExcInfo, ProtocolError, StreamError};
+
+/// `types.head`, and `types.part`.
+type RawHead = (String, Vec<(String, String)>);
+type Part = (Option<RawHead>, Vec<Vec<u8>>, bool);
+
+type CallFunction = TypedFunc<(Vec<u8>, bool, bool, bool), (Result<Part, ExcInfo>,)>;
+type NextFunction = TypedFunc<(), (Result<Part, ExcInfo>,)>;
+type CloseFunction = TypedFunc<(), (Result<(), ExcInfo>,)>;
+
+/// Where a component has the application's functions.
+///
+/// The bindings' own way would look all of them up for each new instance; most calls need but the first.
+struct Exports {
+    call: ComponentExportIndex,
+    next: ComponentExportIndex,
+    close: ComponentExportIndex,
+}
+
+impl Exports {
+    fn of(component: &Component) -> anyhow::Result<Self> {
+        let interface = component.get_export_index(None, INTERFACE);
+        let function = |name: &str| {
+            let interface = interface
+                .as_ref()
+                .ok_or_else(|| anyhow::anyhow!("it does not export {INTERFACE}"))?;
+            let function = component.get_export_index(Some(interface), name);
+            function.ok_or_else(|| anyhow::anyhow!("its {INTERFACE} has no function {name}"))
+        };
+        Ok(Self {
+            call: function("call")?,
+            next: function("next")?,
+            close: function("close")?,
+        })
+    }
+}
+
+const INTERFACE: &str = "wasgi:gateway/application@0.1.0";
 
 /// Handles of these have the number of their call as representation: one kept from an earlier call reaches nothing.
 pub enum StartResponse {}
@@ -96,7 +135,8 @@ pub(crate) struct Wsgi {
 struct Shared {
     engine: Arc<Engine>,
     app: Arc<AppContext>,
-    component: bindings::AppPre<State>,
+    linked: InstancePre<State>,
+    exports: Exports,
     environ: EnvironBlock,
     reuse: Option<Reuse>,
     idle: Mutex<Vec<Idle>>,
@@ -105,7 +145,8 @@ struct Shared {
 /// A sandbox with the instance in it.
 struct Sandbox {
     store: Store<State>,
-    app: bindings::App,
+    instance: Instance,
+    call: CallFunction,
     served: u32,
 }
 
@@ -121,11 +162,11 @@ impl Wsgi {
         spec: &AppSpec,
         log: Arc<AppLog>,
     ) -> anyhow::Result<Self> {
-        let component = engine
-            .linker()
-            .instantiate_pre(component)
-            .and_then(bindings::AppPre::new);
-        let component = component.map_err(|error| anyhow::anyhow!("{error:#}"))?;
+        let exports = Exports::of(component)?;
+        let linked = engine.linker().instantiate_pre(component);
+        let linked = linked.map_err(|error| anyhow::anyhow!("{error:#}"))?;
+        // Checks that the exports have the contract's types.
+        bindings::AppPre::new(linked.clone()).map_err(|error| anyhow::anyhow!("{error:#}"))?;
         let reuse = match spec.instances {
             Instances::Fresh => None,
             Instances::Reuse {
@@ -147,7 +188,8 @@ impl Wsgi {
                 engine: Arc::clone(engine),
                 environ: EnvironBlock::constant(&app.env),
                 app: Arc::new(app),
-                component,
+                linked,
+                exports,
                 reuse,
                 idle: Mutex::default(),
             }),
@@ -207,12 +249,10 @@ impl Shared {
         host.head_only = wants_head_only(&parts.method);
         host.input = Some(RequestBody::new(body, self.app.limits.request_body_bytes));
 
-        let outcome = Exchange {
-            sandbox: &mut sandbox,
-            call: &state,
-        }
-        .run(&environ)
-        .await;
+        // Concurrent requests are served by concurrent sandboxes: `wsgi.multiprocess`.
+        let arguments = (environ, false, true, self.reuse.is_none());
+        let exchange = Exchange { shared: self, sandbox: &mut sandbox, call: &state };
+        let outcome = exchange.run(arguments).await;
         let outcome = match outcome {
             Ok(finished) => {
                 self.keep(sandbox);
@@ -232,20 +272,14 @@ impl Shared {
         outcome
     }
 
-    fn environ(&self, call: &Call) -> Environ {
+    fn environ(&self, call: &Call) -> Vec<u8> {
         let place = Place {
             script_name: &call.script_name,
             path_info: &call.path_info,
             remote: call.remote,
             local: call.local,
         };
-        Environ {
-            variables: EnvironBlock::of_request(&self.environ, &call.parts, &place).into_bytes(),
-            url_scheme: UrlScheme::Http,
-            // Concurrent requests are served by concurrent sandboxes.
-            multiprocess: true,
-            run_once: self.reuse.is_none(),
-        }
+        EnvironBlock::of_request(&self.environ, &call.parts, &place).into_bytes()
     }
 
     async fn open(&self, call: &Arc<CallState>) -> Result<Sandbox, Error> {
@@ -257,8 +291,13 @@ impl Shared {
             }
         }
         let mut store = sandbox::store(&self.engine, &self.app, call);
-        match self.component.instantiate_async(&mut store).await {
-            Ok(app) => Ok(Sandbox { store, app, served: 0 }),
+        let instantiated = self.linked.instantiate_async(&mut store).await;
+        let found = instantiated.and_then(|instance| {
+            let call = instance.get_typed_func(&mut store, &self.exports.call)?;
+            Ok((instance, call))
+        });
+        match found {
+            Ok((instance, call)) => Ok(Sandbox { store, instance, call, served: 0 }),
             Err(error) => Err(fault::classify(error, store.data())),
         }
     }
@@ -287,48 +326,45 @@ enum Failure {
 
 /// One call of the application, and the iterable that it returned.
 struct Exchange<'a> {
+    shared: &'a Shared,
     sandbox: &'a mut Sandbox,
     call: &'a CallState,
 }
 
 impl Exchange<'_> {
-    async fn run(mut self, environ: &Environ) -> Result<Finished, Failure> {
-        let Sandbox { store, app, .. } = &mut *self.sandbox;
-        let returned = app.wasgi_gateway_application().call_call(&mut *store, environ).await;
-        let response = self.unwrap(returned)?;
-        if let Some(head) = response.head {
+    async fn run(mut self, arguments: (Vec<u8>, bool, bool, bool)) -> Result<Finished, Failure> {
+        let Sandbox { store, call, .. } = &mut *self.sandbox;
+        let returned = call.call_async(store, arguments).await;
+        let (head, blocks, more) = self.unwrap(returned)?;
+        if more {
+            let sent = self.iterate(head, blocks).await;
+            // Whatever happened, close() comes after it, once; unless the sandbox is lost anyway.
+            if !matches!(sent, Err(Failure::Sandbox(_))) {
+                self.close().await?;
+            }
+            return sent;
+        }
+        if let Some(head) = head {
             self.start_response(&head)?;
         }
-        match response.body {
-            Iterable::Blocks(blocks) => self.send_all(blocks).await,
-            Iterable::Iterator(iterator) => {
-                let sent = self.iterate(iterator).await;
-                // Whatever happened, close() comes after it, once; unless the sandbox is lost anyway.
-                if !matches!(sent, Err(Failure::Sandbox(_))) {
-                    self.close(iterator).await?;
-                }
-                sent
-            }
-        }
+        self.send_all(blocks).await
     }
 
-    fn unwrap<T>(&self, returned: wasmtime::Result<Result<T, ExcInfo>>) -> Result<T, Failure> {
+    fn unwrap<T>(&self, returned: wasmtime::Result<(Result<T, ExcInfo>,)>) -> Result<T, Failure> {
         match returned {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(raised)) => Err(Failure::App(Error::Exception(exception_text(&raised)))),
+            Ok((Ok(value),)) => Ok(value),
+            Ok((Err(raised),)) => Err(Failure::App(Error::Exception(exception_text(&raised)))),
             Err(error) => Err(Failure::Sandbox(fault::classify(error, self.sandbox.store.data()))),
         }
     }
 
     /// The application handed over what it would have called `start_response` with.
-    fn start_response(&self, head: &types::Head) -> Result<(), Failure> {
-        let head = checked_head(&head.status, &head.headers, &self.sandbox.store.data().app)
+    fn start_response(&self, (status, headers): &RawHead) -> Result<(), Failure> {
+        let head = checked_head(status, headers, &self.sandbox.store.data().app)
             .map_err(|error| Failure::App(head_failure(&error)))?;
         let mut outbox = self.call.outbox();
         if outbox.head.is_some() || outbox.committed {
-            return Err(Failure::App(Error::Protocol(
-                "start_response was called twice, without exc_info".into(),
-            )));
+            return Err(Failure::App(Error::Protocol("start_response was called twice, without exc_info".into())));
         }
         outbox.head = Some(head);
         Ok(())
@@ -336,20 +372,9 @@ impl Exchange<'_> {
 
     /// Python's list: everything is there.
     async fn send_all(&mut self, blocks: Vec<Vec<u8>>) -> Result<Finished, Failure> {
-        let head = {
-            let mut outbox = self.call.outbox();
-            if outbox.committed {
-                None
-            } else {
-                Some(outbox.head.take().ok_or_else(never_started)?)
-            }
-        };
         let blocks = blocks.into_iter().filter(|block| !block.is_empty()).map(Bytes::from);
-        if let Some(head) = head {
-            return Ok(Finished::Whole(Whole {
-                head,
-                blocks: blocks.collect(),
-            }));
+        if let Some(head) = self.uncommitted_head()? {
+            return Ok(Finished::Whole(Whole { head, blocks: blocks.collect() }));
         }
         if !self.head_only() {
             for block in blocks {
@@ -359,66 +384,72 @@ impl Exchange<'_> {
         Ok(Finished::Streamed)
     }
 
-    /// Python's generator: a block when the client has taken the last.
-    async fn iterate(&mut self, iterator: ResourceAny) -> Result<Finished, Failure> {
-        let mut owed = None;
-        loop {
-            let Sandbox { store, app, .. } = &mut *self.sandbox;
-            let stepped = app
-                .wasgi_gateway_application()
-                .iterator()
-                .call_next(&mut *store, iterator)
-                .await;
-            let step = self.unwrap(stepped)?;
-            if let Some(head) = step.head {
-                self.start_response(&head)?;
-            }
-            let Some(block) = step.block else { break };
-            if block.is_empty() {
-                continue;
-            }
-            let first = commit(&mut self.call.outbox())?;
-            if let Some(length) = first {
-                owed = length;
-            }
-            if self.head_only() {
-                return Ok(Finished::Streamed);
-            }
-            // The rest is not asked for: the client has what it was promised.
-            if let Some(owed) = &mut owed {
-                *owed = owed.saturating_sub(block.len() as u64);
-                if *owed == 0 {
-                    self.call.outbox().block = Some(block.into());
-                    return Ok(Finished::Streamed);
-                }
-            }
-            hand_over(self.call, block.into()).await;
-        }
+    /// The head, where nothing has been sent: then everything can go at once.
+    fn uncommitted_head(&self) -> Result<Option<Head>, Failure> {
         let mut outbox = self.call.outbox();
         if outbox.committed {
-            return Ok(Finished::Streamed);
+            return Ok(None);
         }
-        let head = outbox.head.take().ok_or_else(never_started)?;
-        Ok(Finished::Whole(Whole {
-            head,
-            blocks: Vec::new(),
-        }))
+        outbox.head.take().map(Some).ok_or_else(never_started)
+    }
+
+    /// Python's generator: the next part when the client has taken the last.
+    async fn iterate(&mut self, head: Option<RawHead>, blocks: Vec<Vec<u8>>) -> Result<Finished, Failure> {
+        let mut owed = None;
+        let mut part = (head, blocks, true);
+        let next: NextFunction = self.function(&self.shared.exports.next)?;
+        loop {
+            let (head, blocks, more) = part;
+            if let Some(head) = head {
+                self.start_response(&head)?;
+            }
+            for block in blocks.into_iter().filter(|block| !block.is_empty()) {
+                if let Some(length) = commit(&mut self.call.outbox())? {
+                    owed = length;
+                }
+                if self.head_only() {
+                    return Ok(Finished::Streamed);
+                }
+                // The rest is not asked for: the client has what it was promised.
+                if let Some(owed) = &mut owed {
+                    *owed = owed.saturating_sub(block.len() as u64);
+                    if *owed == 0 {
+                        self.call.outbox().block = Some(block.into());
+                        return Ok(Finished::Streamed);
+                    }
+                }
+                hand_over(self.call, block.into()).await;
+            }
+            if !more {
+                break;
+            }
+            let stepped = next.call_async(&mut self.sandbox.store, ()).await;
+            part = self.unwrap(stepped)?;
+        }
+        Ok(match self.uncommitted_head()? {
+            Some(head) => Finished::Whole(Whole { head, blocks: Vec::new() }),
+            None => Finished::Streamed,
+        })
     }
 
     fn head_only(&self) -> bool {
         self.sandbox.store.data().wsgi.head_only
     }
 
-    async fn close(&mut self, iterator: ResourceAny) -> Result<(), Failure> {
-        let Sandbox { store, app, .. } = &mut *self.sandbox;
-        let closed = app
-            .wasgi_gateway_application()
-            .iterator()
-            .call_close(&mut *store, iterator)
-            .await;
-        self.unwrap(closed)?;
-        let dropped = iterator.resource_drop_async(&mut self.sandbox.store).await;
-        dropped.map_err(|error| Failure::Sandbox(fault::classify(error, self.sandbox.store.data())))
+    async fn close(&mut self) -> Result<(), Failure> {
+        let close: CloseFunction = self.function(&self.shared.exports.close)?;
+        let closed = close.call_async(&mut self.sandbox.store, ()).await;
+        self.unwrap(closed)
+    }
+
+    fn function<P, R>(&mut self, index: &ComponentExportIndex) -> Result<TypedFunc<P, R>, Failure>
+    where
+        P: ComponentNamedList + Lower,
+        R: ComponentNamedList + Lift,
+    {
+        let Sandbox { store, instance, .. } = &mut *self.sandbox;
+        let function = instance.get_typed_func(&mut *store, index);
+        function.map_err(|error| Failure::Sandbox(fault::classify(error, store.data())))
     }
 }
 
