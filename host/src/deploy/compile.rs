@@ -158,6 +158,8 @@ impl Compiler {
                 .map(|n| n.to_string()),
             )
             .env_clear()
+            // Read by the allocator, in KiB: it would reserve more address space at once than the limit allows.
+            .env("MIMALLOC_ARENA_RESERVE", "16384")
             // Read by wasmtime's thread pool.
             .env("RAYON_NUM_THREADS", self.threads.to_string())
             .stdin(Stdio::piped())
@@ -211,6 +213,12 @@ fn verdict(status: ExitStatus, words: &str, limits: &Limits) -> Result<(), Failu
             "compiling it needs more than compile_memory = {limit}"
         )));
     }
+    if words.contains("ThreadPoolBuildError") {
+        return Err(passing(
+            "the compiler cannot start",
+            "compile_memory may be too small, or the machine out of threads",
+        ));
+    }
     match (status.code(), status.signal()) {
         (Some(code), _) if code == i32::from(REFUSED) => Err(Failure::Refused(format!("it does not compile: {words}"))),
         (Some(code), _) if code == i32::from(NOT_LIMITED) => Err(passing("cannot limit the compiler's process", words)),
@@ -220,7 +228,7 @@ fn verdict(status: ExitStatus, words: &str, limits: &Limits) -> Result<(), Failu
         (_, Some(SIGKILL)) => Err(passing("the compiler was killed", "the machine may be short of memory")),
         _ => Err(Failure::Refused(format!(
             "the compiler crashed on it ({status}): {}",
-            last_line(words)
+            last_words(words)
         ))),
     }
 }
@@ -236,8 +244,13 @@ fn passing(what: &str, why: impl std::fmt::Display) -> Failure {
     Failure::Passing(format!("{what}: {why}"))
 }
 
-fn last_line(words: &str) -> &str {
-    words.lines().next_back().unwrap_or_default()
+/// What a panic says stands in the line after its place.
+fn last_words(words: &str) -> &str {
+    let mut lines = words.lines();
+    lines
+        .find(|line| line.contains("panicked at"))
+        .and_then(|_| lines.next())
+        .unwrap_or(words)
 }
 
 /// `RLIMIT_CPU` counts whole seconds.
