@@ -105,24 +105,49 @@ impl Config {
         sidecar::app_spec(self, name, sidecar)
     }
 
-    /// The keys in which `new` differs from this, the running configuration, and that only a restart changes.
+    /// `new` as far as a running host that was started with this can take it over, and the keys where it cannot: they stay
+    /// as they are here, and only a restart changes them.
+    pub fn reloaded(&self, new: Self) -> (Self, Vec<&'static str>) {
+        let fixed = self.needs_restart(&new);
+        // The pool's slots are laid out for the largest sandbox when the host starts: smaller fits, larger does not.
+        let limits = Limits {
+            memory_bytes: new.limits.memory_bytes.min(self.limits.memory_bytes),
+            table_elements: new.limits.table_elements.min(self.limits.table_elements),
+            ..new.limits
+        };
+        let reloaded = Self {
+            state_dir: self.state_dir.clone(),
+            bind: self.bind.clone(),
+            workers: self.workers,
+            sandboxes: self.sandboxes,
+            stack_bytes: self.stack_bytes,
+            edge: EdgeLimits {
+                connections: self.edge.connections,
+                ..new.edge
+            },
+            limits,
+            log: self.log.clone(),
+            ..new
+        };
+        (reloaded, fixed)
+    }
+
+    /// The keys in which `new` differs from this, the configuration that a host was started with, and that only a restart
+    /// changes.
     pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
         let differences = [
-            ("apps_dir", self.apps_dir != new.apps_dir),
             ("state_dir", self.state_dir != new.state_dir),
             ("bind", self.bind != new.bind),
             ("workers", self.workers != new.workers),
             ("sandboxes", self.sandboxes != new.sandboxes),
             ("stack", self.stack_bytes != new.stack_bytes),
-            ("rescan_time", self.rescan_time != new.rescan_time),
-            ("settle_time", self.settle_time != new.settle_time),
-            ("log", self.log != new.log),
-            // The pool's slots are laid out for the largest sandbox when the host starts: smaller fits, larger does not.
+            ("edge.connections", self.edge.connections != new.edge.connections),
             ("limits.memory", self.limits.memory_bytes < new.limits.memory_bytes),
             (
                 "limits.table_elements",
                 self.limits.table_elements < new.limits.table_elements,
             ),
+            ("log", self.log != new.log),
         ];
         differences
             .into_iter()

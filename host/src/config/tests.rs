@@ -384,7 +384,23 @@ fn only_a_restart_changes_what_was_laid_out_at_the_start() {
     assert_eq!(old.needs_restart(&new), Vec::<&str>::new());
     new.limits.memory_bytes *= 4;
     new.workers += 1;
-    assert_eq!(old.needs_restart(&new), ["workers", "limits.memory"]);
+    new.edge.connections += 1;
+    new.edge.header_time *= 2;
+    let (reloaded, fixed) = old.reloaded(new.clone());
+    assert_eq!(fixed, ["workers", "edge.connections", "limits.memory"]);
+    assert_eq!(
+        (reloaded.workers, reloaded.edge.connections),
+        (old.workers, old.edge.connections)
+    );
+    assert_eq!(
+        reloaded.limits,
+        Limits {
+            cpu_time: new.limits.cpu_time,
+            ..old.limits.clone()
+        }
+    );
+    assert_eq!(reloaded.edge.header_time, new.edge.header_time);
+    assert_eq!(old.needs_restart(&reloaded), Vec::<&str>::new());
 }
 
 #[test]

@@ -133,8 +133,9 @@ impl AccessLog {
         });
     }
 
-    /// Writes what is left and ends the thread. Waits for it, but not for ever.
-    fn close(&self) {
+    /// Writes what is left and ends the thread: for the end of the process, when requests may still hold the log. Waits for
+    /// a stalled disk or pipe, but not for ever. Later records are lost.
+    pub fn close(&self) {
         let mut state = self.shared.lock();
         state.closing = true;
         self.shared.wake.notify_one();

@@ -1,0 +1,143 @@
+//! `wasgi check`: whether files would deploy, and what the configuration comes to, without serving anything.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use wasgi_host::admin;
+use wasgi_host::config::{AppSpec, Config, Settings};
+use wasgi_host::deploy::inspect::{self, Inspection};
+
+use super::{complain, say};
+
+/// Say what .wasm files are and whether they would deploy, or print the configuration
+#[derive(Args)]
+#[command(after_help = "Examples:
+  wasgi check hello.wasm     kind, contract, imports; hello.toml beside it is checked too
+  wasgi check --config       the configuration as `wasgi serve` would see it here
+
+The exit code is 1 where something would not deploy or not load.")]
+pub(crate) struct Check {
+    /// Files to inspect
+    #[arg(value_name = "FILE", required_unless_present = "config")]
+    files: Vec<PathBuf>,
+
+    /// Check the configuration and print all of it, defaults too
+    #[arg(long)]
+    config: bool,
+
+    /// The configuration file [default: wasgi.toml, where there is one]
+    #[arg(short = 'c', value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+impl Check {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        let mut settings = Settings::from_environment()?;
+        settings.file = self.file.or(settings.file);
+        let config = Config::load(&settings)?;
+        if self.config {
+            say(&config.to_toml())?;
+        }
+        let mut outcome = ExitCode::SUCCESS;
+        for path in &self.files {
+            match check(&config, path) {
+                Ok(report) => say(&report)?,
+                Err(error) => {
+                    complain(&format!("{}: {error:#}", path.display()));
+                    outcome = ExitCode::FAILURE;
+                }
+            }
+        }
+        Ok(outcome)
+    }
+}
+
+/// What the file is, or why it would not deploy.
+fn check(config: &Config, path: &Path) -> anyhow::Result<String> {
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_file() {
+        bail!("not a file");
+    }
+    if path.extension().is_none_or(|extension| extension != "wasm") {
+        bail!("its name does not end in .wasm, so that `wasgi serve` would not see it");
+    }
+    let name = path
+        .file_stem()
+        .and_then(|stem| stem.to_str())
+        .context("its name is not UTF-8: rename it")?;
+    let sidecar_path = path.with_extension("toml");
+    let sidecar = match fs::read_to_string(&sidecar_path) {
+        Ok(text) => Some(text),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error).with_context(|| sidecar_path.display().to_string()),
+    };
+    let spec = config.app_spec(name, sidecar.as_deref());
+    let spec = spec.with_context(|| {
+        if sidecar.is_some() {
+            sidecar_path.display().to_string()
+        } else {
+            "its name".to_owned()
+        }
+    })?;
+    let bytes_max = spec.limits.module_bytes;
+    if metadata.len() > bytes_max {
+        bail!(
+            "{} bytes: more than limits.module_size = {bytes_max} bytes",
+            metadata.len()
+        );
+    }
+    let inspection = inspect::inspect(&fs::read(path)?)?;
+    let mut report = report(&path.display().to_string(), &inspection);
+    if sidecar.is_some() {
+        report.push_str(&spec_lines(&sidecar_path, &spec));
+    }
+    Ok(report)
+}
+
+/// What a component is, for people.
+pub(super) fn report(path: &str, inspection: &Inspection) -> String {
+    let mut text = format!(
+        "{path}: {} app, contract {}, {}\n",
+        inspection.kind,
+        inspection.contract,
+        size(inspection.bytes)
+    );
+    for package in &inspection.imports {
+        let grant = match package.grant {
+            Some(grant) => format!("  (of use only with {grant}, which cannot be granted yet)"),
+            None => String::new(),
+        };
+        text.push_str(&format!(
+            "  imports {}: {}{grant}\n",
+            package.name,
+            package.interfaces.join(", ")
+        ));
+    }
+    if inspection.imports.is_empty() {
+        text.push_str("  imports nothing\n");
+    }
+    text
+}
+
+fn spec_lines(sidecar: &Path, spec: &AppSpec) -> String {
+    let routes: Vec<_> = spec.routes.iter().map(admin::route_text).collect();
+    let mut text = format!(
+        "  {}: routes {}; instances {}\n",
+        sidecar.display(),
+        routes.join(", "),
+        admin::instances_text(spec.instances)
+    );
+    if !spec.env.is_empty() {
+        // Names only: values may be secrets.
+        let names: Vec<_> = spec.env.iter().map(|(name, _)| name.as_str()).collect();
+        text.push_str(&format!("    env {}\n", names.join(", ")));
+    }
+    text
+}
+
+fn size(bytes: u64) -> String {
+    bytesize::ByteSize::b(bytes).display().iec().to_string()
+}

@@ -1,0 +1,74 @@
+//! The command line: what can be said, and which function does it. Exit codes: 0 done, 1 failed (the reason is on stderr),
+//! 2 the command line was not understood.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod apps;
+mod build;
+mod check;
+mod new;
+mod serve;
+
+/// Serves web apps compiled to WebAssembly: drop a .wasm file into a directory, and it is live.
+#[derive(Parser)]
+#[command(name = "wasgi", version, after_help = EXAMPLES, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Serve(Box<serve::Serve>),
+    Check(check::Check),
+    Apps(apps::Apps),
+    New(new::New),
+    Build(build::Build),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  wasgi new hello --lang rust         make an app in ./hello
+  cd hello && wasgi build -o ../apps  build it into ../apps/hello.wasm
+  wasgi serve                         serve ./apps on http://127.0.0.1:8000
+  curl http://127.0.0.1:8000/hello    call it
+  wasgi apps                          list what is live, and what is not and why";
+
+/// The subcommand that the host starts itself with, in a process of its own, to compile what strangers upload.
+const COMPILE: &str = "compile";
+
+pub(crate) fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == COMPILE) {
+        let arguments: Vec<_> = arguments.collect();
+        return wasgi_host::deploy::compile::compile_child_main(arguments.iter().map(std::ffi::OsString::as_os_str));
+    }
+    let outcome = match Cli::parse().command {
+        Command::Serve(serve) => serve.run(),
+        Command::Check(check) => check.run(),
+        Command::Apps(apps) => apps.run(),
+        Command::New(new) => new.run(),
+        Command::Build(build) => build.run(),
+    };
+    outcome.unwrap_or_else(|error| {
+        complain(&format!("{error:#}"));
+        ExitCode::FAILURE
+    })
+}
+
+/// Prints to stdout. That nobody reads on (`wasgi apps | head -1`) is no failure.
+fn say(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Prints a reason to stderr.
+fn complain(reason: &str) {
+    let _ = writeln!(io::stderr(), "wasgi: {reason}");
+}

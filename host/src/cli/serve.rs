@@ -1,0 +1,240 @@
+//! `wasgi serve`: puts the parts of the host together, and is the owner of the process's signals.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use arc_swap::ArcSwap;
+use clap::Args;
+use rustix::process::{Resource, Rlimit};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use wasgi_host::admin::AdminSocket;
+use wasgi_host::apps::Apps;
+use wasgi_host::config::{Config, Environment, Settings};
+use wasgi_host::deploy::{DeployHandle, Deployer};
+use wasgi_host::gateway::Gateway;
+use wasgi_host::limits::EdgeLimits;
+use wasgi_host::sandbox::Engine;
+use wasgi_host::server::Server;
+use wasgi_host::telemetry::{self, AccessLog};
+
+/// Serve the apps of a directory, and keep up with what happens to it
+#[derive(Args)]
+#[command(after_help = "Examples:
+  wasgi serve                                  ./apps on http://127.0.0.1:8000
+  wasgi serve sites -b 0.0.0.0:80 -b [::]:80   another directory, two addresses
+  wasgi serve --limit cpu_time=2s --limit memory=64MiB
+
+apps/hello.wasm is served at /hello, apps/shop/cart.wasm at /shop/cart, apps/index.wasm at /. Beside it, hello.toml may set
+routes, environment variables and lower limits. `wasgi check --config` prints every key of wasgi.toml with its value.
+
+SIGTERM and SIGINT let the calls that run end (at most edge.drain_time); SIGHUP reads the settings again.")]
+pub(crate) struct Serve {
+    /// The directory whose .wasm files are the apps [default: apps]
+    #[arg(value_name = "DIR", env = "WASGI_APPS_DIR", hide_env_values = true)]
+    apps_dir: Option<PathBuf>,
+
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// Apps that are there at the start should not be missing in the first answers; one that compiles for minutes should not hold
+/// up the others.
+const START_TIME: Duration = Duration::from_secs(3);
+
+/// After the drain, what still runs is dropped; a thread that cannot be interrupted is left behind after this.
+const END_TIME: Duration = Duration::from_secs(1);
+
+impl Serve {
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        let settings = Settings {
+            apps_dir: self.apps_dir,
+            environment: Environment::read(),
+            ..self.settings
+        };
+        let config = Config::load(&settings)?;
+        if !config.apps_dir.is_dir() {
+            let path = config.apps_dir.display();
+            bail!("the apps directory {path} does not exist: create it, or name another one (wasgi serve DIR)");
+        }
+        telemetry::init(&config.log)?;
+        raise_open_files();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(config.workers)
+            .thread_name("worker")
+            .enable_all()
+            .build()
+            .context("the worker threads cannot be started")?;
+        let outcome = runtime.block_on(serve(settings, config));
+        runtime.shutdown_timeout(END_TIME);
+        outcome
+    }
+}
+
+/// Everything from the first socket to the end of the drain.
+async fn serve(settings: Settings, config: Config) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::new()?;
+    let config = Arc::new(config);
+    // First of all, so that a second host with the same state directory touches nothing.
+    let admin = AdminSocket::bind(&config.state_dir)?;
+    let access_log = Arc::new(AccessLog::open(config.access_log.as_ref(), config.access_log_format)?);
+    let engine = Arc::new(Engine::new(&config)?);
+    let apps = Arc::new(Apps::default());
+    let edge = Arc::new(ArcSwap::from_pointee(config.edge.clone()));
+    let gateway = Arc::new(Gateway::new(Arc::clone(&apps), Arc::clone(&access_log)));
+    let server = Server::bind(&config.bind, Arc::clone(&edge), gateway)?;
+    let deploy = Deployer::start(Arc::clone(&config), engine, Arc::clone(&apps))?;
+    let admin = tokio::spawn(admin.run(apps));
+    let host = Host {
+        settings,
+        started: config,
+        edge,
+        deploy,
+        access_log,
+    };
+
+    let (stop, stopped) = oneshot::channel();
+    let served = host.serve(server, async {
+        // A sender that is dropped means the end as well.
+        let _ = stopped.await;
+    });
+    let drained = host.until_end(served, &mut signals, stop).await;
+    admin.abort();
+    let _ = admin.await;
+    host.access_log.close();
+    if !drained {
+        tracing::warn!("calls that were still running after edge.drain_time were cut off");
+    }
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What a reload changes.
+struct Host {
+    settings: Settings,
+    /// The configuration at the start: what only a restart changes stays as it is in here.
+    started: Arc<Config>,
+    edge: Arc<ArcSwap<EdgeLimits>>,
+    deploy: DeployHandle,
+    access_log: Arc<AccessLog>,
+}
+
+impl Host {
+    /// True if all calls ended by themselves.
+    async fn serve(&self, server: Server, shutdown: impl Future<Output = ()>) -> bool {
+        // Until then clients wait in the kernel's backlog.
+        let ready = tokio::time::timeout(START_TIME, self.deploy.ready()).await;
+        if ready.is_err() {
+            tracing::info!("some apps are still being compiled; they go live as they are done");
+        }
+        for address in server.addresses().unwrap_or_default() {
+            tracing::info!("listening on http://{address}");
+        }
+        server.run(shutdown).await
+    }
+
+    /// Minds the signals while `served` runs.
+    async fn until_end(
+        &self,
+        served: impl Future<Output = bool>,
+        signals: &mut Signals,
+        stop: oneshot::Sender<()>,
+    ) -> bool {
+        let mut stop = Some(stop);
+        let mut served = std::pin::pin!(served);
+        loop {
+            tokio::select! {
+                drained = &mut served => return drained,
+                event = signals.next() => match (event, stop.take()) {
+                    (Event::Reload, sender) => {
+                        stop = sender;
+                        self.reload().await;
+                    }
+                    (Event::Stop, Some(stop)) => {
+                        let time = humantime::format_duration(self.edge.load().drain_time);
+                        tracing::info!("stopping: calls that run have {time} to end; a second signal ends them now");
+                        let _ = stop.send(());
+                    }
+                    (Event::Stop, None) => return false,
+                },
+            }
+        }
+    }
+
+    /// Reads the settings again. Bad ones change nothing.
+    async fn reload(&self) {
+        let (config, fixed) = match Config::load(&self.settings) {
+            Ok(new) => self.started.reloaded(new),
+            Err(error) => {
+                tracing::error!("the configuration stays as it is: {error}");
+                return;
+            }
+        };
+        if let Err(error) = self
+            .access_log
+            .reload(config.access_log.as_ref(), config.access_log_format)
+        {
+            tracing::error!("the configuration stays as it is: {error}");
+            return;
+        }
+        if !fixed.is_empty() {
+            tracing::warn!(
+                "only a restart changes {}: what was said at the start stays in force",
+                fixed.join(", ")
+            );
+        }
+        self.edge.store(Arc::new(config.edge.clone()));
+        self.deploy.reload(Arc::new(config)).await;
+        tracing::info!("the configuration was read again");
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Event {
+    Stop,
+    Reload,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("signals cannot be received");
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hang_up: listen(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Event {
+        tokio::select! {
+            _ = self.terminate.recv() => Event::Stop,
+            _ = self.interrupt.recv() => Event::Stop,
+            _ = self.hang_up.recv() => Event::Reload,
+        }
+    }
+}
+
+/// Many systems start processes with 1024 open files, for the sake of programs that use `select`. This one needs one for each
+/// connection, and may take what it is allowed.
+fn raise_open_files() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    if let Err(error) = rustix::process::setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            ..limit
+        },
+    ) {
+        tracing::debug!("the limit of open files stays as it is: {error}");
+    }
+}
