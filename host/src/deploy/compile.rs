@@ -6,7 +6,7 @@
 use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -46,18 +46,14 @@ pub enum Failure {
 
 /// Starts compilers, a few at a time.
 pub struct Compiler {
-    program: Program,
+    program: PathBuf,
+    /// Compile in this process: a unit test's binary has no such subcommand.
+    #[cfg(test)]
+    is_here: bool,
     /// The wasm stack's size is compiled into the code's checks.
     stack_bytes: u64,
     slots: Semaphore,
     threads: usize,
-}
-
-enum Program {
-    Binary(PathBuf),
-    /// In this process: a unit test's binary has no such subcommand.
-    #[cfg(test)]
-    Here,
 }
 
 /// The right to run one compiler. Dropping it lets the next one go.
@@ -72,10 +68,12 @@ impl Compiler {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let half = (cores / 2).max(1);
         // The file that this process was started from, also when another one has taken its name since.
-        let program = Program::Binary(PathBuf::from("/proc/self/exe"));
+        let program = PathBuf::from("/proc/self/exe");
         // As many processes as threads would be half the cores squared; a large component alone gets two.
         Self {
             program,
+            #[cfg(test)]
+            is_here: false,
             stack_bytes,
             slots: Semaphore::new(half),
             threads: half.min(2),
@@ -85,18 +83,12 @@ impl Compiler {
     /// Compiles with another binary, which must understand [`SUBCOMMAND`].
     #[must_use]
     pub fn with_program(self, program: PathBuf) -> Self {
-        Self {
-            program: Program::Binary(program),
-            ..self
-        }
+        Self { program, ..self }
     }
 
     #[cfg(test)]
     pub(super) fn here(self) -> Self {
-        Self {
-            program: Program::Here,
-            ..self
-        }
+        Self { is_here: true, ..self }
     }
 
     /// Waits for a turn.
@@ -117,18 +109,15 @@ impl Compiler {
         limits: &Limits,
         output: &NamedTempFile,
     ) -> Result<(), Failure> {
-        let binary = match &self.program {
-            Program::Binary(path) => path,
-            #[cfg(test)]
-            Program::Here => {
-                let engine = sandbox::compiler(self.stack_bytes).expect("this machine is supported");
-                let code = engine
-                    .precompile_component(wasm)
-                    .map_err(|error| Failure::Refused(format!("{error:#}")))?;
-                return std::fs::write(output.path(), code).map_err(|error| passing("write", error));
-            }
-        };
-        let mut child = self.spawn(binary, wasm.len() as u64, limits, output)?;
+        #[cfg(test)]
+        if self.is_here {
+            let engine = sandbox::compiler(self.stack_bytes).expect("this machine is supported");
+            let code = engine
+                .precompile_component(wasm)
+                .map_err(|error| Failure::Refused(format!("{error:#}")))?;
+            return std::fs::write(output.path(), code).map_err(|error| passing("write", error));
+        }
+        let mut child = self.spawn(wasm.len() as u64, limits, output)?;
         match tokio::time::timeout(limits.compile_time, converse(&mut child, wasm)).await {
             Ok(Ok((status, words))) => verdict(status, &words, limits),
             Ok(Err(error)) => Err(passing("cannot talk to the compiler's process", error)),
@@ -140,12 +129,12 @@ impl Compiler {
         }
     }
 
-    fn spawn(&self, binary: &Path, wasm_bytes: u64, limits: &Limits, output: &NamedTempFile) -> Result<Child, Failure> {
+    fn spawn(&self, wasm_bytes: u64, limits: &Limits, output: &NamedTempFile) -> Result<Child, Failure> {
         let code = output
             .reopen()
             .map_err(|error| passing("cannot open a file for compiled code", error))?;
         let code_bytes_max = (wasm_bytes.saturating_mul(CODE_BYTES_PER_BYTE_MAX)).max(CODE_BYTES_MIN);
-        Command::new(binary)
+        Command::new(&self.program)
             .arg0("wasgi")
             .arg(SUBCOMMAND)
             .args(
@@ -158,6 +147,8 @@ impl Compiler {
                 .map(|n| n.to_string()),
             )
             .env_clear()
+            // Read by the allocator, in KiB: it would reserve more address space at once than the limit allows.
+            .env("MIMALLOC_ARENA_RESERVE", "16384")
             // Read by wasmtime's thread pool.
             .env("RAYON_NUM_THREADS", self.threads.to_string())
             .stdin(Stdio::piped())
@@ -211,6 +202,12 @@ fn verdict(status: ExitStatus, words: &str, limits: &Limits) -> Result<(), Failu
             "compiling it needs more than compile_memory = {limit}"
         )));
     }
+    if words.contains("ThreadPoolBuildError") {
+        return Err(passing(
+            "the compiler cannot start",
+            "compile_memory may be too small, or the machine out of threads",
+        ));
+    }
     match (status.code(), status.signal()) {
         (Some(code), _) if code == i32::from(REFUSED) => Err(Failure::Refused(format!("it does not compile: {words}"))),
         (Some(code), _) if code == i32::from(NOT_LIMITED) => Err(passing("cannot limit the compiler's process", words)),
@@ -220,7 +217,7 @@ fn verdict(status: ExitStatus, words: &str, limits: &Limits) -> Result<(), Failu
         (_, Some(SIGKILL)) => Err(passing("the compiler was killed", "the machine may be short of memory")),
         _ => Err(Failure::Refused(format!(
             "the compiler crashed on it ({status}): {}",
-            last_line(words)
+            last_words(words)
         ))),
     }
 }
@@ -236,8 +233,13 @@ fn passing(what: &str, why: impl std::fmt::Display) -> Failure {
     Failure::Passing(format!("{what}: {why}"))
 }
 
-fn last_line(words: &str) -> &str {
-    words.lines().next_back().unwrap_or_default()
+/// What a panic says stands in the line after its place.
+fn last_words(words: &str) -> &str {
+    let mut lines = words.lines();
+    lines
+        .find(|line| line.contains("panicked at"))
+        .and_then(|_| lines.next())
+        .unwrap_or(words)
 }
 
 /// `RLIMIT_CPU` counts whole seconds.

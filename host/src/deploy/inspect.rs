@@ -158,10 +158,9 @@ fn check_header(bytes: &[u8]) -> Result<(), Refusal> {
     if text.starts_with(b"(component") || text.starts_with(b"(module") {
         return Err(Refusal::Text);
     }
-    let Some((magic, rest)) = bytes.split_at_checked(4).filter(|(magic, _)| magic == b"\0asm") else {
+    let Some(rest) = bytes.strip_prefix(b"\0asm") else {
         return Err(Refusal::NotWasm { start: start(bytes) });
     };
-    debug_assert_eq!(magic, b"\0asm");
     match *rest {
         [13, 0, 1, 0, ..] => Ok(()),
         [1, 0, 0, 0, ..] => Err(Refusal::CoreModule),
@@ -305,10 +304,8 @@ impl fmt::Display for Name {
 }
 
 fn contract_version(name: &Name, direction: &'static str) -> Result<String, Refusal> {
-    if name.is_compatible(CONTRACT_VERSION) {
-        return Ok(name.version().to_owned());
-    }
-    Err(version_refusal(name, direction, CONTRACT_VERSION))
+    let compatible = name.is_compatible(CONTRACT_VERSION).then(|| name.version().to_owned());
+    compatible.ok_or_else(|| version_refusal(name, direction, CONTRACT_VERSION))
 }
 
 fn version_refusal(name: &Name, direction: &'static str, ours: &'static str) -> Refusal {
