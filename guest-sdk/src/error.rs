@@ -73,10 +73,17 @@ impl<E: core::error::Error> From<E> for Error {
 }
 
 /// `core::num::error::ParseIntError` → `ParseIntError`; `a::Wrapper<b::Inner>` → `Wrapper<b::Inner>`.
+///
+/// By hand: the string searcher of `core` and its slicing by checked ranges would be a tenth of a small app.
 fn short_name(path: &str) -> &str {
-    let end = path.find('<').unwrap_or(path.len());
-    let start = path[..end].rfind("::").map_or(0, |at| at + 2);
-    &path[start..]
+    let bytes = path.as_bytes();
+    let end = bytes.iter().position(|byte| *byte == b'<').unwrap_or(bytes.len());
+    let start = bytes
+        .iter()
+        .take(end)
+        .rposition(|byte| *byte == b':')
+        .map_or(0, |at| at + 1);
+    path.get(start..).unwrap_or(path)
 }
 
 impl fmt::Display for Error {

@@ -40,16 +40,25 @@ pub use start_response::{StartResponse, Write};
 pub use wasgi_macros::application;
 
 mod body;
+#[cfg(feature = "cookie")]
+pub mod cookies;
 mod environ;
 mod error;
 #[cfg(target_arch = "wasm32")]
+#[macro_use]
 mod export;
+#[cfg(feature = "form")]
+pub mod form;
 mod host;
+#[cfg(feature = "http")]
+pub mod http;
 mod io;
 #[cfg(all(target_arch = "wasm32", not(feature = "std")))]
 mod lean;
 pub mod rules;
 mod start_response;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod testing;
 
 #[cfg(target_arch = "wasm32")]
 #[allow(unsafe_code, unreachable_pub, reason = "generated: the component ABI passes raw pointers")]
@@ -59,9 +68,6 @@ mod bindings {
         path: "wit",
         world: "app",
         std_feature,
-        pub_export_macro: true,
-        export_macro_name: "export",
-        default_bindings_module: "wasgi::__private::bindings",
         disable_run_ctors_once_workaround: true,
     });
 }
@@ -70,11 +76,9 @@ mod bindings {
 #[doc(hidden)]
 pub mod __private {
     #[cfg(target_arch = "wasm32")]
-    pub use crate::export::{App, Exported};
+    pub use crate::bindings::exports::wasgi::gateway::application;
     #[cfg(target_arch = "wasm32")]
-    pub mod bindings {
-        pub use crate::bindings::*;
-    }
+    pub use crate::export::{App, Blocks, Exported};
 
     /// What an application may return: a body or anything that becomes one, with any error that converts.
     pub fn answer<B: Into<crate::Body>, E: Into<crate::Error>>(
@@ -83,3 +87,6 @@ pub mod __private {
         answer.map(Into::into).map_err(Into::into)
     }
 }
+
+#[cfg(all(test, feature = "std"))]
+mod tests;

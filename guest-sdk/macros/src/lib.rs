@@ -66,8 +66,7 @@ fn expand(function: &ItemFn) -> syn::Result<proc_macro2::TokenStream> {
                     #call
                 }
             }
-            type Exported = ::wasgi::__private::Exported<App>;
-            ::wasgi::__private::bindings::export!(Exported with_types_in ::wasgi::__private::bindings);
+            ::wasgi::__export_application!(App);
         };
     })
 }

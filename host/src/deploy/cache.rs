@@ -8,14 +8,14 @@ use std::collections::HashMap;
 use std::fs::{File, FileTimes};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, Stat};
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 use wasmtime::Engine;
@@ -32,6 +32,8 @@ const SUFFIX: &str = ".cwasm";
 /// The cache directory.
 pub struct Cache {
     directory: PathBuf,
+    /// The directory that was checked, whatever is at its path later: code is loaded from this one.
+    handle: OwnedFd,
     /// Which engine can load the code: version, settings and processor.
     fingerprint: String,
     /// File names by component, for this fingerprint.
@@ -49,13 +51,30 @@ impl Cache {
             .recursive(true)
             .mode(0o700)
             .create(&directory)
-            .with_context(|| format!("cannot make the directory {} for compiled code: choose another state_dir", directory.display()))?;
+            .with_context(|| {
+                format!(
+                    "cannot make the directory {} for compiled code: choose another state_dir",
+                    directory.display()
+                )
+            })?;
         // Whoever can write the parent can replace the cache by a directory of their own.
-        for path in [state_dir, &directory] {
-            check_private(path)?;
-        }
-        let cache = Self { directory, fingerprint: fingerprint(engine), entries: Mutex::default() };
-        cache.index().with_context(|| format!("cannot read {}", cache.directory.display()))?;
+        check_private(
+            state_dir,
+            &rustix::fs::stat(state_dir).with_context(|| format!("cannot read {}", state_dir.display()))?,
+        )?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let handle = rustix::fs::open(&directory, flags, Mode::empty())
+            .with_context(|| format!("cannot open {}: it should be a directory", directory.display()))?;
+        check_private(&directory, &rustix::fs::fstat(&handle)?)?;
+        let cache = Self {
+            directory,
+            handle,
+            fingerprint: fingerprint(engine),
+            entries: Mutex::default(),
+        };
+        cache
+            .index()
+            .with_context(|| format!("cannot read {}", cache.directory.display()))?;
         Ok(cache)
     }
 
@@ -63,10 +82,13 @@ impl Cache {
     pub fn load(&self, engine: &Engine, wasm_hash: &str) -> Option<Component> {
         let name = self.entries().get(wasm_hash).cloned()?;
         let path = self.directory.join(&name);
-        match self.load_entry(engine, &path, &name) {
+        match self.load_entry(engine, &name) {
             Ok(component) => Some(component),
             Err(error) => {
-                tracing::warn!("compiled code {} is not used: {error:#}; compiling again", path.display());
+                tracing::warn!(
+                    "compiled code {} is not used: {error:#}; compiling again",
+                    path.display()
+                );
                 self.entries().remove(wasm_hash);
                 // It may be gone already, which is what was wanted.
                 let _ = std::fs::remove_file(&path);
@@ -80,7 +102,9 @@ impl Cache {
     /// # Errors
     /// If the disk is full, say.
     pub fn temp(&self) -> io::Result<NamedTempFile> {
-        tempfile::Builder::new().prefix(TEMP_PREFIX).tempfile_in(&self.directory)
+        tempfile::Builder::new()
+            .prefix(TEMP_PREFIX)
+            .tempfile_in(&self.directory)
     }
 
     /// Keeps what the compiler has written as the code of a component.
@@ -96,14 +120,21 @@ impl Cache {
         Ok(())
     }
 
-    fn load_entry(&self, engine: &Engine, path: &Path, name: &str) -> anyhow::Result<Component> {
+    fn load_entry(&self, engine: &Engine, name: &str) -> anyhow::Result<Component> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let mut file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+        let mut file = File::from(rustix::fs::openat(&self.handle, name, flags, Mode::empty())?);
         let metadata = file.metadata()?;
         anyhow::ensure!(metadata.is_file(), "it is not a regular file");
         anyhow::ensure!(metadata.uid() == own_uid(), "it belongs to user {}", metadata.uid());
-        anyhow::ensure!(metadata.mode() & 0o022 == 0, "others may write it (mode {:o})", metadata.mode() & 0o7777);
-        let expected = name.strip_suffix(SUFFIX).and_then(|name| name.rsplit('-').next()).unwrap_or_default();
+        anyhow::ensure!(
+            metadata.mode() & 0o022 == 0,
+            "others may write it (mode {:o})",
+            metadata.mode() & 0o7777
+        );
+        let expected = name
+            .strip_suffix(SUFFIX)
+            .and_then(|name| name.rsplit('-').next())
+            .unwrap_or_default();
         anyhow::ensure!(hash(&mut file)? == expected, "it is damaged");
         // The time of use, for eviction. A file system that refuses costs no more than an early compile some day.
         let _ = file.set_times(FileTimes::new().set_modified(SystemTime::now()));
@@ -115,7 +146,9 @@ impl Cache {
         let mut entries = Vec::new();
         for entry in std::fs::read_dir(&self.directory)? {
             let entry = entry?;
-            let (Ok(name), Ok(metadata)) = (entry.file_name().into_string(), entry.metadata()) else { continue };
+            let (Ok(name), Ok(metadata)) = (entry.file_name().into_string(), entry.metadata()) else {
+                continue;
+            };
             let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
             let age = modified.elapsed().unwrap_or_default();
             // Another host with the same state_dir may be writing the young ones.
@@ -150,35 +183,35 @@ impl Cache {
 }
 
 /// Maps compiled code into memory: pages that no call touches are never read, and idle apps share them with the page cache.
-#[expect(unsafe_code, reason = "loading compiled code is trusting it; see the argument inside")]
+#[expect(
+    unsafe_code,
+    reason = "loading compiled code is trusting it; see the argument inside"
+)]
 fn deserialize(engine: &Engine, file: &File) -> anyhow::Result<Component> {
     // The path leads to the very file that is open here, whatever its name in the directory has become since.
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     // SAFETY: the file must hold what `Engine::precompile_component` made, and must not change while it is mapped.
-    // - It lies in a directory that only this user may write (`check_private`, at start-up), belongs to this user, and
-    //   nobody else may write it (`load_entry`); only `keep` puts files there, and only ones that our own compiler wrote.
+    // - It lies in a directory that only this user may write (`check_private`, on the very directory that is open since),
+    //   belongs to this user, and nobody else may write it (`load_entry`); only `keep` puts files there, and only ones that our own compiler wrote.
     // - Its SHA-256 was computed through this open file and is the one that `keep` put into its name, so that damage by
     //   disks or crashes is found. Nobody but this user (or root), who could as well change this very process, could write
     //   it between that check and the mapping, or afterwards: `keep` renames new files and never writes to one in place.
     // - wasmtime checks that version, settings and processor features fit the engine.
-    Ok(unsafe { Component::deserialize_file(engine, path) }?)
+    unsafe { Component::deserialize_file(engine, path) }.map_err(|error| anyhow::anyhow!("{error:#}"))
 }
 
 /// Refuses a directory that somebody else could put code into.
-fn check_private(path: &Path) -> anyhow::Result<()> {
-    let metadata = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?;
+fn check_private(path: &Path, stat: &Stat) -> anyhow::Result<()> {
+    let (path, owner, uid) = (path.display(), stat.st_uid, own_uid());
     anyhow::ensure!(
-        metadata.uid() == own_uid(),
-        "{} belongs to user {}, not to the one that wasgi runs as ({}): whoever owns it could put code there; chown it, or choose another state_dir",
-        path.display(),
-        metadata.uid(),
-        own_uid(),
+        owner == uid,
+        "{path} belongs to user {owner}, but wasgi runs as user {uid}: whoever owns it could put code there; \
+         chown it, or choose another state_dir",
     );
+    let mode = stat.st_mode & 0o7777;
     anyhow::ensure!(
-        metadata.mode() & 0o022 == 0,
-        "others may write {} (mode {:o}), and so put code there: chmod 700 it, or choose another state_dir",
-        path.display(),
-        metadata.mode() & 0o7777,
+        mode & 0o022 == 0,
+        "others may write {path} (mode {mode:o}), and so put code there: chmod 700 it, or choose another state_dir",
     );
     Ok(())
 }

@@ -33,31 +33,35 @@ pub fn settle<'a>(claims: &[Claim<'a>]) -> Vec<Ruling<'a>> {
         holders.extend(claim.held.iter().map(|route| (route, index)));
     }
     let mut rulings: Vec<Ruling<'a>> = claims.iter().map(|_| Ruling::Nothing).collect();
-    let mut open: Vec<usize> = (0..claims.len()).filter(|&index| claims[index].wanted.is_some()).collect();
-    // A release that gives up a place may make way for another, hence again until nothing moves.
-    loop {
-        let before = open.len();
-        open.retain(|&index| {
-            let wanted = claims[index].wanted.unwrap_or_default();
-            let lost = wanted.iter().find_map(|route| {
-                let holder = *holders.get(route).filter(|&&holder| holder != index)?;
-                Some(Ruling::Lost { route, holder: claims[holder].name })
-            });
-            if let Some(lost) = lost {
-                rulings[index] = lost;
-                return true;
-            }
-            for route in claims[index].held {
-                holders.remove(route);
-            }
-            holders.extend(wanted.iter().map(|route| (route, index)));
-            rulings[index] = Ruling::Granted;
-            false
+    let mut next = 0;
+    while let Some(claim) = claims.get(next) {
+        let index = next;
+        next += 1;
+        let Some(wanted) = claim.wanted.filter(|_| rulings[index] != Ruling::Granted) else {
+            continue;
+        };
+        let lost = wanted.iter().find_map(|route| {
+            let holder = *holders.get(route).filter(|&&holder| holder != index)?;
+            Some(Ruling::Lost {
+                route,
+                holder: claims[holder].name,
+            })
         });
-        if open.len() == before {
-            return rulings;
+        if let Some(lost) = lost {
+            rulings[index] = lost;
+            continue;
+        }
+        for route in claim.held {
+            holders.remove(route);
+        }
+        holders.extend(wanted.iter().map(|route| (route, index)));
+        rulings[index] = Ruling::Granted;
+        // A place given up may be what a more senior app lost: ask again from the start.
+        if claim.held.iter().any(|route| !wanted.contains(route)) {
+            next = 0;
         }
     }
+    rulings
 }
 
 #[cfg(test)]
@@ -66,16 +70,29 @@ mod tests {
     use crate::config::HostPattern;
 
     fn routes(paths: &str) -> Vec<RouteSpec> {
-        paths.split_whitespace().map(|path| RouteSpec { host: HostPattern::Any, prefix: path.to_owned() }).collect()
+        paths
+            .split_whitespace()
+            .map(|path| RouteSpec {
+                host: HostPattern::Any,
+                prefix: path.to_owned(),
+            })
+            .collect()
     }
 
     /// Each claim is (name, held, wanted), in order of seniority; `expected` is "name: outcome" for those that wanted.
     #[track_caller]
     fn check(claims: &[(&str, &str, &str)], expected: &[&str]) {
-        let owned: Vec<_> = claims.iter().map(|(name, held, wanted)| (*name, routes(held), routes(wanted))).collect();
+        let owned: Vec<_> = claims
+            .iter()
+            .map(|(name, held, wanted)| (*name, routes(held), routes(wanted)))
+            .collect();
         let claims: Vec<_> = owned
             .iter()
-            .map(|(name, held, wanted)| Claim { name, held, wanted: (!wanted.is_empty()).then_some(wanted) })
+            .map(|(name, held, wanted)| Claim {
+                name,
+                held,
+                wanted: (!wanted.is_empty()).then_some(wanted),
+            })
             .collect();
         let outcomes: Vec<String> = settle(&claims)
             .iter()
@@ -91,7 +108,10 @@ mod tests {
 
     #[test]
     fn among_newcomers_the_senior_gets_the_place() {
-        check(&[("a", "", "/x"), ("b", "", "/x"), ("c", "", "/y")], &["a: granted", "b: /x is a's", "c: granted"]);
+        check(
+            &[("a", "", "/x"), ("b", "", "/x"), ("c", "", "/y")],
+            &["a: granted", "b: /x is a's", "c: granted"],
+        );
     }
 
     #[test]
@@ -103,11 +123,17 @@ mod tests {
     #[test]
     fn a_place_given_up_in_the_same_batch_is_free_for_others() {
         check(&[("a", "/a", "/x"), ("b", "/x", "/b")], &["a: granted", "b: granted"]);
-        check(&[("a", "/a", "/x /a"), ("b", "/x", "/x2"), ("c", "", "/x")], &["a: granted", "b: granted", "c: /x is a's"]);
+        check(
+            &[("a", "/a", "/x /a"), ("b", "/x", "/x2"), ("c", "", "/x")],
+            &["a: granted", "b: granted", "c: /x is a's"],
+        );
     }
 
     #[test]
     fn one_lost_place_loses_the_whole_release() {
-        check(&[("a", "/x", ""), ("b", "/b", "/b /x /free"), ("c", "", "/free")], &["b: /x is a's", "c: granted"]);
+        check(
+            &[("a", "/x", ""), ("b", "/b", "/b /x /free"), ("c", "", "/free")],
+            &["b: /x is a's", "c: granted"],
+        );
     }
 }

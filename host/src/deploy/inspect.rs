@@ -70,23 +70,40 @@ impl fmt::Display for Grant {
 pub enum Refusal {
     #[error("the file is empty")]
     Empty,
-    #[error("not WebAssembly: it starts with {start}, not with \\0asm: build for wasm32-wasip2 and put the .wasm file here")]
+    #[error(
+        "not WebAssembly: it starts with {start}, not with \\0asm: build for wasm32-wasip2 and put the .wasm file here"
+    )]
     NotWasm { start: String },
     #[error("WebAssembly text: this is the source of a component; turn it into a binary (wasm-tools parse)")]
     Text,
-    #[error("core module: only components are supported so far: build for wasm32-wasip2 (cargo build --target wasm32-wasip2)")]
+    #[error(
+        "core module: only components are supported so far: build for wasm32-wasip2 (cargo build --target wasm32-wasip2)"
+    )]
     CoreModule,
-    #[error("an unknown kind of WebAssembly file (version {version}, layer {layer}); a component is version 13, layer 1")]
+    #[error(
+        "an unknown kind of WebAssembly file (version {version}, layer {layer}); a component is version 13, layer 1"
+    )]
     UnknownLayer { version: u16, layer: u16 },
-    #[error("truncated: it ends in the middle of the component; if it is still being copied, it is taken when that is done")]
+    #[error(
+        "truncated: it ends in the middle of the component; if it is still being copied, it is taken when that is done"
+    )]
     Truncated,
     #[error("not a valid component: {reason}")]
     Invalid { reason: String },
-    #[error("{direction} {interface}@{found}, but this host speaks {ours} of it: build against that version, or upgrade the host")]
-    Version { direction: &'static str, interface: String, found: String, ours: &'static str },
+    #[error(
+        "{direction} {interface}@{found}, but this host speaks {ours} of it: build against that version, or upgrade the host"
+    )]
+    Version {
+        direction: &'static str,
+        interface: String,
+        found: String,
+        ours: &'static str,
+    },
     #[error("imports {import}, which this host does not offer")]
     UnknownImport { import: String },
-    #[error("exports {exports}, but an app exports {APPLICATION}@{CONTRACT_VERSION}: build it with the wasgi SDK or for world wasgi:gateway/app")]
+    #[error(
+        "exports {exports}, but an app exports {APPLICATION}@{CONTRACT_VERSION}: build it with the wasgi SDK or for world wasgi:gateway/app"
+    )]
     NoApplication { exports: String },
 }
 
@@ -141,10 +158,9 @@ fn check_header(bytes: &[u8]) -> Result<(), Refusal> {
     if text.starts_with(b"(component") || text.starts_with(b"(module") {
         return Err(Refusal::Text);
     }
-    let Some((magic, rest)) = bytes.split_at_checked(4).filter(|(magic, _)| magic == b"\0asm") else {
+    let Some(rest) = bytes.strip_prefix(b"\0asm") else {
         return Err(Refusal::NotWasm { start: start(bytes) });
     };
-    debug_assert_eq!(magic, b"\0asm");
     match *rest {
         [13, 0, 1, 0, ..] => Ok(()),
         [1, 0, 0, 0, ..] => Err(Refusal::CoreModule),
@@ -215,7 +231,9 @@ fn invalid(error: wasmparser::BinaryReaderError) -> Refusal {
     if error.message().starts_with("unexpected end") {
         return Refusal::Truncated;
     }
-    Refusal::Invalid { reason: format!("{} (at offset {:#x})", error.message(), error.offset()) }
+    Refusal::Invalid {
+        reason: format!("{} (at offset {:#x})", error.message(), error.offset()),
+    }
 }
 
 /// `wasi:io/streams@0.2.3`, or a plain name.
@@ -235,8 +253,16 @@ impl Name {
             None => (text, None),
         };
         match path.split_once('/') {
-            Some((package, interface)) => Self { package: Some(package.to_owned()), interface: interface.to_owned(), version },
-            None => Self { package: None, interface: path.to_owned(), version },
+            Some((package, interface)) => Self {
+                package: Some(package.to_owned()),
+                interface: interface.to_owned(),
+                version,
+            },
+            None => Self {
+                package: None,
+                interface: path.to_owned(),
+                version,
+            },
         }
     }
 
@@ -253,9 +279,17 @@ impl Name {
 
     /// The same, or a release that semver calls compatible with `ours`.
     fn is_compatible(&self, ours: &str) -> bool {
-        let line = |version: &str| version.split(['-', '+']).next()?.rsplit_once('.').map(|(line, _)| line.to_owned());
+        let line = |version: &str| {
+            version
+                .split(['-', '+'])
+                .next()?
+                .rsplit_once('.')
+                .map(|(line, _)| line.to_owned())
+        };
         // A pre-release is compatible with nothing but itself.
-        self.version.as_deref().is_some_and(|found| found == ours || (!found.contains('-') && line(found) == line(ours)))
+        self.version
+            .as_deref()
+            .is_some_and(|found| found == ours || (!found.contains('-') && line(found) == line(ours)))
     }
 }
 
@@ -270,14 +304,17 @@ impl fmt::Display for Name {
 }
 
 fn contract_version(name: &Name, direction: &'static str) -> Result<String, Refusal> {
-    if name.is_compatible(CONTRACT_VERSION) {
-        return Ok(name.version().to_owned());
-    }
-    Err(version_refusal(name, direction, CONTRACT_VERSION))
+    let compatible = name.is_compatible(CONTRACT_VERSION).then(|| name.version().to_owned());
+    compatible.ok_or_else(|| version_refusal(name, direction, CONTRACT_VERSION))
 }
 
 fn version_refusal(name: &Name, direction: &'static str, ours: &'static str) -> Refusal {
-    Refusal::Version { direction, interface: name.path(), found: name.version().to_owned(), ours }
+    Refusal::Version {
+        direction,
+        interface: name.path(),
+        found: name.version().to_owned(),
+        ours,
+    }
 }
 
 /// Groups the imports by package, and refuses those that the host has nothing for.
@@ -292,7 +329,11 @@ fn packages(imports: &[Name]) -> Result<Vec<Package>, Refusal> {
             Some("wasi:cli" | "wasi:clocks" | "wasi:io" | "wasi:random") => None,
             Some("wasi:filesystem") => Some(Grant::Directory),
             Some("wasi:sockets") => Some(Grant::Network),
-            _ => return Err(Refusal::UnknownImport { import: import.to_string() }),
+            _ => {
+                return Err(Refusal::UnknownImport {
+                    import: import.to_string(),
+                });
+            }
         };
         if import.package.as_deref() != Some(CONTRACT_PACKAGE) && !import.is_compatible(WASI_VERSION) {
             return Err(version_refusal(import, "imports", WASI_VERSION));
@@ -326,26 +367,46 @@ mod tests {
     use super::*;
 
     fn refusal(wat: &str) -> String {
-        inspect(&wat::parse_str(wat).expect("the test's own text is valid")).expect_err("it should be refused").to_string()
+        inspect(&wat::parse_str(wat).expect("the test's own text is valid"))
+            .expect_err("it should be refused")
+            .to_string()
     }
 
     /// A component that exports and imports empty interfaces of these names.
     fn component(imports: &[&str], exports: &[&str]) -> String {
-        let imports: String = imports.iter().map(|name| format!("(import {name:?} (instance))")).collect();
-        let exports: String =
-            exports.iter().enumerate().map(|(i, name)| format!("(instance $i{i}) (export {name:?} (instance $i{i}))")).collect();
+        let imports: String = imports
+            .iter()
+            .map(|name| format!("(import {name:?} (instance))"))
+            .collect();
+        let exports: String = exports
+            .iter()
+            .enumerate()
+            .map(|(i, name)| format!("(instance $i{i}) (export {name:?} (instance $i{i}))"))
+            .collect();
         format!("(component {imports} {exports})")
     }
 
     #[test]
     fn an_application_is_recognised_with_its_imports_by_package() {
         let text = component(
-            &["wasgi:gateway/types@0.1.0", "wasi:io/streams@0.2.6", "wasi:io/poll@0.2.6", "wasi:sockets/tcp@0.2.6"],
+            &[
+                "wasgi:gateway/types@0.1.0",
+                "wasi:io/streams@0.2.6",
+                "wasi:io/poll@0.2.6",
+                "wasi:sockets/tcp@0.2.6",
+            ],
             &["wasgi:gateway/application@0.1.0"],
         );
         let found = inspect(&wat::parse_str(text).expect("valid")).expect("deployable");
-        assert_eq!((found.kind, found.contract.as_str(), found.core_modules), (Kind::Wsgi, "0.1.0", 0));
-        let packages: Vec<_> = found.imports.iter().map(|p| (p.name.as_str(), p.interfaces.join(" "), p.grant)).collect();
+        assert_eq!(
+            (found.kind, found.contract.as_str(), found.core_modules),
+            (Kind::Wsgi, "0.1.0", 0)
+        );
+        let packages: Vec<_> = found
+            .imports
+            .iter()
+            .map(|p| (p.name.as_str(), p.interfaces.join(" "), p.grant))
+            .collect();
         assert_eq!(
             packages,
             [
@@ -358,13 +419,19 @@ mod tests {
 
     #[test]
     fn a_patch_of_the_contract_is_compatible_and_other_versions_are_named() {
-        let exports = |version| component(&[], &[version]);
-        assert!(inspect(&wat::parse_str(exports("wasgi:gateway/application@0.1.7")).expect("valid")).is_ok());
+        let exports = |version: &str| component(&[], &[&format!("wasgi:gateway/application@{version}")]);
+        assert!(inspect(&wat::parse_str(exports("0.1.7")).expect("valid")).is_ok());
         for version in ["0.2.0", "1.0.0", "0.1.0-draft"] {
-            let reason = refusal(&exports(&format!("wasgi:gateway/application@{version}")));
-            assert!(reason.contains(&format!("@{version}")) && reason.contains("0.1.0 of it"), "{reason}");
+            let reason = refusal(&exports(version));
+            assert!(
+                reason.contains(&format!("@{version}")) && reason.contains("0.1.0 of it"),
+                "{reason}"
+            );
         }
-        let reason = refusal(&component(&["wasgi:gateway/gateway@0.2.0"], &["wasgi:gateway/application@0.1.0"]));
+        let reason = refusal(&component(
+            &["wasgi:gateway/gateway@0.2.0"],
+            &["wasgi:gateway/application@0.1.0"],
+        ));
         assert!(reason.contains("imports wasgi:gateway/gateway@0.2.0"), "{reason}");
     }
 
@@ -373,9 +440,18 @@ mod tests {
         for (text, expected) in [
             ("(module)".to_owned(), "core module"),
             ("(component)".to_owned(), "exports nothing"),
-            (component(&[], &["wasi:http/incoming-handler@0.2.3"]), "exports wasi:http/incoming-handler@0.2.3"),
-            (component(&["acme:x/y@1.0.0"], &["wasgi:gateway/application@0.1.0"]), "imports acme:x/y@1.0.0"),
-            (component(&["wasi:cli/stdout@0.3.0"], &["wasgi:gateway/application@0.1.0"]), "but this host speaks 0.2.0"),
+            (
+                component(&[], &["wasi:http/incoming-handler@0.2.3"]),
+                "exports wasi:http/incoming-handler@0.2.3",
+            ),
+            (
+                component(&["acme:x/y@1.0.0"], &["wasgi:gateway/application@0.1.0"]),
+                "imports acme:x/y@1.0.0",
+            ),
+            (
+                component(&["wasi:cli/stdout@0.3.0"], &["wasgi:gateway/application@0.1.0"]),
+                "but this host speaks 0.2.0",
+            ),
         ] {
             let reason = refusal(&text);
             assert!(reason.contains(expected), "{reason}");
@@ -404,12 +480,13 @@ mod tests {
 
     #[test]
     fn every_truncation_and_every_flipped_byte_is_survived() {
-        let text = "(component (core module $m (func (export \"f\") (drop (i32.const 1)))) (core instance (instantiate $m))
-            (instance $i) (export \"wasgi:gateway/application@0.1.0\" (instance $i)))";
+        // Without names, so that nothing follows the export.
+        let text = r#"(component (core module (func (export "f") (drop (i32.const 1)))) (core instance (instantiate 0))
+            (instance) (export "wasgi:gateway/application@0.1.0" (instance 0)))"#;
         let whole = wat::parse_str(text).expect("valid");
         assert_eq!(inspect(&whole).expect("deployable").core_modules, 1);
         for end in 0..whole.len() {
-            // Cut between two sections it may be a valid component, but then it lacks the export at the end.
+            // Cut between two sections it is a valid component, but it lacks the export at the end.
             assert!(inspect(&whole[..end]).is_err(), "cut at {end}");
         }
         for place in 0..whole.len() {

@@ -25,7 +25,7 @@ use crate::telemetry::AppLog;
 const SIDECAR_BYTES_MAX: u64 = 64 << 10;
 
 /// How a component becomes callable: `guest::load`, or a test's stand-in.
-pub type LoadGuest = fn(&Engine, &Component, &AppSpec, Arc<AppLog>) -> anyhow::Result<Box<dyn Guest>>;
+pub type LoadGuest = fn(&Arc<Engine>, &Component, &AppSpec, Arc<AppLog>) -> anyhow::Result<Box<dyn Guest>>;
 
 /// Loads apps, off the request path.
 pub struct Loader {
@@ -103,7 +103,14 @@ impl From<Failure> for Outcome {
 impl Loader {
     pub fn new(engine: Arc<Engine>, cache: Cache, compiler: Compiler, load_guest: LoadGuest) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { engine, cache, compiler, load_guest, components: Mutex::default(), hands: Semaphore::new(cores) }
+        Self {
+            engine,
+            cache,
+            compiler,
+            load_guest,
+            components: Mutex::default(),
+            hands: Semaphore::new(cores),
+        }
     }
 
     /// Does all of it: read, inspect, compile or fetch, link.
@@ -123,29 +130,45 @@ impl Loader {
     async fn try_load(self: &Arc<Self>, order: Order) -> Result<Outcome, Outcome> {
         let started = Instant::now();
         let order = Arc::new(order);
-        let (spec, content) = self.by_hand({
-            let order = Arc::clone(&order);
-            move |_| {
-                let spec = read_spec(&order)?;
-                let content = read_wasm(&order, &spec.limits)?;
-                Ok((spec, content))
-            }
-        })
-        .await?;
+        let (spec, content) = self
+            .by_hand({
+                let order = Arc::clone(&order);
+                move |_| {
+                    let spec = read_spec(&order)?;
+                    let content = read_wasm(&order, &spec.limits)?;
+                    Ok((spec, content))
+                }
+            })
+            .await?;
         let hash = content.hash.clone();
-        if order.live.as_ref().is_some_and(|live| live.release.hash == hash && live.spec == spec) {
+        if order
+            .live
+            .as_ref()
+            .is_some_and(|live| live.release.hash == hash && live.spec == spec)
+        {
             return Ok(Outcome::Unchanged);
         }
         let (code, origin) = self.code(&order, &spec, content).await?;
         self.by_hand(move |loader| {
-            let app = loader.app(&order, spec, hash, code).map_err(|error| Outcome::Refused(format!("{error:#}")))?;
-            Ok(Outcome::Ready(Box::new(Ready { app, origin, took: started.elapsed() })))
+            let app = loader
+                .app(&order, spec, hash, code)
+                .map_err(|error| Outcome::Refused(format!("{error:#}")))?;
+            Ok(Outcome::Ready(Box::new(Ready {
+                app,
+                origin,
+                took: started.elapsed(),
+            })))
         })
         .await
     }
 
     /// The compiled component: shared, from the cache, or new.
-    async fn code(self: &Arc<Self>, order: &Arc<Order>, spec: &AppSpec, content: Content) -> Result<(Code, Origin), Outcome> {
+    async fn code(
+        self: &Arc<Self>,
+        order: &Arc<Order>,
+        spec: &AppSpec,
+        content: Content,
+    ) -> Result<(Code, Origin), Outcome> {
         let cell = {
             let mut components = self.components.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(components.entry(content.hash.clone()).or_default())
@@ -156,7 +179,8 @@ impl Loader {
                 let hash = content.hash.clone();
                 let (kind, cached) = self
                     .by_hand(move |loader| {
-                        let found = inspect::outline(&content.bytes).map_err(|refusal| Outcome::Refused(refusal.to_string()))?;
+                        let found = inspect::outline(&content.bytes)
+                            .map_err(|refusal| Outcome::Refused(refusal.to_string()))?;
                         Ok((found.kind, loader.cache.load(loader.engine.wasmtime(), &content.hash)))
                     })
                     .await?;
@@ -174,14 +198,22 @@ impl Loader {
     }
 
     /// Compiles into the cache and loads it from there.
-    async fn compile(self: &Arc<Self>, order: &Arc<Order>, limits: &Limits, hash: String) -> Result<Component, Outcome> {
+    async fn compile(
+        self: &Arc<Self>,
+        order: &Arc<Order>,
+        limits: &Limits,
+        hash: String,
+    ) -> Result<Component, Outcome> {
         // While a queue of files waits to be compiled only the one whose turn it is should be in memory: read it again.
         let slot = self.compiler.slot().await;
         let (content, output) = self
             .by_hand({
                 let (order, limits) = (Arc::clone(order), limits.clone());
                 move |loader| {
-                    let output = loader.cache.temp().map_err(|error| Outcome::Passing(format!("cannot write to the cache: {error}")))?;
+                    let output = loader
+                        .cache
+                        .temp()
+                        .map_err(|error| Outcome::Passing(format!("cannot write to the cache: {error}")))?;
                     Ok((read_wasm(&order, &limits)?, output))
                 }
             })
@@ -194,7 +226,10 @@ impl Loader {
         self.compiler.compile(&slot, &content.bytes, limits, &output).await?;
         drop((slot, content));
         self.by_hand(move |loader| {
-            loader.cache.keep(&hash, output).map_err(|error| Outcome::Passing(format!("cannot write to the cache: {error:#}")))?;
+            loader
+                .cache
+                .keep(&hash, output)
+                .map_err(|error| Outcome::Passing(format!("cannot write to the cache: {error:#}")))?;
             let loaded = loader.cache.load(loader.engine.wasmtime(), &hash);
             loaded.ok_or_else(|| Outcome::Passing("its compiled code cannot be loaded; the log says why".to_owned()))
         })
@@ -208,13 +243,21 @@ impl Loader {
         let live = order.live.as_ref();
         let release = Release {
             // With the same bytes, only the sidecar is new.
-            live_since: live.filter(|live| live.release.hash == hash).map_or(now, |live| live.release.live_since),
+            live_since: live
+                .filter(|live| live.release.hash == hash)
+                .map_or(now, |live| live.release.live_since),
             hash,
             bytes: order.candidate.wasm.bytes,
             kind: code.kind,
         };
         let stats = live.map(|live| Arc::clone(&live.stats)).unwrap_or_default();
-        Ok(App { admission: Admission::new(&spec.limits), spec, release, guest, stats })
+        Ok(App {
+            admission: Admission::new(&spec.limits),
+            spec,
+            release,
+            guest,
+            stats,
+        })
     }
 
     /// Does blocking work on a thread for it, not more at a time than there are cores.
@@ -276,14 +319,18 @@ fn read(apps_dir: &Path, path: &str, seen: scan::Stamp, bytes_max: u64) -> Resul
         Ok(None) => Err(Outcome::Moved),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Outcome::Moved),
         // A change of mode is a change that is noticed.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            Err(Outcome::Refused(format!("{path} cannot be read by wasgi: chmod it ({error})")))
-        }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(Outcome::Refused(format!(
+            "{path} cannot be read by wasgi: chmod it ({error})"
+        ))),
         Err(error) => Err(Outcome::Passing(format!("{path} cannot be read: {error}"))),
     }
 }
 
 /// Messages about TOML point at the place in several lines; a log line is one.
 fn one_line(text: &str) -> String {
-    text.split('\n').map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" / ")
+    text.split('\n')
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect::<Vec<_>>()
+        .join(" / ")
 }

@@ -1,1 +1,307 @@
-//! The apps directory → the table of apps.
+//! The apps directory → the table of apps. The directory is the truth: [`watch`] only says "look again", [`scan`] looks,
+//! [`reconcile`] compares, [`load`] makes a file callable ([`inspect`], then [`compile`] or [`cache`]), and one swap publishes
+//! what came of it. Anything that fails leaves the old release serving.
+//!
+//! It never calls a guest.
+
+pub mod cache;
+mod claims;
+pub mod compile;
+pub mod inspect;
+mod load;
+mod reconcile;
+pub mod scan;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch as channel};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use self::cache::Cache;
+use self::compile::Compiler;
+use self::load::{LoadGuest, Loader, Order, Outcome};
+use self::reconcile::Records;
+use self::scan::Scan;
+use self::watch::Watch;
+use crate::apps::Apps;
+use crate::config::Config;
+use crate::guest;
+use crate::sandbox::Engine;
+
+/// Between two looks, however many events there are: a directory that changes all the time costs this much and no more.
+const LOOK_TIME_MIN: Duration = Duration::from_millis(20);
+/// Outcomes that arrive within this time go into one table.
+const BATCH_TIME: Duration = Duration::from_millis(20);
+/// At start-up everything goes into one table, unless something takes longer than this.
+const START_TIME: Duration = Duration::from_secs(2);
+/// What starts together with the deployer waits no longer than this for slow apps.
+const READY_TIME: Duration = Duration::from_secs(10);
+/// A directory that is missing for no longer than this is being replaced by another.
+const MISSING_TIME: Duration = Duration::from_secs(1);
+/// How often [`guest::Guest::sweep`] is called.
+const SWEEP_TIME: Duration = Duration::from_secs(1);
+
+/// Keeps the table of apps as the directory says.
+pub struct Deployer {
+    config: Arc<Config>,
+    apps: Arc<Apps>,
+    loader: Arc<Loader>,
+    watch: Watch,
+    records: Records,
+    jobs: JoinSet<(String, u64, Outcome)>,
+    look_at: Instant,
+    last_look: Instant,
+    publish_at: Option<Instant>,
+    /// The last look found files that had not come to rest.
+    unsettled: bool,
+    /// Since when the directory cannot be found.
+    missing_since: Option<Instant>,
+    /// What the last look failed with, so that it is logged once.
+    complaint: Option<String>,
+    started: Instant,
+    ready: channel::Sender<bool>,
+}
+
+/// A running deployer. Dropping it stops the deployer without waiting.
+pub struct DeployHandle {
+    reloads: mpsc::Sender<Arc<Config>>,
+    ready: channel::Receiver<bool>,
+    task: JoinHandle<()>,
+}
+
+impl DeployHandle {
+    /// Judges every app again by a new configuration.
+    pub async fn reload(&self, config: Arc<Config>) {
+        // Without a receiver the deployer has ended, and nothing is served by old settings either.
+        let _ = self.reloads.send(config).await;
+    }
+
+    /// Resolves when all that was in the directory at the start is live or refused, or after ten seconds: one app that takes
+    /// a minute to compile does not keep the others from being served.
+    pub async fn ready(&self) {
+        let _ = tokio::time::timeout(READY_TIME, self.ready.clone().wait_for(|&ready| ready)).await;
+    }
+
+    /// Stops looking and compiling. What is live stays.
+    pub async fn stop(mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+    }
+}
+
+impl Drop for DeployHandle {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Deployer {
+    /// Starts to keep `apps` as `config.apps_dir` says. To be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// If compiled code cannot be kept safely in `config.state_dir`.
+    pub fn start(config: Arc<Config>, engine: Arc<Engine>, apps: Arc<Apps>) -> anyhow::Result<DeployHandle> {
+        let compiler = Compiler::new(config.stack_bytes);
+        Self::start_with(config, engine, apps, compiler, guest::load)
+    }
+
+    fn start_with(
+        config: Arc<Config>,
+        engine: Arc<Engine>,
+        apps: Arc<Apps>,
+        compiler: Compiler,
+        load_guest: LoadGuest,
+    ) -> anyhow::Result<DeployHandle> {
+        let cache = Cache::open(&config.state_dir, engine.wasmtime())?;
+        let (reloads, reload) = mpsc::channel(1);
+        let (ready, is_ready) = channel::channel(false);
+        let now = Instant::now();
+        let deployer = Self {
+            watch: Watch::new(&config.apps_dir),
+            loader: Arc::new(Loader::new(engine, cache, compiler, load_guest)),
+            config,
+            apps,
+            records: Records::default(),
+            jobs: JoinSet::new(),
+            look_at: now,
+            last_look: now,
+            publish_at: None,
+            unsettled: false,
+            missing_since: None,
+            complaint: None,
+            started: now,
+            ready,
+        };
+        let task = tokio::spawn(deployer.run(reload));
+        Ok(DeployHandle {
+            reloads,
+            ready: is_ready,
+            task,
+        })
+    }
+
+    async fn run(mut self, mut reload: mpsc::Receiver<Arc<Config>>) {
+        let mut sweep = tokio::time::interval(SWEEP_TIME);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.look().await;
+        loop {
+            let publish_at = self.publish_at;
+            tokio::select! {
+                () = tokio::time::sleep_until(self.look_at) => self.look().await,
+                () = self.watch.changed() => self.look_soon(LOOK_TIME_MIN),
+                Some(done) = self.jobs.join_next() => self.take(done),
+                () = sleep_until(publish_at) => self.publish(),
+                _ = sweep.tick() => self.records.live().for_each(|app| app.guest.sweep()),
+                Some(config) = reload.recv() => self.reconfigure(config),
+            }
+        }
+    }
+
+    /// Looks at the directory and starts to load what is new.
+    async fn look(&mut self) {
+        // Before the scan: what is renamed while it runs belongs to the next look.
+        let renamed = self.watch.take_renamed();
+        let scan = self.scan().await;
+        self.last_look = Instant::now();
+        self.look_at = self.last_look + self.config.rescan_time;
+        let Some(scan) = scan else { return };
+        let findings = self.records.look(&scan, &renamed, self.config.settle_time);
+        for task in findings.tasks {
+            let (name, ticket) = (task.name.clone(), task.ticket);
+            let order = Order {
+                name: task.name,
+                candidate: task.candidate,
+                config: Arc::clone(&self.config),
+                live: task.live,
+            };
+            let loader = Arc::clone(&self.loader);
+            let job_name = name.clone();
+            let abort = self
+                .jobs
+                .spawn(async move { (job_name, ticket, loader.load(order).await) });
+            self.records.started(&name, ticket, abort);
+        }
+        self.unsettled = findings.unsettled;
+        if let Some(time) = findings.again_in {
+            self.look_soon(time);
+        }
+        if findings.changed || !*self.ready.borrow() {
+            self.publish_soon();
+        }
+    }
+
+    /// What the directory holds; none if that cannot be told, so that everything stays as it is.
+    async fn scan(&mut self) -> Option<Scan> {
+        let apps_dir = self.config.apps_dir.clone();
+        // The watch begins before the scan, so that no change falls between the two. Both block.
+        let mut watch = std::mem::replace(&mut self.watch, Watch::new(&PathBuf::new()));
+        let worked = tokio::task::spawn_blocking(move || {
+            watch.arm();
+            (watch, scan::scan(&apps_dir))
+        });
+        let result = match worked.await {
+            Ok((watch, result)) => {
+                self.watch = watch;
+                result
+            }
+            Err(error) => {
+                self.watch = Watch::new(&self.config.apps_dir);
+                Err(io::Error::other(error))
+            }
+        };
+        let missing = matches!(&result, Err(error) if error.kind() == io::ErrorKind::NotFound);
+        if !missing {
+            self.missing_since = None;
+        }
+        let path = self.config.apps_dir.display();
+        match result {
+            Ok(scan) => {
+                if self.complaint.take().is_some() {
+                    tracing::info!("the apps directory {path} can be read again");
+                }
+                Some(scan)
+            }
+            Err(error) => {
+                let complaint = if missing {
+                    format!("there is no apps directory {path}: create it")
+                } else {
+                    format!("the apps directory {path} cannot be read, what is live stays: {error}")
+                };
+                if self.complaint.as_ref() != Some(&complaint) {
+                    tracing::warn!("{complaint}");
+                    self.complaint = Some(complaint);
+                }
+                let since = *self.missing_since.get_or_insert_with(Instant::now);
+                (missing && since.elapsed() >= MISSING_TIME).then(Scan::default)
+            }
+        }
+    }
+
+    fn look_soon(&mut self, time: Duration) {
+        let soonest = self.last_look + LOOK_TIME_MIN;
+        let wanted = (Instant::now() + time).max(soonest);
+        self.look_at = self.look_at.min(wanted);
+    }
+
+    fn take(&mut self, done: Result<(String, u64, Outcome), tokio::task::JoinError>) {
+        // One that was cancelled has no outcome.
+        let Ok((name, ticket, outcome)) = done else { return };
+        if matches!(outcome, Outcome::Moved) {
+            self.look_soon(self.config.settle_time);
+        }
+        if self.records.finished(&name, ticket, outcome) {
+            self.publish_soon();
+        }
+    }
+
+    fn publish_soon(&mut self) {
+        let now = Instant::now();
+        let at = if self.has_judged_all() {
+            now
+        } else if *self.ready.borrow() {
+            now + BATCH_TIME
+        } else {
+            (now + BATCH_TIME).max(self.started + START_TIME)
+        };
+        self.publish_at = Some(self.publish_at.map_or(at, |sooner| sooner.min(at)));
+    }
+
+    fn publish(&mut self) {
+        self.publish_at = None;
+        let table = self.records.table();
+        self.loader.retain(&self.records.hashes());
+        self.apps.publish(table);
+        if self.has_judged_all() {
+            self.ready.send_replace(true);
+        }
+    }
+
+    /// Whether everything in the directory is live or refused; a file that never comes to rest does not count for ever.
+    fn has_judged_all(&self) -> bool {
+        let waits = self.unsettled && !*self.ready.borrow() && self.started.elapsed() < START_TIME;
+        !self.records.is_busy() && !waits
+    }
+
+    fn reconfigure(&mut self, config: Arc<Config>) {
+        if config.apps_dir != self.config.apps_dir {
+            self.watch = Watch::new(&config.apps_dir);
+        }
+        self.config = config;
+        self.records.judge_again();
+        self.look_soon(Duration::ZERO);
+    }
+}
+
+async fn sleep_until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}

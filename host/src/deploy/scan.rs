@@ -84,7 +84,11 @@ fn time(seconds: i64, nanoseconds: u64) -> SystemTime {
 /// [`Scan::unread`].
 pub fn scan(apps_dir: &Path) -> io::Result<Scan> {
     let root = rustix::fs::open(apps_dir, DIRECTORY, Mode::empty())?;
-    let mut walk = Walk { scan: Scan::default(), sidecars: BTreeMap::new(), entries: 0 };
+    let mut walk = Walk {
+        scan: Scan::default(),
+        sidecars: BTreeMap::new(),
+        entries: 0,
+    };
     walk.folder(&root, "", 1)?;
     let Walk { mut scan, sidecars, .. } = walk;
     for (name, sidecar) in sidecars {
@@ -152,7 +156,9 @@ impl Walk {
             let entry = entry?;
             self.entries += 1;
             if self.entries > ENTRIES_MAX {
-                return Err(io::Error::other(format!("it holds more than {ENTRIES_MAX} files and folders")));
+                return Err(io::Error::other(format!(
+                    "it holds more than {ENTRIES_MAX} files and folders"
+                )));
             }
             self.entry(folder.as_fd(), path, entry.file_name(), depth);
         }
@@ -166,7 +172,9 @@ impl Walk {
             return;
         }
         // Gone since the folder was listed, or not ours to look at: as if it weren't there.
-        let Ok(stat) = rustix::fs::statat(folder, raw_name, AtFlags::SYMLINK_NOFOLLOW) else { return };
+        let Ok(stat) = rustix::fs::statat(folder, raw_name, AtFlags::SYMLINK_NOFOLLOW) else {
+            return;
+        };
         let file_type = FileType::from_raw_mode(stat.st_mode);
         let extension = Path::new(OsStr::from_bytes(raw)).extension().map(OsStr::as_bytes);
         let is_folder = file_type == FileType::Directory && extension != Some(b"wasm");
@@ -176,7 +184,8 @@ impl Walk {
         let Some(name) = valid_name(raw) else {
             if is_folder || extension == Some(b"wasm") {
                 let place = format!("{path}{}", raw.escape_ascii());
-                let reason = "its name may only have the characters A-Z a-z 0-9 - . _ ~, since it is part of the URL: rename it";
+                let reason =
+                    "its name may only have the characters A-Z a-z 0-9 - . _ ~, since it is part of the URL: rename it";
                 self.scan.refused.insert(place, reason.to_owned());
             }
             return;
@@ -187,7 +196,9 @@ impl Walk {
         }
         let found = match what(file_type) {
             None => Ok(Stamp::of(&stat)),
-            Some(what) => Err(format!("{place} is {what}, which is never followed or opened: put a regular file there")),
+            Some(what) => Err(format!(
+                "{place} is {what}, which is never followed or opened: put a regular file there"
+            )),
         };
         match place.strip_suffix(".toml") {
             Some(app) => {
@@ -218,7 +229,9 @@ impl Walk {
             // Removed since it was listed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
-                self.scan.refused.insert(path.clone(), format!("the folder cannot be read: {error}"));
+                self.scan
+                    .refused
+                    .insert(path.clone(), format!("the folder cannot be read: {error}"));
                 self.scan.unread.push(path);
             }
         }
@@ -239,10 +252,183 @@ fn what(file_type: FileType) -> Option<&'static str> {
 
 /// The name as text if it can stand in a URL as it is: RFC 3986's unreserved characters.
 fn valid_name(raw: &[u8]) -> Option<&str> {
-    let stem = raw.strip_suffix(b".wasm").or_else(|| raw.strip_suffix(b".toml")).unwrap_or(raw);
+    let stem = raw
+        .strip_suffix(b".wasm")
+        .or_else(|| raw.strip_suffix(b".toml"))
+        .unwrap_or(raw);
     let unreserved = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
     if stem.is_empty() || !stem.iter().all(unreserved) {
         return None;
     }
     std::str::from_utf8(raw).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    fn directory() -> tempfile::TempDir {
+        tempfile::tempdir().expect("a temporary directory can be made")
+    }
+
+    fn put(directory: &tempfile::TempDir, path: impl AsRef<Path>) {
+        let path = directory.path().join(path);
+        std::fs::create_dir_all(path.parent().expect("it is in the directory")).expect("folders can be made");
+        std::fs::write(path, "x").expect("files can be written");
+    }
+
+    fn names(scan: &Scan) -> (Vec<&str>, Vec<&str>) {
+        (
+            scan.candidates.keys().map(String::as_str).collect(),
+            scan.refused.keys().map(String::as_str).collect(),
+        )
+    }
+
+    #[test]
+    fn files_become_names() {
+        let directory = directory();
+        for path in [
+            "hello.wasm",
+            "index.wasm",
+            "shop/cart.wasm",
+            "shop/index.wasm",
+            "a/b/c.wasm",
+            "v1.2~x_y-z.wasm",
+        ] {
+            put(&directory, path);
+        }
+        let scan = scan(directory.path()).expect("it can be read");
+        let expected = ["a/b/c", "hello", "index", "shop/cart", "shop/index", "v1.2~x_y-z"];
+        assert_eq!(names(&scan), (expected.to_vec(), vec![]));
+    }
+
+    #[test]
+    fn hidden_temporary_and_other_files_are_ignored() {
+        let directory = directory();
+        for path in [
+            ".x.wasm",
+            ".wasm",
+            ".hidden/x.wasm",
+            "x.wasm~",
+            "x.wasm.tmp",
+            "#x.wasm#",
+            "x.wasm.part",
+            "x.wasm.swp",
+            "x.WASM",
+            "README.md",
+            "alone.toml",
+            "wasm",
+            ".#x.wasm",
+        ] {
+            put(&directory, path);
+        }
+        assert_eq!(
+            names(&scan(directory.path()).expect("it can be read")),
+            (vec![], vec![])
+        );
+    }
+
+    #[test]
+    fn names_that_a_url_would_have_to_encode_are_refused() {
+        let directory = directory();
+        for name in [
+            "two words.wasm",
+            "per%2fcent.wasm",
+            "caf\u{e9}.wasm",
+            "new\nline.wasm",
+            "folder with space/x.wasm",
+        ] {
+            put(&directory, name);
+        }
+        put(&directory, std::ffi::OsString::from_vec(b"\xff\xfe.wasm".to_vec()));
+        put(&directory, "..x.wasm");
+        put(&directory, "a..b.wasm");
+        let scan = scan(directory.path()).expect("it can be read");
+        let refused = [
+            "\\xff\\xfe.wasm",
+            "caf\\xc3\\xa9.wasm",
+            "folder with space",
+            "new\\nline.wasm",
+            "per%2fcent.wasm",
+            "two words.wasm",
+        ];
+        assert_eq!(names(&scan), (vec!["a..b"], refused.to_vec()));
+    }
+
+    #[test]
+    fn only_regular_files_are_taken_and_no_link_is_followed() {
+        let outside = directory();
+        put(&outside, "secret.wasm");
+        let directory = directory();
+        let path = directory.path();
+        symlink(outside.path().join("secret.wasm"), path.join("link.wasm")).expect("links can be made");
+        symlink(outside.path(), path.join("linked")).expect("links can be made");
+        symlink(path, path.join("loop")).expect("links can be made");
+        std::fs::create_dir(path.join("folder.wasm")).expect("folders can be made");
+        put(&directory, "folder.wasm/inner.wasm");
+        rustix::fs::mknodat(rustix::fs::CWD, path.join("pipe.wasm"), FileType::Fifo, Mode::RUSR, 0)
+            .expect("pipes can be made");
+        put(&directory, "app.wasm");
+        symlink("/etc/passwd", path.join("app.toml")).expect("links can be made");
+        let scan = scan(path).expect("it can be read");
+        assert_eq!(names(&scan), (vec![], vec!["app", "folder", "link", "pipe"]));
+        assert!(
+            scan.refused["app"].contains("app.toml is a symbolic link"),
+            "{:?}",
+            scan.refused
+        );
+        assert!(scan.refused["pipe"].contains("is a pipe"), "{:?}", scan.refused);
+    }
+
+    #[test]
+    fn opening_never_follows_a_link_and_never_waits_for_a_pipe() {
+        let outside = directory();
+        put(&outside, "secret.wasm");
+        let directory = directory();
+        let path = directory.path();
+        put(&directory, "shop/cart.wasm");
+        symlink(outside.path().join("secret.wasm"), path.join("link.wasm")).expect("links can be made");
+        symlink(outside.path(), path.join("linked")).expect("links can be made");
+        rustix::fs::mknodat(rustix::fs::CWD, path.join("pipe.wasm"), FileType::Fifo, Mode::RUSR, 0)
+            .expect("pipes can be made");
+        assert!(open(path, "shop/cart.wasm").is_ok());
+        for name in ["link.wasm", "linked/secret.wasm", "pipe.wasm", "shop", "missing.wasm"] {
+            assert!(open(path, name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn deep_folders_are_refused_and_unreadable_ones_say_nothing_of_their_apps() {
+        let directory = directory();
+        put(&directory, "1/2/3/4/5/6/7/ok.wasm");
+        put(&directory, "1/2/3/4/5/6/7/8/deep.wasm");
+        put(&directory, "locked/x.wasm");
+        let locked = directory.path().join("locked");
+        std::fs::set_permissions(&locked, std::fs::Permissions::from_mode(0)).expect("modes can be set");
+        let scan = scan(directory.path()).expect("it can be read");
+        // Root reads everything.
+        let is_root = rustix::process::geteuid().is_root();
+        std::fs::set_permissions(&locked, std::fs::Permissions::from_mode(0o700)).expect("modes can be set");
+        assert_eq!(scan.unread.is_empty(), is_root);
+        assert!(scan.candidates.contains_key("1/2/3/4/5/6/7/ok"));
+        assert!(scan.refused["1/2/3/4/5/6/7/8/"].contains("deeper"));
+    }
+
+    #[test]
+    fn a_sidecar_belongs_to_the_app_beside_it() {
+        let directory = directory();
+        for path in ["a.wasm", "a.toml", "b.wasm", "shop/a.toml"] {
+            put(&directory, path);
+        }
+        let scan = scan(directory.path()).expect("it can be read");
+        let sidecars: Vec<_> = scan
+            .candidates
+            .iter()
+            .map(|(name, found)| (name.as_str(), found.sidecar.is_some()))
+            .collect();
+        assert_eq!(sidecars, [("a", true), ("b", false)]);
+    }
 }

@@ -108,7 +108,12 @@ impl Shared {
             if let EventKind::Modify(ModifyKind::Name(RenameMode::To)) = event.kind {
                 let mut renamed = self.renamed.lock().unwrap_or_else(PoisonError::into_inner);
                 if renamed.len() < RENAMES_MAX {
-                    renamed.extend(event.paths.iter().filter_map(|path| path.strip_prefix(apps_dir).ok().map(PathBuf::from)));
+                    renamed.extend(
+                        event
+                            .paths
+                            .iter()
+                            .filter_map(|path| path.strip_prefix(apps_dir).ok().map(PathBuf::from)),
+                    );
                 }
             }
         }
@@ -126,7 +131,9 @@ fn concerns(apps_dir: &Path, event: &Event) -> bool {
     }
     let hidden = |path: &PathBuf| {
         let inner = path.strip_prefix(apps_dir).unwrap_or(path);
-        inner.components().any(|part| matches!(part, Component::Normal(name) if name.as_encoded_bytes().starts_with(b".")))
+        inner
+            .components()
+            .any(|part| matches!(part, Component::Normal(name) if name.as_encoded_bytes().starts_with(b".")))
     };
     event.paths.is_empty() || !event.paths.iter().all(hidden)
 }
@@ -143,9 +150,21 @@ mod tests {
         for (kind, path, expected) in [
             (create, "/apps/hello.wasm", true),
             (modify, "/apps/shop/cart.toml", true),
-            (EventKind::Access(AccessKind::Close(AccessMode::Write)), "/apps/hello.wasm", true),
-            (EventKind::Access(AccessKind::Open(AccessMode::Any)), "/apps/hello.wasm", false),
-            (EventKind::Access(AccessKind::Close(AccessMode::Read)), "/apps/hello.wasm", false),
+            (
+                EventKind::Access(AccessKind::Close(AccessMode::Write)),
+                "/apps/hello.wasm",
+                true,
+            ),
+            (
+                EventKind::Access(AccessKind::Open(AccessMode::Any)),
+                "/apps/hello.wasm",
+                false,
+            ),
+            (
+                EventKind::Access(AccessKind::Close(AccessMode::Read)),
+                "/apps/hello.wasm",
+                false,
+            ),
             (modify, "/apps/.cache/x", false),
             (modify, "/apps/shop/.hello.wasm.swp", false),
         ] {

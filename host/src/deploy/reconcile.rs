@@ -1,0 +1,393 @@
+//! Disk against table: decides which files are to be loaded, what becomes of the outcomes, and what the next table holds.
+//! It waits for nothing and reads no file; `deploy` drives it.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::task::AbortHandle;
+
+use super::claims::{self, Claim, Ruling};
+use super::load::{Origin, Outcome, Ready};
+use super::scan::{Candidate, Scan, Stamp};
+use crate::apps::{App, Entry, Problem, Table};
+use crate::config::{HostPattern, RouteSpec};
+use crate::route::Router;
+
+/// When a failure that may pass is tried again.
+const RETRY_TIME: Duration = Duration::from_secs(10);
+
+/// All that is known of the apps directory.
+#[derive(Default)]
+pub struct Records {
+    records: BTreeMap<String, Record>,
+    /// Counts apps as they go live: who was first.
+    arrivals: u64,
+    /// Counts jobs, so that the outcome of a cancelled one is recognised.
+    tickets: u64,
+}
+
+/// One app, or one file that should be one.
+#[derive(Default)]
+struct Record {
+    /// What the disk showed at the last look, and since when it has shown that; none if it can't be an app.
+    seen: Option<(Candidate, Instant)>,
+    /// What was last judged, or is being loaded.
+    judged: Option<Candidate>,
+    job: Option<Job>,
+    live: Option<Live>,
+    /// Loaded, but not live: it goes live with the next table, unless its place is taken.
+    ready: Option<Box<Ready>>,
+    problem: Option<Problem>,
+    retry_at: Option<Instant>,
+}
+
+struct Job {
+    ticket: u64,
+    abort: AbortHandle,
+}
+
+struct Live {
+    app: Arc<App>,
+    arrival: u64,
+}
+
+/// A file that is to be loaded now.
+pub struct Task {
+    pub name: String,
+    pub ticket: u64,
+    pub candidate: Candidate,
+    pub live: Option<Arc<App>>,
+}
+
+/// What a look at the disk came to.
+#[derive(Default)]
+pub struct Findings {
+    pub tasks: Vec<Task>,
+    /// When to look again, since something has not come to rest or is to be tried again.
+    pub again_in: Option<Duration>,
+    /// Some file has not come to rest.
+    pub unsettled: bool,
+    /// The table no longer says what is known.
+    pub changed: bool,
+}
+
+impl Findings {
+    fn look_again_in(&mut self, time: Duration) {
+        self.again_in = Some(self.again_in.map_or(time, |sooner| sooner.min(time)));
+    }
+}
+
+impl Records {
+    /// Takes in what the directory holds now. `renamed` are files that appeared by a rename since the last look.
+    pub fn look(&mut self, scan: &Scan, renamed: &HashSet<PathBuf>, settle_time: Duration) -> Findings {
+        let mut findings = Findings::default();
+        self.forget_removed(scan, &mut findings);
+        for (name, reason) in &scan.refused {
+            let record = self.records.entry(name.clone()).or_default();
+            record.cancel();
+            (record.seen, record.judged, record.ready) = (None, None, None);
+            findings.changed |= record.complain(name, reason.clone());
+        }
+        let now = Instant::now();
+        for (name, &candidate) in &scan.candidates {
+            let record = self.records.entry(name.clone()).or_default();
+            if record.seen.is_none_or(|(seen, _)| seen != candidate) {
+                record.seen = Some((candidate, now));
+            }
+            if record.retry_at.is_some_and(|at| at <= now) {
+                (record.retry_at, record.judged) = (None, None);
+            }
+            if let Some(at) = record.retry_at {
+                findings.look_again_in(at - now);
+            }
+            if record.judged == Some(candidate) {
+                continue;
+            }
+            record.cancel();
+            let since = record.seen.map_or(now, |(_, since)| since);
+            let wait = unrest(
+                name,
+                candidate,
+                renamed,
+                settle_time,
+                now.saturating_duration_since(since),
+            );
+            if !wait.is_zero() {
+                findings.unsettled = true;
+                findings.look_again_in(wait);
+                continue;
+            }
+            self.tickets += 1;
+            record.judged = Some(candidate);
+            findings.tasks.push(Task {
+                name: name.clone(),
+                ticket: self.tickets,
+                candidate,
+                live: record.live.as_ref().map(|live| Arc::clone(&live.app)),
+            });
+            findings.changed = true;
+        }
+        findings
+    }
+
+    /// Notes that a task of the last look is being done.
+    pub fn started(&mut self, name: &str, ticket: u64, abort: AbortHandle) {
+        if let Some(record) = self.records.get_mut(name) {
+            record.job = Some(Job { ticket, abort });
+        }
+    }
+
+    /// Takes in what became of a task. Says whether the table has to change.
+    pub fn finished(&mut self, name: &str, ticket: u64, outcome: Outcome) -> bool {
+        let Some(record) = self.records.get_mut(name) else {
+            return false;
+        };
+        if record.job.as_ref().is_none_or(|job| job.ticket != ticket) {
+            return false;
+        }
+        record.job = None;
+        // Whatever was waiting for its place is not the newest any more.
+        record.ready = None;
+        match outcome {
+            Outcome::Ready(ready) => record.ready = Some(ready),
+            Outcome::Unchanged => record.problem = None,
+            Outcome::Moved => record.judged = None,
+            Outcome::Refused(reason) => _ = record.complain(name, reason),
+            Outcome::Passing(reason) => {
+                record.retry_at = Some(Instant::now() + RETRY_TIME);
+                record.complain(name, reason);
+            }
+        }
+        true
+    }
+
+    /// Everything is to be judged again, since the configuration is another.
+    pub fn judge_again(&mut self) {
+        for record in self.records.values_mut() {
+            record.cancel();
+            record.judged = None;
+        }
+    }
+
+    /// Whether anything is being loaded.
+    pub fn is_busy(&self) -> bool {
+        self.records.values().any(|record| record.job.is_some())
+    }
+
+    pub fn live(&self) -> impl Iterator<Item = &Arc<App>> {
+        self.records
+            .values()
+            .filter_map(|record| Some(&record.live.as_ref()?.app))
+    }
+
+    /// The hashes of all that is live or waits.
+    pub fn hashes(&self) -> HashSet<&str> {
+        let waiting = self
+            .records
+            .values()
+            .filter_map(|record| Some(record.ready.as_ref()?.app.release.hash.as_str()));
+        self.live()
+            .map(|app| app.release.hash.as_str())
+            .chain(waiting)
+            .collect()
+    }
+
+    /// Lets what is ready go live where its place is free, and makes the table of it.
+    pub fn table(&mut self) -> Table {
+        let (losers, winners) = self.contest();
+        for (name, reason) in losers {
+            if let Some(record) = self.records.get_mut(&name) {
+                record.complain(&name, reason);
+            }
+        }
+        for name in winners {
+            self.go_live(&name);
+        }
+        let routes = self
+            .live()
+            .flat_map(|app| app.spec.routes.iter().map(move |route| (route, Arc::clone(app))));
+        let entries = self
+            .records
+            .iter()
+            .filter(|(_, record)| record.is_listed())
+            .map(|(name, record)| {
+                let entry = Entry {
+                    live: record.live.as_ref().map(|live| Arc::clone(&live.app)),
+                    problem: record.problem.clone(),
+                    loading: record.job.is_some(),
+                };
+                (name.clone(), entry)
+            });
+        Table {
+            router: Router::new(routes),
+            entries: entries.collect(),
+        }
+    }
+
+    fn forget_removed(&mut self, scan: &Scan, findings: &mut Findings) {
+        self.records.retain(|name, record| {
+            let stays = scan.candidates.contains_key(name)
+                || scan.refused.contains_key(name)
+                || scan.unread.iter().any(|folder| name.starts_with(folder));
+            if !stays {
+                record.cancel();
+                findings.changed = true;
+                if let Some(live) = &record.live {
+                    tracing::info!(app = %name, release = short(&live.app.release.hash), "removed");
+                }
+            }
+            stays
+        });
+    }
+
+    /// Who of those that are ready cannot go live (with the reason), and who can.
+    fn contest(&self) -> (Vec<(String, String)>, BTreeSet<String>) {
+        let mut seniority: Vec<_> = self
+            .records
+            .iter()
+            .filter(|(_, record)| record.live.is_some() || record.ready.is_some())
+            .collect();
+        seniority.sort_by_key(|(name, record)| {
+            let arrival = record.live.as_ref().map_or(u64::MAX, |live| live.arrival);
+            let modified = record.seen.map(|(candidate, _)| candidate.wasm.modified);
+            (arrival, modified, *name)
+        });
+        let claims: Vec<Claim<'_>> = seniority
+            .iter()
+            .map(|(name, record)| Claim {
+                name,
+                held: record.live.as_ref().map_or(&[], |live| &live.app.spec.routes),
+                wanted: record.ready.as_ref().map(|ready| ready.app.spec.routes.as_slice()),
+            })
+            .collect();
+        let mut losers = Vec::new();
+        let mut winners = BTreeSet::new();
+        for (claim, ruling) in claims.iter().zip(claims::settle(&claims)) {
+            match ruling {
+                Ruling::Nothing => {}
+                Ruling::Granted => _ = winners.insert(claim.name.to_owned()),
+                Ruling::Lost { route, holder } => {
+                    let route = show(route);
+                    let reason = format!(
+                        "{holder} has the route {route} already: give one of them another route, or remove {holder}"
+                    );
+                    losers.push((claim.name.to_owned(), reason));
+                }
+            }
+        }
+        (losers, winners)
+    }
+
+    fn go_live(&mut self, name: &str) {
+        let Some(record) = self.records.get_mut(name) else {
+            return;
+        };
+        let Some(ready) = record.ready.take() else { return };
+        let Ready { mut app, origin, took } = *ready;
+        let before = record.live.take();
+        let replaces = before.as_ref().map(|live| short(&live.app.release.hash).to_owned());
+        if before
+            .as_ref()
+            .is_none_or(|live| live.app.release.hash != app.release.hash)
+        {
+            app.release.live_since = SystemTime::now();
+        }
+        record.problem = None;
+        let routes: Vec<String> = app.spec.routes.iter().map(show).collect();
+        tracing::info!(
+            app = %name,
+            release = short(&app.release.hash),
+            replaces,
+            kind = %app.release.kind,
+            routes = routes.join(" "),
+            code = match origin {
+                Origin::Compiled => "compiled",
+                Origin::Cached => "cached",
+                Origin::Shared => "shared",
+            },
+            ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            "live"
+        );
+        let arrival = before.map_or_else(
+            || {
+                self.arrivals += 1;
+                self.arrivals
+            },
+            |live| live.arrival,
+        );
+        record.live = Some(Live {
+            app: Arc::new(app),
+            arrival,
+        });
+    }
+}
+
+impl Record {
+    /// Notes why the newest file is not served, and logs it unless that was said before. Says whether it is news.
+    fn complain(&mut self, name: &str, reason: String) -> bool {
+        if self.problem.as_ref().is_some_and(|problem| problem.reason == reason) {
+            return false;
+        }
+        match &self.live {
+            Some(live) => {
+                tracing::warn!(app = %name, serving = short(&live.app.release.hash), "refused: {reason}; the old release stays");
+            }
+            None => tracing::warn!(app = %name, "refused: {reason}"),
+        }
+        self.problem = Some(Problem {
+            reason,
+            since: SystemTime::now(),
+        });
+        true
+    }
+
+    /// Files that have not come to rest are not worth a line yet.
+    fn is_listed(&self) -> bool {
+        self.live.is_some() || self.problem.is_some() || self.job.is_some() || self.ready.is_some()
+    }
+
+    fn cancel(&mut self) {
+        if let Some(job) = self.job.take() {
+            job.abort.abort();
+        }
+    }
+}
+
+/// How long until the files of an app have been at rest long enough. Zero if they are whole.
+fn unrest(
+    name: &str,
+    candidate: Candidate,
+    renamed: &HashSet<PathBuf>,
+    settle_time: Duration,
+    unchanged_for: Duration,
+) -> Duration {
+    let file = |extension: &str, stamp: Stamp| {
+        if renamed.contains(Path::new(&format!("{name}.{extension}"))) {
+            return Duration::ZERO;
+        }
+        // A clock that was set back, or another machine's, shows a change in the future: then only what was observed counts.
+        let age = stamp.changed.elapsed().unwrap_or_default().max(unchanged_for);
+        settle_time.saturating_sub(age)
+    };
+    let wasm = file("wasm", candidate.wasm);
+    candidate
+        .sidecar
+        .map_or(wasm, |sidecar| wasm.max(file("toml", sidecar)))
+}
+
+/// A hash as people compare it.
+fn short(hash: &str) -> &str {
+    hash.get(..12).unwrap_or(hash)
+}
+
+/// A route as it is written in a sidecar.
+fn show(route: &RouteSpec) -> String {
+    let path = if route.prefix.is_empty() { "/" } else { &route.prefix };
+    match &route.host {
+        HostPattern::Any => path.to_owned(),
+        HostPattern::Suffix(suffix) => format!("*{suffix}{path}"),
+        HostPattern::Exact(host) => format!("{host}{path}"),
+    }
+}

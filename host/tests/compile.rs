@@ -1,0 +1,86 @@
+//! The compiler's process: what it makes, and what stops it.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use tempfile::NamedTempFile;
+use wasgi_host::deploy::compile::{Compiler, Failure};
+use wasgi_host::limits::Limits;
+use wasgi_host::sandbox;
+
+const STACK_BYTES: u64 = 1 << 20;
+
+async fn compile(wasm: &[u8], limits: &Limits) -> Result<Vec<u8>, Failure> {
+    let compiler = Compiler::new(STACK_BYTES).with_program(PathBuf::from(env!("CARGO_BIN_EXE_wasgi")));
+    let output = NamedTempFile::new().expect("a temporary file can be made");
+    let slot = compiler.slot().await;
+    compiler.compile(&slot, wasm, limits, &output).await?;
+    Ok(std::fs::read(output.path()).expect("it can be read"))
+}
+
+/// A component of `functions` functions with `operations` operations each.
+fn component(functions: usize, operations: usize) -> Vec<u8> {
+    let body = "local.get 0 i32.const 3 i32.mul i32.popcnt local.set 0 ".repeat(operations);
+    let functions = format!("(func (param i32) {body})").repeat(functions);
+    wat::parse_str(format!("(component (core module {functions}))")).expect("the text is valid")
+}
+
+#[track_caller]
+fn refused(result: Result<Vec<u8>, Failure>) -> String {
+    match result {
+        Err(Failure::Refused(reason)) => reason,
+        other => panic!("it should be refused: {:?}", other.map(|code| code.len())),
+    }
+}
+
+#[tokio::test]
+async fn it_makes_code_for_the_engine() {
+    let code = compile(&component(1, 1), &Limits::default())
+        .await
+        .expect("it compiles");
+    let engine = sandbox::compiler(STACK_BYTES).expect("this machine is supported");
+    assert!(
+        engine
+            .precompile_component(&component(1, 1))
+            .is_ok_and(|here| here == code)
+    );
+}
+
+#[tokio::test]
+async fn what_is_invalid_is_refused_in_words() {
+    let reason = refused(compile(b"\0asm\x0d\0\x01\0garbage", &Limits::default()).await);
+    assert!(reason.starts_with("it does not compile: "), "{reason}");
+}
+
+#[tokio::test]
+async fn a_slow_one_is_stopped() {
+    let limits = Limits {
+        compile_time: Duration::from_millis(200),
+        ..Limits::default()
+    };
+    let started = Instant::now();
+    let reason = refused(compile(&component(40, 20_000), &limits).await);
+    assert_eq!(reason, "compiling it takes longer than compile_time = 200ms");
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_hungry_one_is_stopped() {
+    let limits = Limits {
+        compile_memory_bytes: 150 << 20,
+        ..Limits::default()
+    };
+    let reason = refused(compile(&component(1, 200_000), &limits).await);
+    assert!(reason.contains("needs more than compile_memory = 150"), "{reason}");
+}
+
+#[tokio::test]
+async fn a_missing_program_is_a_passing_failure() {
+    let compiler = Compiler::new(STACK_BYTES).with_program(PathBuf::from("/nonexistent"));
+    let output = NamedTempFile::new().expect("a temporary file can be made");
+    let slot = compiler.slot().await;
+    let result = compiler
+        .compile(&slot, &component(1, 1), &Limits::default(), &output)
+        .await;
+    assert!(matches!(result, Err(Failure::Passing(_))), "{result:?}");
+}
