@@ -11,12 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
-use wasmtime::component::Component;
+use wasmtime::component::{Component, Linker};
 
 use crate::admission::Permit;
 use crate::config::AppSpec;
 use crate::sandbox::task::Task;
-use crate::sandbox::{CallState, Engine};
+use crate::sandbox::{CallState, Engine, State};
 use crate::telemetry::AppLog;
 
 /// What a guest speaks.
@@ -60,6 +60,12 @@ pub trait Guest: Send + Sync {
 
     /// Instances that wait for their next call.
     fn idle(&self) -> usize;
+}
+
+/// Offers guests what this host has for them. One linker serves all apps.
+pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    wsgi::link(linker)
 }
 
 /// Makes a loaded component callable: picks the kind by what it exports, links what it imports.

@@ -121,8 +121,11 @@ impl Wsgi {
         spec: &AppSpec,
         log: Arc<AppLog>,
     ) -> anyhow::Result<Self> {
-        let mut linker = Linker::<State>::new(engine.wasmtime());
-        let component = link(&mut linker, component).map_err(|error| anyhow::anyhow!("{error:#}"))?;
+        let component = engine
+            .linker()
+            .instantiate_pre(component)
+            .and_then(bindings::AppPre::new);
+        let component = component.map_err(|error| anyhow::anyhow!("{error:#}"))?;
         let reuse = match spec.instances {
             Instances::Fresh => None,
             Instances::Reuse {
@@ -152,11 +155,9 @@ impl Wsgi {
     }
 }
 
-/// Offers what this host offers to every guest, and checks that the component needs no more.
-fn link(linker: &mut Linker<State>, component: &Component) -> wasmtime::Result<bindings::AppPre<State>> {
-    wasmtime_wasi::p2::add_to_linker_async(linker)?;
-    bindings::App::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
-    bindings::AppPre::new(linker.instantiate_pre(component)?)
+/// Offers the server's side of the contract.
+pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    bindings::App::add_to_linker::<_, HasSelf<State>>(linker, |state| state)
 }
 
 impl Guest for Wsgi {

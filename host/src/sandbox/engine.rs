@@ -5,12 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use wasmtime::component::Linker;
 use wasmtime::{
     Config as EngineConfig, Enabled, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
     WasmBacktraceDetails,
 };
 
 use crate::config::Config;
+use crate::guest;
+use crate::sandbox::State;
 
 /// How often a running guest is looked at. One thread ticks for the whole engine: a timer per request would cost more
 /// than the requests (wasmtime#11814).
@@ -25,6 +28,8 @@ const IDLE_AFTER: u32 = 100;
 /// The engine of this host, with its ticker.
 pub struct Engine {
     engine: wasmtime::Engine,
+    /// What guests may import.
+    linker: Linker<State>,
     /// Set by each call, cleared by the ticker.
     busy: Arc<AtomicBool>,
 }
@@ -43,13 +48,19 @@ impl Engine {
                 config.sandboxes
             )
         })?;
+        let mut linker = Linker::new(&engine);
+        guest::link(&mut linker).map_err(|error| anyhow!("cannot link what guests import: {error:#}"))?;
         let busy = Arc::new(AtomicBool::new(false));
         start_ticker(&engine, &busy)?;
-        Ok(Self { engine, busy })
+        Ok(Self { engine, linker, busy })
     }
 
     pub fn wasmtime(&self) -> &wasmtime::Engine {
         &self.engine
+    }
+
+    pub(crate) fn linker(&self) -> &Linker<State> {
+        &self.linker
     }
 
     /// A call begins: the ticker must tick.
