@@ -1,10 +1,12 @@
 //! The command line: what can be said, and which function does it. Exit codes: 0 done, 1 failed (the reason is on stderr),
 //! 2 the command line was not understood.
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use wasgi_host::deploy::compile;
 
 mod apps;
 mod build;
@@ -37,14 +39,13 @@ Examples:
   curl http://127.0.0.1:8000/hello    call it
   wasgi apps                          list what is live, and what is not and why";
 
-/// The subcommand that the host starts itself with, in a process of its own, to compile what strangers upload.
-const COMPILE: &str = "compile";
-
 pub(crate) fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == COMPILE) {
-        let arguments: Vec<_> = arguments.collect();
-        return wasgi_host::deploy::compile::compile_child_main(arguments.iter().map(std::ffi::OsString::as_os_str));
+    let arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    // The host starts itself, in a process of its own, to compile what strangers upload: nothing else comes before that.
+    if let [first, rest @ ..] = arguments.as_slice()
+        && first == compile::SUBCOMMAND
+    {
+        return compile::compile_child_main(rest.iter().map(OsString::as_os_str));
     }
     let outcome = match Cli::parse().command {
         Command::Serve(serve) => serve.run(),

@@ -29,8 +29,9 @@ use wasgi_host::telemetry::{self, AccessLog};
   wasgi serve sites -b 0.0.0.0:80 -b [::]:80   another directory, two addresses
   wasgi serve --limit cpu_time=2s --limit memory=64MiB
 
-apps/hello.wasm is served at /hello, apps/shop/cart.wasm at /shop/cart, apps/index.wasm at /. Beside it, hello.toml may set
-routes, environment variables and lower limits. `wasgi check --config` prints every key of wasgi.toml with its value.
+apps/hello.wasm is served at /hello, apps/shop/cart.wasm at /shop/cart, apps/index.wasm at /. \
+A file hello.toml beside hello.wasm may set routes, environment variables, instances and lower limits. \
+`wasgi check --config` prints every key of wasgi.toml with its value.
 
 SIGTERM and SIGINT let the calls that run end (at most edge.drain_time); SIGHUP reads the settings again.")]
 pub(crate) struct Serve {

@@ -191,7 +191,10 @@ impl<T> Field<T> {
 /// Exact, unlike the usual display of sizes, which rounds: what is printed can be read back.
 pub(super) fn size_text(bytes: u64) -> String {
     let units = [("TiB", TIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB)];
-    match units.iter().find(|(_, unit)| bytes >= *unit && bytes % unit == 0) {
+    match units
+        .iter()
+        .find(|(_, unit)| bytes >= *unit && bytes.is_multiple_of(*unit))
+    {
         Some((name, unit)) => format!("{}{name}", bytes / unit),
         None => format!("{bytes}B"),
     }
