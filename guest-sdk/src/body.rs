@@ -42,9 +42,7 @@ impl Body {
         I: IntoIterator<Item: IntoBlock + 'static>,
         I::IntoIter: 'static,
     {
-        Body(Iterable::Iterator(Box::new(
-            blocks.into_iter().map(IntoBlock::into_block),
-        )))
+        Body(Iterable::Iterator(Box::new(blocks.into_iter().map(IntoBlock::into_block))))
     }
 
     /// What a reader yields, in blocks of at most 64 KiB. The reader is dropped at the end.

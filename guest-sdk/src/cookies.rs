@@ -21,9 +21,7 @@ impl Environ {
     pub fn cookies(&self) -> CookieJar {
         let header = self.header("Cookie").unwrap_or_default().into_owned();
         let mut jar = CookieJar::new();
-        Cookie::split_parse_encoded(header)
-            .flatten()
-            .for_each(|cookie| jar.add_original(cookie));
+        Cookie::split_parse_encoded(header).flatten().for_each(|cookie| jar.add_original(cookie));
         jar
     }
 }

@@ -44,12 +44,7 @@ impl Environ {
     /// An environ from a packed block: for each variable its name, a NUL, its value, a NUL.
     #[cfg(target_arch = "wasm32")]
     pub(crate) fn new(block: Vec<u8>, url_scheme: UrlScheme, multiprocess: bool, run_once: bool) -> Environ {
-        Environ {
-            block,
-            url_scheme,
-            multiprocess,
-            run_once,
-        }
+        Environ { block, url_scheme, multiprocess, run_once }
     }
 
     /// An environ for a test: `Environ::from_iter([("REQUEST_METHOD", "GET")])`, plain HTTP, a fresh instance.
@@ -61,12 +56,7 @@ impl Environ {
             block.extend_from_slice(value);
             block.push(0);
         }
-        Environ {
-            block,
-            url_scheme: UrlScheme::Http,
-            multiprocess: false,
-            run_once: true,
-        }
+        Environ { block, url_scheme: UrlScheme::Http, multiprocess: false, run_once: true }
     }
 
     /// The variable as text (see the type for how bytes are read), or `None` if it is not set.
@@ -77,9 +67,7 @@ impl Environ {
     /// The variable's bytes, as they came over the wire.
     pub fn bytes(&self, name: &str) -> Option<&[u8]> {
         let name = name.as_bytes();
-        self.variables()
-            .find(|(known, _)| *known == name)
-            .map(|(_, value)| value)
+        self.variables().find(|(known, _)| *known == name).map(|(_, value)| value)
     }
 
     /// A request header field by its own name: `header("User-Agent")` is `HTTP_USER_AGENT`. Case does not matter.
@@ -95,11 +83,7 @@ impl Environ {
         let bare = name.eq_ignore_ascii_case("content-type") || name.eq_ignore_ascii_case("content-length");
         self.variables()
             .find(|(known, _)| {
-                let known = if bare {
-                    Some(*known)
-                } else {
-                    known.strip_prefix(b"HTTP_")
-                };
+                let known = if bare { Some(*known) } else { known.strip_prefix(b"HTTP_") };
                 known.is_some_and(|known| same_field(known, name.as_bytes()))
             })
             .map(|(_, value)| value)
@@ -118,9 +102,7 @@ impl Environ {
     /// `REQUEST_METHOD`: `GET`.
     pub fn method(&self) -> &str {
         // A method is a token, and tokens are ASCII; the host lets nothing else through.
-        self.bytes("REQUEST_METHOD")
-            .and_then(|method| core::str::from_utf8(method).ok())
-            .unwrap_or("")
+        self.bytes("REQUEST_METHOD").and_then(|method| core::str::from_utf8(method).ok()).unwrap_or("")
     }
 
     /// `SCRIPT_NAME`: where the application is, "" or a path without a trailing slash.
@@ -177,11 +159,7 @@ impl Environ {
 impl<'a, N: AsRef<[u8]> + ?Sized + 'a, V: AsRef<[u8]> + ?Sized + 'a> FromIterator<(&'a N, &'a V)> for Environ {
     /// An environ for tests; `wsgi.url_scheme` is http, `wsgi.run_once` true.
     fn from_iter<I: IntoIterator<Item = (&'a N, &'a V)>>(variables: I) -> Environ {
-        Environ::from_variables(
-            variables
-                .into_iter()
-                .map(|(name, value)| (name.as_ref(), value.as_ref())),
-        )
+        Environ::from_variables(variables.into_iter().map(|(name, value)| (name.as_ref(), value.as_ref())))
     }
 }
 
@@ -279,10 +257,7 @@ mod tests {
 
     #[test]
     fn a_block_that_breaks_off_ends_the_iteration() {
-        let environ = Environ {
-            block: b"A\0b\0C".to_vec(),
-            ..sample()
-        };
+        let environ = Environ { block: b"A\0b\0C".to_vec(), ..sample() };
         assert_eq!(environ.variables().collect::<Vec<_>>(), [(&b"A"[..], &b"b"[..])]);
     }
 }

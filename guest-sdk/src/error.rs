@@ -25,11 +25,7 @@ pub(crate) struct ExcInfo {
 impl Error {
     /// An error of the application's own: what kind (`OutOfStock`), and what it says.
     pub fn new(name: impl Into<String>, message: impl fmt::Display) -> Error {
-        Error(Box::new(ExcInfo {
-            name: name.into(),
-            message: message.to_string(),
-            traceback: String::new(),
-        }))
+        Error(Box::new(ExcInfo { name: name.into(), message: message.to_string(), traceback: String::new() }))
     }
 
     /// What kind of error it is: the type's name, `ParseIntError`.
@@ -64,11 +60,7 @@ impl<E: core::error::Error> From<E> for Error {
             source = cause.source();
         }
         let name = short_name(core::any::type_name::<E>()).into();
-        Error(Box::new(ExcInfo {
-            name,
-            message: error.to_string(),
-            traceback,
-        }))
+        Error(Box::new(ExcInfo { name, message: error.to_string(), traceback }))
     }
 }
 
@@ -78,11 +70,7 @@ impl<E: core::error::Error> From<E> for Error {
 fn short_name(path: &str) -> &str {
     let bytes = path.as_bytes();
     let end = bytes.iter().position(|byte| *byte == b'<').unwrap_or(bytes.len());
-    let start = bytes
-        .iter()
-        .take(end)
-        .rposition(|byte| *byte == b':')
-        .map_or(0, |at| at + 1);
+    let start = bytes.iter().take(end).rposition(|byte| *byte == b':').map_or(0, |at| at + 1);
     path.get(start..).unwrap_or(path)
 }
 
@@ -215,13 +203,7 @@ mod tests {
 
     #[test]
     fn a_protocol_error_names_the_header_and_the_rule() {
-        let error = ProtocolError::BadHeader {
-            name: "TE".into(),
-            fault: HeaderError::HopByHop,
-        };
-        assert_eq!(
-            error.to_string(),
-            "bad header 'TE': it is hop-by-hop, which only the server may set"
-        );
+        let error = ProtocolError::BadHeader { name: "TE".into(), fault: HeaderError::HopByHop };
+        assert_eq!(error.to_string(), "bad header 'TE': it is hop-by-hop, which only the server may set");
     }
 }

@@ -106,10 +106,5 @@ fn cross(head: Head) -> (String, Vec<(String, String)>) {
 
 fn exc_info(error: Error) -> types::ExcInfo {
     let info = error.into_exc_info();
-    types::ExcInfo {
-        name: info.name,
-        message: info.message,
-        traceback: info.traceback,
-    }
+    types::ExcInfo { name: info.name, message: info.message, traceback: info.traceback }
 }
-

@@ -29,21 +29,12 @@ pub fn serve<B: Into<Body>, E: Into<Error>>(
     app: impl FnOnce(Request<Input>) -> Result<Response<B>, E>,
 ) -> Result<Body> {
     let (head, body) = app(request(environ)?).map_err(Into::into)?.into_parts();
-    let status = format!(
-        "{} {}",
-        head.status.as_str(),
-        head.status.canonical_reason().unwrap_or("Unknown")
-    );
+    let status = format!("{} {}", head.status.as_str(), head.status.canonical_reason().unwrap_or("Unknown"));
     // A header value is bytes here, and text of U+0000 to U+00FF there.
     let headers: Vec<(&str, String)> = head
         .headers
         .iter()
-        .map(|(name, value)| {
-            (
-                name.as_str(),
-                value.as_bytes().iter().map(|byte| char::from(*byte)).collect(),
-            )
-        })
+        .map(|(name, value)| (name.as_str(), value.as_bytes().iter().map(|byte| char::from(*byte)).collect()))
         .collect();
     let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
     start_response.call(&status, &headers)?;
@@ -68,13 +59,8 @@ pub fn request(environ: Environ) -> Result<Request<Input>> {
                 None => continue,
             },
         };
-        let field: Vec<u8> = field
-            .iter()
-            .map(|byte| if *byte == b'_' { b'-' } else { *byte })
-            .collect();
-        request
-            .headers_mut()
-            .append(HeaderName::from_bytes(&field)?, HeaderValue::from_bytes(value)?);
+        let field: Vec<u8> = field.iter().map(|byte| if *byte == b'_' { b'-' } else { *byte }).collect();
+        request.headers_mut().append(HeaderName::from_bytes(&field)?, HeaderValue::from_bytes(value)?);
     }
     request.extensions_mut().insert(environ);
     Ok(request)
@@ -107,10 +93,7 @@ fn uri(environ: &Environ) -> Result<Uri> {
             target.push_str(query);
         }
     }
-    let uri = Uri::builder()
-        .scheme(environ.url_scheme().as_str())
-        .authority(authority)
-        .path_and_query(target);
+    let uri = Uri::builder().scheme(environ.url_scheme().as_str()).authority(authority).path_and_query(target);
     Ok(uri.build()?)
 }
 
@@ -161,10 +144,7 @@ mod tests {
     fn a_response_keeps_status_repeated_headers_and_body() {
         fn app(request: Request<Input>) -> Result<Response<String>> {
             let text = std::io::read_to_string(request.into_body())?;
-            let response = Response::builder()
-                .status(404)
-                .header("Set-Cookie", "a=1")
-                .header("Set-Cookie", "b=2");
+            let response = Response::builder().status(404).header("Set-Cookie", "a=1").header("Set-Cookie", "b=2");
             Ok(response.body(text)?)
         }
         let response = testing::call(|environ, start| serve(environ, start, app), sample(), b"echo").unwrap();

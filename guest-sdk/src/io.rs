@@ -58,10 +58,7 @@ const LINE_BYTES_MAX: usize = 8 * 1024;
 
 impl Errors {
     pub(crate) fn current() -> Errors {
-        Errors {
-            host: host::Errors::current(),
-            line: Vec::new(),
-        }
+        Errors { host: host::Errors::current(), line: Vec::new() }
     }
 
     /// `flush()`: hands over what is there, and ends the line.

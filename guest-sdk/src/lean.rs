@@ -3,10 +3,7 @@
 //! The allocator starts in the memory that the linker laid out behind the program's data, up to the end of the initial
 //! memory: growing memory at run time costs a fresh instance several microseconds. Only when that is used up it grows.
 
-#![allow(
-    unsafe_code,
-    reason = "an allocator hands out raw memory, and symbols are exported by name"
-)]
+#![allow(unsafe_code, reason = "an allocator hands out raw memory, and symbols are exported by name")]
 
 use alloc::alloc::{GlobalAlloc, Layout};
 use core::arch::wasm32;
@@ -49,9 +46,7 @@ unsafe impl Source for LinearMemory {
         match wasm32::memory_grow(0, pages) {
             usize::MAX => Err(()),
             // SAFETY: see above; the multiplication cannot overflow, since these pages exist.
-            before => unsafe { talc.claim((before * PAGE_BYTES) as *mut u8, pages * PAGE_BYTES) }
-                .map(drop)
-                .ok_or(()),
+            before => unsafe { talc.claim((before * PAGE_BYTES) as *mut u8, pages * PAGE_BYTES) }.map(drop).ok_or(()),
         }
     }
 }

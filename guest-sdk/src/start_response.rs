@@ -70,9 +70,7 @@ impl StartResponse {
             return Err(ProtocolError::AlreadyStarted);
         }
         self.call.head.set(Some(checked(status, headers)?));
-        Ok(Write {
-            call: self.call.clone(),
-        })
+        Ok(Write { call: self.call.clone() })
     }
 
     /// `start_response(status, response_headers, exc_info)`: replaces what an earlier call said, because of an error
@@ -91,9 +89,7 @@ impl StartResponse {
             Ok(sink) => {
                 self.call.head.set(None);
                 self.call.sink.set(Some(sink));
-                Ok(Write {
-                    call: self.call.clone(),
-                })
+                Ok(Write { call: self.call.clone() })
             }
             Err(ProtocolError::HeadersSent) => Err(exc_info),
             Err(error) => Err(error.into()),
@@ -157,33 +153,20 @@ impl Call {
     }
 
     fn check_open(&self) -> Result<(), ProtocolError> {
-        if self.phase.get() == Phase::Over {
-            Err(ProtocolError::CallOver)
-        } else {
-            Ok(())
-        }
+        if self.phase.get() == Phase::Over { Err(ProtocolError::CallOver) } else { Ok(()) }
     }
 }
 
 fn checked(status: &str, headers: &[(&str, &str)]) -> Result<Head, ProtocolError> {
     if let Err(fault) = rules::check_status(status) {
-        return Err(ProtocolError::BadStatus {
-            status: status.into(),
-            fault,
-        });
+        return Err(ProtocolError::BadStatus { status: status.into(), fault });
     }
     let mut kept = Vec::with_capacity(headers.len());
     for (name, value) in headers {
         if let Err(fault) = rules::check_header(name, value) {
-            return Err(ProtocolError::BadHeader {
-                name: (*name).into(),
-                fault,
-            });
+            return Err(ProtocolError::BadHeader { name: (*name).into(), fault });
         }
         kept.push(((*name).into(), (*value).into()));
     }
-    Ok(Head {
-        status: status.into(),
-        headers: kept,
-    })
+    Ok(Head { status: status.into(), headers: kept })
 }

@@ -43,10 +43,7 @@ pub fn call(
     environ: Environ,
     input: &[u8],
 ) -> Result<Response> {
-    native::exchange(Record {
-        input: input.to_vec(),
-        ..Record::default()
-    });
+    native::exchange(Record { input: input.to_vec(), ..Record::default() });
     let call = Rc::new(Call::default());
     let outcome = drive(app, environ, &call);
     call.enter(Phase::Over);
@@ -55,12 +52,7 @@ pub fn call(
     let head = head.or(record.head);
     let (status, headers) = head.ok_or_else(|| Error::new("ProtocolError", "start_response was never called"))?;
     let body = [record.written, blocks].concat();
-    Ok(Response {
-        status,
-        headers,
-        body,
-        log: record.log,
-    })
+    Ok(Response { status, headers, body, log: record.log })
 }
 
 type Head = (String, Vec<(String, String)>);

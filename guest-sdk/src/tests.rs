@@ -13,18 +13,12 @@ fn call(app: impl FnOnce(Environ, StartResponse) -> Result<Body>) -> Result<test
 
 fn check(app: impl FnOnce(Environ, StartResponse) -> Result<Body>, status: &str, body: &str) {
     let response = call(app).unwrap();
-    assert_eq!(
-        (&*response.status, &*String::from_utf8_lossy(&response.body)),
-        (status, body)
-    );
+    assert_eq!((&*response.status, &*String::from_utf8_lossy(&response.body)), (status, body));
 }
 
 fn check_error(app: impl FnOnce(Environ, StartResponse) -> Result<Body>, expected: ProtocolError) {
     let error = call(app).unwrap_err();
-    assert_eq!(
-        (error.name(), error.message()),
-        ("ProtocolError", &*expected.to_string())
-    );
+    assert_eq!((error.name(), error.message()), ("ProtocolError", &*expected.to_string()));
 }
 
 #[test]
@@ -92,11 +86,7 @@ fn exc_info_after_the_first_block_of_a_stream_comes_back() {
             step += 1;
             match step {
                 1 => Some(Ok("half")),
-                2 => Some(
-                    start
-                        .call_with_exc_info("500 Oops", &[], Error::new("Broken", "it broke"))
-                        .map(|_| ""),
-                ),
+                2 => Some(start.call_with_exc_info("500 Oops", &[], Error::new("Broken", "it broke")).map(|_| "")),
                 _ => None,
             }
         })))
@@ -123,9 +113,7 @@ fn write_from_within_the_iterable_is_an_error() {
     check_error(
         |_, start| {
             let write = start.call("200 OK", &[])?;
-            Ok(Body::stream(std::iter::once_with(move || {
-                write.write(b"x").map(|()| "")
-            })))
+            Ok(Body::stream(std::iter::once_with(move || write.write(b"x").map(|()| ""))))
         },
         ProtocolError::WriteInIterable,
     );
@@ -142,10 +130,7 @@ fn handles_that_outlive_their_call_say_so() {
     .unwrap();
     let (start, write) = kept.unwrap();
     assert_eq!(start.call("200 OK", &[]).map(drop), Err(ProtocolError::CallOver));
-    assert_eq!(
-        write.write(b"x").unwrap_err().message(),
-        ProtocolError::CallOver.to_string()
-    );
+    assert_eq!(write.write(b"x").unwrap_err().message(), ProtocolError::CallOver.to_string());
 }
 
 #[test]
@@ -166,10 +151,7 @@ fn a_generator_may_start_the_response_in_its_first_step() {
 
 #[test]
 fn an_application_that_never_starts_its_response_fails() {
-    assert_eq!(
-        call(|_, _| Ok(Body::from("x"))).unwrap_err().message(),
-        "start_response was never called"
-    );
+    assert_eq!(call(|_, _| Ok(Body::from("x"))).unwrap_err().message(), "start_response was never called");
 }
 
 #[test]
@@ -205,18 +187,10 @@ fn bodies_come_from_bytes_text_lists_and_readers() {
     };
     check(start_with(|| Body::from(vec![b'a'])), "200 OK", "a");
     check(start_with(|| Body::from(b"ab")), "200 OK", "ab");
-    check(
-        start_with(|| Body::from(vec![b"a".to_vec(), b"b".to_vec()])),
-        "200 OK",
-        "ab",
-    );
+    check(start_with(|| Body::from(vec![b"a".to_vec(), b"b".to_vec()])), "200 OK", "ab");
     check(start_with(|| ["a", "b"].into_iter().collect()), "200 OK", "ab");
     check(start_with(|| Body::stream(["a", "", "b"])), "200 OK", "ab");
-    check(
-        start_with(|| Body::from_reader(std::io::repeat(b'x').take(3))),
-        "200 OK",
-        "xxx",
-    );
+    check(start_with(|| Body::from_reader(std::io::repeat(b'x').take(3))), "200 OK", "xxx");
     check(start_with(|| Body::from(())), "200 OK", "");
 }
 
@@ -255,8 +229,5 @@ fn errors_are_handed_over_by_lines_and_the_rest_at_the_end() {
 fn stream_errors_keep_their_kind_as_io_errors() {
     let kind = |error: StreamError| std::io::Error::from(error).kind();
     assert_eq!(kind(StreamError::TooLarge), std::io::ErrorKind::FileTooLarge);
-    assert_eq!(
-        kind(StreamError::Disconnected("gone".into())),
-        std::io::ErrorKind::ConnectionAborted
-    );
+    assert_eq!(kind(StreamError::Disconnected("gone".into())), std::io::ErrorKind::ConnectionAborted);
 }

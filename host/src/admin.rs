@@ -102,11 +102,7 @@ impl AdminSocket {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(state_dir);
         made.with_context(|| format!("the state directory {} cannot be made", state_dir.display()))?;
         let lock_path = state_dir.join(LOCK_NAME);
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&lock_path);
+        let lock = File::options().create(true).truncate(false).write(true).open(&lock_path);
         let lock = lock.with_context(|| format!("{} cannot be written", lock_path.display()))?;
         lock.try_lock().map_err(|error| match error {
             std::fs::TryLockError::WouldBlock => anyhow::anyhow!(
@@ -123,18 +119,11 @@ impl AdminSocket {
             return Err(error).with_context(|| format!("{} cannot be replaced", path.display()));
         }
         let listener = UnixListener::bind(&path).with_context(|| {
-            format!(
-                "the admin socket {} cannot be made (its path may have about 100 bytes)",
-                path.display()
-            )
+            format!("the admin socket {} cannot be made (its path may have about 100 bytes)", path.display())
         })?;
         std::fs::set_permissions(&path, Permissions::from_mode(0o600))
             .with_context(|| format!("{} cannot be closed to others", path.display()))?;
-        Ok(Self {
-            listener,
-            path,
-            _lock: lock,
-        })
+        Ok(Self { listener, path, _lock: lock })
     }
 
     /// Answers, until it is dropped.
@@ -181,55 +170,28 @@ fn respond(table: &Table, method: &Method, path: &str) -> Response<Full<Bytes>> 
     let (status, content_type, body) = match (method, path) {
         (&Method::GET, "/apps") => match serde_json::to_vec_pretty(&statuses(table)) {
             Ok(json) => (StatusCode::OK, "application/json", json),
-            Err(error) => (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "text/plain",
-                format!("{error}\n").into_bytes(),
-            ),
+            Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, "text/plain", format!("{error}\n").into_bytes()),
         },
-        (&Method::GET, "/metrics") => (
-            StatusCode::OK,
-            "text/plain; version=0.0.4; charset=utf-8",
-            metrics(table).into_bytes(),
-        ),
-        (_, "/apps" | "/metrics") => (
-            StatusCode::METHOD_NOT_ALLOWED,
-            "text/plain",
-            b"only GET is known here\n".to_vec(),
-        ),
-        _ => (
-            StatusCode::NOT_FOUND,
-            "text/plain",
-            b"there are /apps and /metrics\n".to_vec(),
-        ),
+        (&Method::GET, "/metrics") => {
+            (StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics(table).into_bytes())
+        }
+        (_, "/apps" | "/metrics") => {
+            (StatusCode::METHOD_NOT_ALLOWED, "text/plain", b"only GET is known here\n".to_vec())
+        }
+        _ => (StatusCode::NOT_FOUND, "text/plain", b"there are /apps and /metrics\n".to_vec()),
     };
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
     response
 }
 
 fn metrics(table: &Table) -> String {
-    let live = table
-        .entries
-        .iter()
-        .filter_map(|(name, entry)| Some((name, entry.live.as_ref()?)));
+    let live = table.entries.iter().filter_map(|(name, entry)| Some((name, entry.live.as_ref()?)));
     let mut text = prometheus(live.map(|(name, app)| (name.as_str(), app.stats.snapshot())));
     text.push_str("# HELP wasgi_apps Apps by state.\n# TYPE wasgi_apps gauge\n");
-    for state in [
-        State::Live,
-        State::LiveLoading,
-        State::LiveProblem,
-        State::Loading,
-        State::Refused,
-    ] {
-        let count = table
-            .entries
-            .values()
-            .filter(|entry| self::state(entry) == state)
-            .count();
+    for state in [State::Live, State::LiveLoading, State::LiveProblem, State::Loading, State::Refused] {
+        let count = table.entries.values().filter(|entry| self::state(entry) == state).count();
         text.push_str(&format!("wasgi_apps{{state=\"{}\"}} {count}\n", state.as_str()));
     }
     text
@@ -248,9 +210,7 @@ fn status(name: &str, entry: &Entry) -> AppStatus {
         state: state(entry),
         release: live.map(|app| app.release.hash.clone()),
         kind: live.and_then(|app| serde_json::to_value(app.release.kind).ok()?.as_str().map(str::to_owned)),
-        routes: live
-            .map(|app| app.spec.routes.iter().map(route_text).collect())
-            .unwrap_or_default(),
+        routes: live.map(|app| app.spec.routes.iter().map(route_text).collect()).unwrap_or_default(),
         instances: live.map(|app| instances_text(app.spec.instances)),
         since: live.map(|app| time(app.release.live_since)),
         requests: live.map_or(0, |app| app.stats.requests()),
@@ -283,14 +243,8 @@ pub fn route_text(route: &RouteSpec) -> String {
 pub fn instances_text(instances: Instances) -> String {
     match instances {
         Instances::Fresh => "fresh".to_owned(),
-        Instances::Reuse {
-            requests_max,
-            idle_time,
-        } => {
-            format!(
-                "reuse ({requests_max} requests, {} idle)",
-                humantime::format_duration(idle_time)
-            )
+        Instances::Reuse { requests_max, idle_time } => {
+            format!("reuse ({requests_max} requests, {} idle)", humantime::format_duration(idle_time))
         }
     }
 }
@@ -324,17 +278,10 @@ fn ask(state_dir: &Path, path: &str) -> anyhow::Result<Vec<u8>> {
     let mut answer = Vec::new();
     let read = stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer);
     read.with_context(|| format!("the wasgi at {} does not answer", socket.display()))?;
-    let head = answer
-        .windows(4)
-        .position(|window| window == b"\r\n\r\n")
-        .context("the answer is not HTTP")?;
+    let head = answer.windows(4).position(|window| window == b"\r\n\r\n").context("the answer is not HTTP")?;
     let body = answer.split_off(head + 4);
     let status = answer.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
-    anyhow::ensure!(
-        status == b"200",
-        "the running wasgi answers {}",
-        String::from_utf8_lossy(status)
-    );
+    anyhow::ensure!(status == b"200", "the running wasgi answers {}", String::from_utf8_lossy(status));
     Ok(body)
 }
 
@@ -346,25 +293,11 @@ mod tests {
     use crate::apps::Problem;
 
     fn table() -> Table {
-        let problem = Some(Problem {
-            reason: "apps/bad.wasm: not a component".to_owned(),
-            since: SystemTime::UNIX_EPOCH,
-        });
+        let problem =
+            Some(Problem { reason: "apps/bad.wasm: not a component".to_owned(), since: SystemTime::UNIX_EPOCH });
         let mut table = Table::default();
-        table.entries.insert(
-            "bad".to_owned(),
-            Entry {
-                problem,
-                ..Entry::default()
-            },
-        );
-        table.entries.insert(
-            "new".to_owned(),
-            Entry {
-                loading: true,
-                ..Entry::default()
-            },
-        );
+        table.entries.insert("bad".to_owned(), Entry { problem, ..Entry::default() });
+        table.entries.insert("new".to_owned(), Entry { loading: true, ..Entry::default() });
         table
     }
 
@@ -381,9 +314,7 @@ mod tests {
     fn routes_read_as_in_a_sidecar() {
         for text in ["/", "/shop", "example.com/", "*.example.com/x"] {
             let sidecar = format!("routes = [\"{text}\"]");
-            let spec = crate::config::Config::default()
-                .app_spec("a", Some(&sidecar))
-                .expect(text);
+            let spec = crate::config::Config::default().app_spec("a", Some(&sidecar)).expect(text);
             assert_eq!(route_text(&spec.routes[0]), text);
         }
     }
@@ -393,19 +324,13 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let state_dir = folder.path().join("state");
         let nobody = ask_apps(&state_dir).expect_err("none is running").to_string();
-        assert!(
-            nobody.starts_with("no wasgi is running with the state directory"),
-            "{nobody}"
-        );
+        assert!(nobody.starts_with("no wasgi is running with the state directory"), "{nobody}");
 
         let socket = AdminSocket::bind(&state_dir).expect("binds");
         let mode = |path: &Path| std::fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
         assert_eq!((mode(&state_dir), mode(&state_dir.join(SOCKET_NAME))), (0o700, 0o600));
         let second = AdminSocket::bind(&state_dir).err().expect("it is taken").to_string();
-        assert!(
-            second.starts_with("another wasgi is running with the state directory"),
-            "{second}"
-        );
+        assert!(second.starts_with("another wasgi is running with the state directory"), "{second}");
 
         let apps = Arc::new(Apps::default());
         apps.publish(table());
@@ -418,10 +343,7 @@ mod tests {
         assert_eq!(listed.expect("an answer").len(), 2);
         let metrics = String::from_utf8(metrics.expect("an answer")).expect("text");
         assert!(metrics.contains("wasgi_apps{state=\"refused\"} 1\n"), "{metrics}");
-        assert_eq!(
-            other.expect_err("not found").to_string(),
-            "the running wasgi answers 404"
-        );
+        assert_eq!(other.expect_err("not found").to_string(), "the running wasgi answers 404");
 
         running.abort();
         let _ = running.await;

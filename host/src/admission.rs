@@ -45,9 +45,7 @@ impl Admission {
         let _place = self.queue().ok_or(Error::Busy(Busy::QueueFull))?;
         let acquire = Arc::clone(&self.free).acquire_owned();
         match tokio::time::timeout(self.queue_time, acquire).await {
-            Ok(permit) => Ok(Permit {
-                _permit: permit.expect("the semaphore is never closed"),
-            }),
+            Ok(permit) => Ok(Permit { _permit: permit.expect("the semaphore is never closed") }),
             Err(_) => Err(Error::Busy(Busy::QueueTime)),
         }
     }
@@ -63,10 +61,7 @@ impl Admission {
 
     /// Calls that run now.
     pub fn running(&self) -> u32 {
-        self.calls_max
-            - u32::try_from(self.free.available_permits())
-                .unwrap_or(u32::MAX)
-                .min(self.calls_max)
+        self.calls_max - u32::try_from(self.free.available_permits()).unwrap_or(u32::MAX).min(self.calls_max)
     }
 
     /// Requests that wait now.

@@ -33,12 +33,7 @@ pub(crate) enum ReadError {
 impl RequestBody {
     pub(crate) fn new(incoming: Incoming, bytes_max: u64) -> Self {
         let incoming = (!incoming.is_end_stream()).then_some(incoming);
-        Self {
-            incoming,
-            buffer: Bytes::new(),
-            received: 0,
-            bytes_max,
-        }
+        Self { incoming, buffer: Bytes::new(), received: 0, bytes_max }
     }
 
     /// Waits until something can be read; false at the end. The call is told about the wait.
@@ -114,18 +109,12 @@ enum Blocks {
 
 impl ResponseBody {
     pub(crate) fn empty() -> Self {
-        Self {
-            blocks: Blocks::Ended,
-            owed: None,
-        }
+        Self { blocks: Blocks::Ended, owed: None }
     }
 
     /// One block, whole.
     pub(crate) fn one(block: Bytes) -> Self {
-        Self {
-            owed: Some(block.len() as u64),
-            blocks: Blocks::One(block),
-        }
+        Self { owed: Some(block.len() as u64), blocks: Blocks::One(block) }
     }
 
     /// Blocks that are all there, of which `length` bytes are promised.
@@ -135,18 +124,12 @@ impl ResponseBody {
             1 => Blocks::One(blocks.swap_remove(0)),
             _ => Blocks::Ready(blocks.into()),
         };
-        Self {
-            blocks,
-            owed: Some(length),
-        }
+        Self { blocks, owed: Some(length) }
     }
 
     /// Blocks that the guest still has to give.
     pub(crate) fn streaming(task: Task, length: Option<u64>) -> Self {
-        Self {
-            blocks: Blocks::Guest(Box::new(task)),
-            owed: length,
-        }
+        Self { blocks: Blocks::Guest(Box::new(task)), owed: length }
     }
 
     /// The guest that is still at work on it.
@@ -185,9 +168,9 @@ impl Body for ResponseBody {
         let Some(block) = ready!(self.poll_next(context)) else {
             // PEP 3333: a client must be able to tell that a body is short, so its connection is closed.
             return Poll::Ready(match self.owed.take() {
-                Some(owed) if owed > 0 => Some(Err(Error::Protocol(format!(
-                    "the body is {owed} bytes shorter than its Content-Length"
-                )))),
+                Some(owed) if owed > 0 => {
+                    Some(Err(Error::Protocol(format!("the body is {owed} bytes shorter than its Content-Length"))))
+                }
                 _ => None,
             });
         };

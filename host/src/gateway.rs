@@ -55,10 +55,7 @@ impl Gateway {
         if let Some(task) = response.body().task() {
             record.call = Some(Arc::clone(task.call()));
             connection.expect_end_by(task.deadline());
-            return response.map(|body| Reply {
-                body,
-                record: Some(Box::new(record)),
-            });
+            return response.map(|body| Reply { body, record: Some(Box::new(record)) });
         }
         record.sent = response.body().size_hint().exact().unwrap_or(0);
         record.finish();
@@ -89,16 +86,7 @@ impl Gateway {
         let head_only = wants_head_only(&parts.method);
         let (script_name, path_info) = (path[..script_name_len].to_vec(), path[script_name_len..].to_vec());
         let (remote, local) = (Some(connection.remote), Some(connection.local));
-        let call = Call {
-            state,
-            script_name,
-            path_info,
-            remote,
-            local,
-            parts,
-            body,
-            permit,
-        };
+        let call = Call { state, script_name, path_info, remote, local, parts, body, permit };
         let started = app.guest.call(call).start().await?;
         Ok(respond(started, head_only))
     }
@@ -130,10 +118,7 @@ fn decode_path(path: &str) -> Result<Cow<'_, [u8]>, Error> {
     if decoded.contains(&0) {
         return Err(Error::BadRequest("the path holds a NUL"));
     }
-    if decoded.contains(&b'.')
-        && decoded
-            .split(|byte| *byte == b'/')
-            .any(|segment| segment == b"." || segment == b"..")
+    if decoded.contains(&b'.') && decoded.split(|byte| *byte == b'/').any(|segment| segment == b"." || segment == b"..")
     {
         return Err(Error::BadRequest("the path holds a dot segment"));
     }
@@ -146,9 +131,7 @@ fn respond(started: Started, head_only: bool) -> Response<ResponseBody> {
         Started::Whole(whole) => (whole.head, Some(whole.blocks), None),
         Started::Streaming(head, task) => (head, None, Some(task)),
     };
-    let ready = blocks
-        .as_ref()
-        .map(|blocks| blocks.iter().map(|block| block.len() as u64).sum());
+    let ready = blocks.as_ref().map(|blocks| blocks.iter().map(|block| block.len() as u64).sum());
     let length = head.content_length.or(ready);
     let body = if head_only || !allows_body(head.status) {
         // The length of what a GET would have got stays, where the status allows one.
@@ -166,10 +149,7 @@ fn respond(started: Started, head_only: bool) -> Response<ResponseBody> {
     let mut response = Response::new(body);
     *response.status_mut() = head.status;
     *response.headers_mut() = head.headers;
-    if let Some(reason) = head
-        .reason
-        .and_then(|reason| hyper::ext::ReasonPhrase::try_from(reason).ok())
-    {
+    if let Some(reason) = head.reason.and_then(|reason| hyper::ext::ReasonPhrase::try_from(reason).ok()) {
         response.extensions_mut().insert(reason);
     }
     response
@@ -186,10 +166,7 @@ fn error_page(error: &Error, id: RequestId) -> Response<ResponseBody> {
     let mut response = Response::new(ResponseBody::one(text.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("text/plain; charset=utf-8"),
-    );
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
@@ -347,11 +324,7 @@ mod tests {
             ("", None),
         ] {
             let decoded = decode_path(path).ok();
-            assert_eq!(
-                decoded.as_deref().map(String::from_utf8_lossy).as_deref(),
-                expected,
-                "{path}"
-            );
+            assert_eq!(decoded.as_deref().map(String::from_utf8_lossy).as_deref(), expected, "{path}");
         }
     }
 }

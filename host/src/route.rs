@@ -91,9 +91,7 @@ impl<T> Router<T> {
         {
             return Some(found);
         }
-        self.wildcards(host)
-            .find_map(|mounts| mounts.resolve(path))
-            .or_else(|| self.any.resolve(path))
+        self.wildcards(host).find_map(|mounts| mounts.resolve(path)).or_else(|| self.any.resolve(path))
     }
 
     /// The wildcard patterns that fit, the longest suffix first.
@@ -103,19 +101,13 @@ impl<T> Router<T> {
         let start = host.len().saturating_sub(self.suffix_bytes_max).max(1);
         let tail = host.as_bytes().get(start..).unwrap_or_default();
         let too_long = count(b'.', tail).saturating_sub(self.suffix_labels_max);
-        boundaries(b'.', tail)
-            .skip(too_long)
-            .filter_map(move |dot| self.suffixes.get(host.get(start + dot..)?))
+        boundaries(b'.', tail).skip(too_long).filter_map(move |dot| self.suffixes.get(host.get(start + dot..)?))
     }
 }
 
 impl<T> Default for Mounts<T> {
     fn default() -> Self {
-        Self {
-            by_prefix: HashMap::new(),
-            depth_max: 0,
-            bytes_max: 0,
-        }
+        Self { by_prefix: HashMap::new(), depth_max: 0, bytes_max: 0 }
     }
 }
 
@@ -135,11 +127,7 @@ impl<T> Mounts<T> {
                 && let Some(target) = self.by_prefix.get(&path[..end])
             {
                 let (script_name, path_info) = path.split_at(end);
-                return Some(Match {
-                    target,
-                    script_name,
-                    path_info,
-                });
+                return Some(Match { target, script_name, path_info });
             }
             end = boundaries(b'/', &path[..end]).next_back()?;
         }
@@ -167,10 +155,7 @@ mod tests {
             Some(suffix) => HostPattern::Suffix(suffix.to_owned()),
             None => HostPattern::Exact(host.to_owned()),
         };
-        RouteSpec {
-            host,
-            prefix: prefix.trim_end_matches('/').to_owned(),
-        }
+        RouteSpec { host, prefix: prefix.trim_end_matches('/').to_owned() }
     }
 
     /// Resolves `host` + `path` among `routes`: `route|SCRIPT_NAME|PATH_INFO`, or "none".
@@ -181,21 +166,9 @@ mod tests {
         let host = (!host.is_empty()).then_some(host);
         let found = router.resolve(host, path).map_or_else(
             || "none".to_owned(),
-            |found| {
-                format!(
-                    "{}|{}|{}",
-                    found.target,
-                    found.script_name.escape_ascii(),
-                    found.path_info.escape_ascii()
-                )
-            },
+            |found| format!("{}|{}|{}", found.target, found.script_name.escape_ascii(), found.path_info.escape_ascii()),
         );
-        assert_eq!(
-            found,
-            expected,
-            "{host:?} {:?} among {routes:?}",
-            path.escape_ascii().to_string()
-        );
+        assert_eq!(found, expected, "{host:?} {:?} among {routes:?}", path.escape_ascii().to_string());
     }
 
     #[test]
@@ -232,13 +205,7 @@ mod tests {
 
     #[test]
     fn an_exact_host_goes_before_a_wildcard_and_that_before_any() {
-        let routes = &[
-            "/",
-            "*.example.com/",
-            "*.eu.example.com/",
-            "a.example.com/",
-            "a.example.com/only",
-        ];
+        let routes = &["/", "*.example.com/", "*.eu.example.com/", "a.example.com/", "a.example.com/only"];
         for (host, expected) in [
             ("a.example.com", "a.example.com/||/x"),
             ("A.Example.COM", "a.example.com/||/x"),
@@ -268,24 +235,14 @@ mod tests {
 
     #[test]
     fn an_exact_host_with_a_shorter_prefix_goes_before_a_longer_prefix_of_any_host() {
-        check(
-            &["/shop/cart", "a.example.com/"],
-            "a.example.com",
-            b"/shop/cart",
-            "a.example.com/||/shop/cart",
-        );
+        check(&["/shop/cart", "a.example.com/"], "a.example.com", b"/shop/cart", "a.example.com/||/shop/cart");
     }
 
     #[test]
     fn path_bytes_need_not_be_text() {
         check(&["/hello"], "", b"/hello/\xff\x00", "/hello|/hello|/\\xff\\x00");
         check(&["/hello"], "", b"/hello\xff", "none");
-        check(
-            &["/caf\u{e9}"],
-            "",
-            "/caf\u{e9}/1".as_bytes(),
-            "/caf\u{e9}|/caf\\xc3\\xa9|/1",
-        );
+        check(&["/caf\u{e9}"], "", "/caf\u{e9}/1".as_bytes(), "/caf\u{e9}|/caf\\xc3\\xa9|/1");
     }
 
     #[test]
@@ -308,10 +265,6 @@ mod tests {
             assert!(router.resolve(Some(&dots), b"/").is_none());
         }
         // A look-up per slash or dot would hash 10 × 2 × 1,048,576 times, over half a megabyte each.
-        assert!(
-            started.elapsed() < std::time::Duration::from_secs(2),
-            "{:?}",
-            started.elapsed()
-        );
+        assert!(started.elapsed() < std::time::Duration::from_secs(2), "{:?}", started.elapsed());
     }
 }

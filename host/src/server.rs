@@ -58,8 +58,7 @@ impl Connection {
     /// A response that is still being made is on its way. It is cut off at `deadline`.
     pub fn expect_end_by(&self, deadline: Instant) {
         let nanos = deadline.saturating_duration_since(self.began).as_nanos();
-        self.end_by
-            .store(u64::try_from(nanos).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
+        self.end_by.store(u64::try_from(nanos).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
     }
 
     /// A new request has arrived: the last response is through.
@@ -90,13 +89,7 @@ impl Server {
             .map(|address| listen(*address).with_context(|| format!("cannot listen on {address}")))
             .collect::<anyhow::Result<Vec<_>>>()?;
         let connections = Arc::new(Semaphore::new(edge.load().connections as usize));
-        Ok(Self {
-            listeners,
-            gateway,
-            edge,
-            connections,
-            drain: Arc::default(),
-        })
+        Ok(Self { listeners, gateway, edge, connections, drain: Arc::default() })
     }
 
     /// The addresses in use: with port 0, the one that the kernel chose.
@@ -154,10 +147,7 @@ struct Acceptor {
 impl Acceptor {
     async fn accept(self, listener: TcpListener) {
         loop {
-            let permit = Arc::clone(&self.connections)
-                .acquire_owned()
-                .await
-                .expect("the semaphore is never closed");
+            let permit = Arc::clone(&self.connections).acquire_owned().await.expect("the semaphore is never closed");
             match listener.accept().await {
                 Ok((stream, remote)) => self.serve(stream, remote, permit),
                 Err(error) => {
@@ -191,11 +181,7 @@ impl Acceptor {
 
 async fn serve_connection(stream: TcpStream, connection: Arc<Connection>, gateway: Arc<Gateway>, drain: &Drain) {
     let edge = Arc::clone(&connection.edge);
-    let client = Client {
-        stream,
-        connection: Arc::clone(&connection),
-        stalled: None,
-    };
+    let client = Client { stream, connection: Arc::clone(&connection), stalled: None };
     let service = service_fn(move |request| {
         let (gateway, connection) = (Arc::clone(&gateway), Arc::clone(&connection));
         async move { Ok::<_, std::convert::Infallible>(gateway.serve(request, &connection).await) }
@@ -249,10 +235,7 @@ impl Client {
             Box::pin(tokio::time::sleep_until(deadline.into()))
         });
         ready!(stalled.as_mut().poll(context));
-        Poll::Ready(Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            "the client takes too long to take the response",
-        )))
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes too long to take the response")))
     }
 }
 

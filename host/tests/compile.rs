@@ -35,15 +35,9 @@ fn refused(result: Result<Vec<u8>, Failure>) -> String {
 
 #[tokio::test]
 async fn it_makes_code_for_the_engine() {
-    let code = compile(&component(1, 1), &Limits::default())
-        .await
-        .expect("it compiles");
+    let code = compile(&component(1, 1), &Limits::default()).await.expect("it compiles");
     let engine = sandbox::compiler(STACK_BYTES).expect("this machine is supported");
-    assert!(
-        engine
-            .precompile_component(&component(1, 1))
-            .is_ok_and(|here| here == code)
-    );
+    assert!(engine.precompile_component(&component(1, 1)).is_ok_and(|here| here == code));
 }
 
 #[tokio::test]
@@ -54,10 +48,7 @@ async fn what_is_invalid_is_refused_in_words() {
 
 #[tokio::test]
 async fn a_slow_one_is_stopped() {
-    let limits = Limits {
-        compile_time: Duration::from_millis(200),
-        ..Limits::default()
-    };
+    let limits = Limits { compile_time: Duration::from_millis(200), ..Limits::default() };
     let started = Instant::now();
     let reason = refused(compile(&component(40, 20_000), &limits).await);
     assert_eq!(reason, "compiling it takes longer than compile_time = 200ms");
@@ -66,10 +57,7 @@ async fn a_slow_one_is_stopped() {
 
 #[tokio::test]
 async fn a_hungry_one_is_stopped() {
-    let limits = Limits {
-        compile_memory_bytes: 150 << 20,
-        ..Limits::default()
-    };
+    let limits = Limits { compile_memory_bytes: 150 << 20, ..Limits::default() };
     let reason = refused(compile(&component(1, 200_000), &limits).await);
     assert!(reason.contains("needs more than compile_memory = 150"), "{reason}");
 }
@@ -79,8 +67,6 @@ async fn a_missing_program_is_a_passing_failure() {
     let compiler = Compiler::new(STACK_BYTES).with_program(PathBuf::from("/nonexistent"));
     let output = NamedTempFile::new().expect("a temporary file can be made");
     let slot = compiler.slot().await;
-    let result = compiler
-        .compile(&slot, &component(1, 1), &Limits::default(), &output)
-        .await;
+    let result = compiler.compile(&slot, &component(1, 1), &Limits::default(), &output).await;
     assert!(matches!(result, Err(Failure::Passing(_))), "{result:?}");
 }

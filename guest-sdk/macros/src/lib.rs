@@ -13,9 +13,7 @@ pub fn application(attributes: TokenStream, item: TokenStream) -> TokenStream {
     let function = parse_macro_input!(item as ItemFn);
     if !attributes.is_empty() {
         let attributes = proc_macro2::TokenStream::from(attributes);
-        return Error::new(attributes.span(), "#[wasgi::application] takes no arguments")
-            .into_compile_error()
-            .into();
+        return Error::new(attributes.span(), "#[wasgi::application] takes no arguments").into_compile_error().into();
     }
     expand(&function).unwrap_or_else(Error::into_compile_error).into()
 }
@@ -28,16 +26,10 @@ fn expand(function: &ItemFn) -> syn::Result<proc_macro2::TokenStream> {
         return Err(Error::new(token.span(), why));
     }
     if !signature.generics.params.is_empty() {
-        return Err(Error::new(
-            signature.generics.span(),
-            "an application cannot be generic",
-        ));
+        return Err(Error::new(signature.generics.span(), "an application cannot be generic"));
     }
     if let Some(FnArg::Receiver(receiver)) = signature.inputs.first() {
-        return Err(Error::new(
-            receiver.span(),
-            "an application is a free function, without self",
-        ));
+        return Err(Error::new(receiver.span(), "an application is a free function, without self"));
     }
     let name = &signature.ident;
     let call = match signature.inputs.len() {

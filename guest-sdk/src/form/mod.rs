@@ -26,10 +26,7 @@ pub struct FormLimits {
 impl Default for FormLimits {
     /// 2 MiB, 1000 fields.
     fn default() -> FormLimits {
-        FormLimits {
-            bytes_max: 2 * 1024 * 1024,
-            fields_max: 1000,
-        }
+        FormLimits { bytes_max: 2 * 1024 * 1024, fields_max: 1000 }
     }
 }
 
@@ -56,10 +53,7 @@ pub struct Upload {
 impl Form {
     /// The fields of `a=1&b=2`. Percent-encoded bytes that are not UTF-8 become U+FFFD.
     pub fn from_query(query: &str) -> Form {
-        Form {
-            fields: urlencoded(query.as_bytes()).collect(),
-            files: Vec::new(),
-        }
+        Form { fields: urlencoded(query.as_bytes()).collect(), files: Vec::new() }
     }
 
     /// The first value of a field.
@@ -69,9 +63,7 @@ impl Form {
 
     /// All values of a field.
     pub fn get_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.iter()
-            .filter(move |(known, _)| *known == name)
-            .map(|(_, value)| value)
+        self.iter().filter(move |(known, _)| *known == name).map(|(_, value)| value)
     }
 
     /// All fields that are not files.
@@ -117,12 +109,7 @@ impl Form {
             match part.filename().map(str::to_owned) {
                 Some(filename) => {
                     let content_type = part.content_type().to_owned();
-                    form.files.push(Upload {
-                        name,
-                        filename,
-                        content_type,
-                        bytes,
-                    });
+                    form.files.push(Upload { name, filename, content_type, bytes });
                 }
                 None => form.fields.push((name, String::from_utf8_lossy(&bytes).into_owned())),
             }
@@ -131,11 +118,7 @@ impl Form {
     }
 
     fn check_room(&self, limits: FormLimits) -> Result<(), FormError> {
-        if self.fields.len() + self.files.len() < limits.fields_max {
-            Ok(())
-        } else {
-            Err(FormError::TooManyFields)
-        }
+        if self.fields.len() + self.files.len() < limits.fields_max { Ok(()) } else { Err(FormError::TooManyFields) }
     }
 }
 
@@ -146,10 +129,7 @@ fn urlencoded(bytes: &[u8]) -> impl Iterator<Item = (String, String)> {
 impl Environ {
     /// The fields of the query string.
     pub fn query(&self) -> Form {
-        Form {
-            fields: urlencoded(self.bytes("QUERY_STRING").unwrap_or_default()).collect(),
-            files: Vec::new(),
-        }
+        Form { fields: urlencoded(self.bytes("QUERY_STRING").unwrap_or_default()).collect(), files: Vec::new() }
     }
 
     /// Reads the request body as a form, urlencoded or multipart, into memory, within the default [`FormLimits`].

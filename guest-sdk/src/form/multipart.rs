@@ -52,10 +52,7 @@ impl<R: Read> Multipart<R> {
         if !media_type.eq_ignore_ascii_case("multipart/form-data") {
             return Err(FormError::NotAForm(media_type.to_owned()));
         }
-        let boundary = parameters
-            .into_iter()
-            .find(|(name, _)| name == "boundary")
-            .map(|(_, value)| value);
+        let boundary = parameters.into_iter().find(|(name, _)| name == "boundary").map(|(_, value)| value);
         let boundary = boundary.ok_or(FormError::Malformed("the content type names no boundary"))?;
         if boundary.is_empty() || boundary.len() > BOUNDARY_BYTES_MAX {
             return Err(FormError::Malformed("the boundary must have 1 to 70 characters"));
@@ -63,13 +60,7 @@ impl<R: Read> Multipart<R> {
         let delimiter = Finder::new(&["\r\n--", &boundary].concat()).into_owned();
         // The first delimiter may stand at the very beginning, without the line break before it.
         let buffer = b"\r\n".to_vec();
-        Ok(Multipart {
-            reader,
-            buffer,
-            start: 0,
-            delimiter,
-            place: Place::Content { known: 0 },
-        })
+        Ok(Multipart { reader, buffer, start: 0, delimiter, place: Place::Content { known: 0 } })
     }
 
     /// The next part, or none at the end of the form. Parts without a name break RFC 7578 §4.2 and are an error.
@@ -83,12 +74,7 @@ impl<R: Read> Multipart<R> {
             return Ok(None);
         }
         let (name, filename, content_type) = self.read_headers()?;
-        Ok(Some(Part {
-            form: self,
-            name,
-            filename,
-            content_type,
-        }))
+        Ok(Some(Part { form: self, name, filename, content_type }))
     }
 
     /// How many bytes from `start` are content; 0 only at the delimiter.

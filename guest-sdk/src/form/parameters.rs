@@ -53,10 +53,7 @@ mod tests {
 
     fn check(value: &str, front: &str, expected: &[(&str, &str)]) {
         let (found, parameters) = parse(value);
-        let parameters: Vec<_> = parameters
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect();
+        let parameters: Vec<_> = parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         assert_eq!((found, &parameters[..]), (front, expected), "{value:?}");
     }
 
@@ -66,11 +63,7 @@ mod tests {
         check("text/plain;", "text/plain", &[]);
         check("a; B=c", "a", &[("b", "c")]);
         check("a;b=\"c;d\";e=f ;", "a", &[("b", "c;d"), ("e", "f")]);
-        check(
-            r#"a; b="say \"hi\" \\ C:\x %22%0D%0A%20""#,
-            "a",
-            &[("b", "say \"hi\" \\ C:\\x \"\r\n%20")],
-        );
+        check(r#"a; b="say \"hi\" \\ C:\x %22%0D%0A%20""#, "a", &[("b", "say \"hi\" \\ C:\\x \"\r\n%20")]);
         check("a; b=\"open", "a", &[("b", "open")]);
         check("a; b=\"ä\"; c", "a", &[("b", "ä")]);
         check("a; b = \"c\" ; d=e", "a", &[("b", "c"), ("d", "e")]);

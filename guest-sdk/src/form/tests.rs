@@ -45,17 +45,7 @@ fn check_malformed(body: &[u8]) {
 fn query_fields_keep_their_order_and_repeat() {
     let form = Form::from_query("a=1&b=%C3%A9+x&a=2&c&=d&&e=%zz%ff");
     let fields: Vec<_> = form.iter().collect();
-    assert_eq!(
-        fields,
-        [
-            ("a", "1"),
-            ("b", "é x"),
-            ("a", "2"),
-            ("c", ""),
-            ("", "d"),
-            ("e", "%zz\u{fffd}")
-        ]
-    );
+    assert_eq!(fields, [("a", "1"), ("b", "é x"), ("a", "2"), ("c", ""), ("", "d"), ("e", "%zz\u{fffd}")]);
     assert_eq!(form.get("a"), Some("1"));
     assert_eq!(form.get_all("a").collect::<Vec<_>>(), ["1", "2"]);
     assert_eq!(form.get("z"), None);
@@ -84,17 +74,9 @@ fn preamble_padding_and_epilogue_are_skipped() {
 #[test]
 fn empty_parts_and_empty_forms_are_fine() {
     check(b"--XX--\r\n", &[], &[]);
-    check(
-        b"--XX\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n\r\n--XX--",
-        &[("a", "")],
-        &[],
-    );
+    check(b"--XX\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n\r\n--XX--", &[("a", "")], &[]);
     // Without the line break of its own that an empty part should have.
-    check(
-        b"--XX\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n--XX--",
-        &[("a", "")],
-        &[],
-    );
+    check(b"--XX\r\nContent-Disposition: form-data; name=\"a\"\r\n\r\n--XX--", &[("a", "")], &[]);
     check(
         b"--XX\r\nContent-Disposition: form-data; name=\"f\"; filename=\"\"\r\n\r\n\r\n--XX--",
         &[],
@@ -153,20 +135,11 @@ fn limits_hold() {
     assert!(parse(&body, 9, tight(18, 3)).is_ok());
     assert!(matches!(parse(&body, 9, tight(17, 3)), Err(FormError::TooLarge)));
     assert!(matches!(parse(&body, 9, tight(18, 2)), Err(FormError::TooManyFields)));
-    assert!(matches!(
-        Form::read_urlencoded(&b"a=1&b=2"[..], tight(6, 9)),
-        Err(FormError::TooLarge)
-    ));
-    assert!(matches!(
-        Form::read_urlencoded(&b"a=1&b=2"[..], tight(7, 1)),
-        Err(FormError::TooManyFields)
-    ));
+    assert!(matches!(Form::read_urlencoded(&b"a=1&b=2"[..], tight(6, 9)), Err(FormError::TooLarge)));
+    assert!(matches!(Form::read_urlencoded(&b"a=1&b=2"[..], tight(7, 1)), Err(FormError::TooManyFields)));
     assert!(Form::read_urlencoded(&b"a=1&b=2"[..], tight(7, 2)).is_ok());
     let endless = [b"--XX\r\nX: ".to_vec(), vec![b'y'; 20_000]].concat();
-    assert!(matches!(
-        parse(&endless, 4096, FormLimits::default()),
-        Err(FormError::TooLarge)
-    ));
+    assert!(matches!(parse(&endless, 4096, FormLimits::default()), Err(FormError::TooLarge)));
 }
 
 #[test]
@@ -175,9 +148,6 @@ fn the_boundary_comes_from_the_content_type() {
     assert!(matches!(fails("text/plain"), FormError::NotAForm(what) if what == "text/plain"));
     assert!(matches!(fails(""), FormError::NotAForm(_)));
     assert!(matches!(fails("multipart/form-data"), FormError::Malformed(_)));
-    assert!(matches!(
-        fails("multipart/form-data; boundary=\"\""),
-        FormError::Malformed(_)
-    ));
+    assert!(matches!(fails("multipart/form-data; boundary=\"\""), FormError::Malformed(_)));
     assert!(Multipart::new(io::empty(), "Multipart/Form-Data; Boundary=\"a b\"").is_ok());
 }

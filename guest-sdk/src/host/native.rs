@@ -70,11 +70,7 @@ impl Input {
     }
 
     pub(crate) fn readline(&mut self, bytes_max: u32) -> Result<Vec<u8>, StreamError> {
-        let line_len = |rest: &[u8]| {
-            rest.iter()
-                .position(|byte| *byte == b'\n')
-                .map_or(rest.len(), |at| at + 1)
-        };
+        let line_len = |rest: &[u8]| rest.iter().position(|byte| *byte == b'\n').map_or(rest.len(), |at| at + 1);
         Ok(with(|record| take(record, bytes_max, line_len)))
     }
 }

@@ -12,11 +12,7 @@ use crate::start_response::Head;
 pub(crate) fn start_response(head: &Head, exc_info: Option<&Error>) -> Result<Box<dyn Sink>, ProtocolError> {
     let exc_info = exc_info.map(|error| {
         let (name, message) = (error.name().into(), error.message().into());
-        types::ExcInfo {
-            name,
-            message,
-            traceback: error.traceback().into(),
-        }
+        types::ExcInfo { name, message, traceback: error.traceback().into() }
     });
     match gateway::StartResponse::current().call(&head.status, &head.headers, exc_info.as_ref()) {
         Ok(write) => Ok(Box::new(write)),

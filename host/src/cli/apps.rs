@@ -47,16 +47,7 @@ impl Apps {
     }
 }
 
-const HEADINGS: [&str; 8] = [
-    "NAME",
-    "STATE",
-    "RELEASE",
-    "KIND",
-    "ROUTES",
-    "INSTANCES",
-    "SINCE",
-    "REQUESTS",
-];
+const HEADINGS: [&str; 8] = ["NAME", "STATE", "RELEASE", "KIND", "ROUTES", "INSTANCES", "SINCE", "REQUESTS"];
 
 /// A line for each app; what is wrong with it stands on a line of its own, since it is long and matters whole.
 fn table(apps: &[AppStatus]) -> String {
@@ -86,11 +77,7 @@ fn row(app: &AppStatus) -> [String; 8] {
         app.state.as_str().to_owned(),
         or_dash(&release),
         or_dash(&app.kind),
-        if app.routes.is_empty() {
-            "-".to_owned()
-        } else {
-            printable(&app.routes.join(" "))
-        },
+        if app.routes.is_empty() { "-".to_owned() } else { printable(&app.routes.join(" ")) },
         or_dash(&app.instances),
         or_dash(&app.since),
         app.requests.to_string(),
@@ -107,15 +94,7 @@ fn line(cells: &[String; 8], widths: &[usize; 8]) -> String {
 
 /// File names are others' text, and a terminal obeys control characters.
 fn printable(text: &str) -> String {
-    text.chars()
-        .map(|character| {
-            if character.is_control() {
-                char::REPLACEMENT_CHARACTER
-            } else {
-                character
-            }
-        })
-        .collect()
+    text.chars().map(|character| if character.is_control() { char::REPLACEMENT_CHARACTER } else { character }).collect()
 }
 
 #[cfg(test)]

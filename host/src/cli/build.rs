@@ -83,15 +83,9 @@ impl Build {
 
 /// cargo would say "can't find crate for `core`", once for each dependency.
 fn check_target(rustc: &OsString) -> anyhow::Result<()> {
-    let asked = Command::new(rustc)
-        .args(["--print", "sysroot"])
-        .stderr(Stdio::inherit())
-        .output();
+    let asked = Command::new(rustc).args(["--print", "sysroot"]).stderr(Stdio::inherit()).output();
     let asked = asked.with_context(|| {
-        format!(
-            "{} cannot be started: install Rust from https://rustup.rs",
-            Path::new(rustc).display()
-        )
+        format!("{} cannot be started: install Rust from https://rustup.rs", Path::new(rustc).display())
     })?;
     let sysroot = PathBuf::from(String::from_utf8_lossy(&asked.stdout).trim_end());
     let library = sysroot.join("lib/rustlib").join(TARGET).join("lib");
@@ -112,22 +106,13 @@ fn check_target(rustc: &OsString) -> anyhow::Result<()> {
 fn cargo_build(arguments: &[OsString]) -> anyhow::Result<Vec<Artifact>> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut child = Command::new(&cargo)
-        .args([
-            "build",
-            "--release",
-            "--target",
-            TARGET,
-            "--message-format=json-render-diagnostics",
-        ])
+        .args(["build", "--release", "--target", TARGET, "--message-format=json-render-diagnostics"])
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
         .with_context(|| {
-            format!(
-                "{} cannot be started: install Rust from https://rustup.rs",
-                Path::new(&cargo).display()
-            )
+            format!("{} cannot be started: install Rust from https://rustup.rs", Path::new(&cargo).display())
         })?;
     let stdout = child.stdout.take().context("cargo has no output")?;
     let mut artifacts = Vec::new();
@@ -136,25 +121,14 @@ fn cargo_build(arguments: &[OsString]) -> anyhow::Result<Vec<Artifact>> {
         let Ok(message) = serde_json::from_str::<Message>(&line?) else {
             continue;
         };
-        let Message::CompilerArtifact {
-            manifest_path,
-            target,
-            filenames,
-        } = message
-        else {
+        let Message::CompilerArtifact { manifest_path, target, filenames } = message else {
             continue;
         };
         if !target.crate_types.iter().any(|kind| kind == "cdylib") {
             continue;
         }
-        for path in filenames
-            .into_iter()
-            .filter(|path| path.extension().is_some_and(|extension| extension == "wasm"))
-        {
-            artifacts.push(Artifact {
-                package: package_name(&manifest_path)?,
-                path,
-            });
+        for path in filenames.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "wasm")) {
+            artifacts.push(Artifact { package: package_name(&manifest_path)?, path });
         }
     }
     let status = child.wait()?;
@@ -167,13 +141,8 @@ fn cargo_build(arguments: &[OsString]) -> anyhow::Result<Vec<Artifact>> {
 fn package_name(manifest: &Path) -> anyhow::Result<String> {
     let text = fs::read_to_string(manifest).with_context(|| manifest.display().to_string())?;
     let table: toml::Table = text.parse().with_context(|| manifest.display().to_string())?;
-    let name = table
-        .get("package")
-        .and_then(|package| package.get("name"))
-        .and_then(toml::Value::as_str);
-    Ok(name
-        .with_context(|| format!("{}: the package has no name", manifest.display()))?
-        .to_owned())
+    let name = table.get("package").and_then(|package| package.get("name")).and_then(toml::Value::as_str);
+    Ok(name.with_context(|| format!("{}: the package has no name", manifest.display()))?.to_owned())
 }
 
 fn one(mut artifacts: Vec<Artifact>) -> anyhow::Result<Artifact> {
@@ -184,10 +153,7 @@ fn one(mut artifacts: Vec<Artifact>) -> anyhow::Result<Artifact> {
         ),
         _ => {
             let names: Vec<_> = artifacts.iter().map(|artifact| artifact.package.as_str()).collect();
-            bail!(
-                "there are several apps here ({}): choose one with `wasgi build -- -p NAME`",
-                names.join(", ")
-            )
+            bail!("there are several apps here ({}): choose one with `wasgi build -- -p NAME`", names.join(", "))
         }
     }
 }
@@ -203,21 +169,13 @@ fn output_path(output: Option<&Path>, package: &str) -> PathBuf {
 
 /// Writes beside and renames: a host that watches the directory sees the old file or the whole new one.
 fn write_whole(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let failed = || format!("{} cannot be written", path.display());
-    let mut file = tempfile::Builder::new()
-        .prefix(".wasgi-build-")
-        .tempfile_in(folder)
-        .with_context(failed)?;
+    let mut file = tempfile::Builder::new().prefix(".wasgi-build-").tempfile_in(folder).with_context(failed)?;
     file.write_all(bytes).with_context(failed)?;
     // A temporary file is for its maker alone; what is built is as readable as what cargo builds.
     use std::os::unix::fs::PermissionsExt;
-    file.as_file()
-        .set_permissions(fs::Permissions::from_mode(0o644))
-        .with_context(failed)?;
+    file.as_file().set_permissions(fs::Permissions::from_mode(0o644)).with_context(failed)?;
     file.persist(path).map_err(|error| error.error).with_context(failed)?;
     Ok(())
 }

@@ -64,10 +64,7 @@ fn check(config: &Config, path: &Path) -> anyhow::Result<String> {
     if path.extension().is_none_or(|extension| extension != "wasm") {
         bail!("its name does not end in .wasm, so that `wasgi serve` would not see it");
     }
-    let name = path
-        .file_stem()
-        .and_then(|stem| stem.to_str())
-        .context("its name is not UTF-8: rename it")?;
+    let name = path.file_stem().and_then(|stem| stem.to_str()).context("its name is not UTF-8: rename it")?;
     let sidecar_path = path.with_extension("toml");
     let sidecar = match fs::read_to_string(&sidecar_path) {
         Ok(text) => Some(text),
@@ -75,19 +72,11 @@ fn check(config: &Config, path: &Path) -> anyhow::Result<String> {
         Err(error) => return Err(error).with_context(|| sidecar_path.display().to_string()),
     };
     let spec = config.app_spec(name, sidecar.as_deref());
-    let spec = spec.with_context(|| {
-        if sidecar.is_some() {
-            sidecar_path.display().to_string()
-        } else {
-            "its name".to_owned()
-        }
-    })?;
+    let spec = spec
+        .with_context(|| if sidecar.is_some() { sidecar_path.display().to_string() } else { "its name".to_owned() })?;
     let bytes_max = spec.limits.module_bytes;
     if metadata.len() > bytes_max {
-        bail!(
-            "{} bytes: more than limits.module_size = {bytes_max} bytes",
-            metadata.len()
-        );
+        bail!("{} bytes: more than limits.module_size = {bytes_max} bytes", metadata.len());
     }
     let inspection = inspect::inspect(&fs::read(path)?)?;
     let mut report = report(&path.display().to_string(), &inspection);
@@ -99,22 +88,14 @@ fn check(config: &Config, path: &Path) -> anyhow::Result<String> {
 
 /// What a component is, for people.
 pub(super) fn report(path: &str, inspection: &Inspection) -> String {
-    let mut text = format!(
-        "{path}: {} app, contract {}, {}\n",
-        inspection.kind,
-        inspection.contract,
-        size(inspection.bytes)
-    );
+    let mut text =
+        format!("{path}: {} app, contract {}, {}\n", inspection.kind, inspection.contract, size(inspection.bytes));
     for package in &inspection.imports {
         let grant = match package.grant {
             Some(grant) => format!("  (of use only with {grant}, which cannot be granted yet)"),
             None => String::new(),
         };
-        text.push_str(&format!(
-            "  imports {}: {}{grant}\n",
-            package.name,
-            package.interfaces.join(", ")
-        ));
+        text.push_str(&format!("  imports {}: {}{grant}\n", package.name, package.interfaces.join(", ")));
     }
     if inspection.imports.is_empty() {
         text.push_str("  imports nothing\n");

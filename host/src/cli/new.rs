@@ -55,12 +55,7 @@ impl New {
         if folder.symlink_metadata().is_ok() {
             bail!("{} exists: choose another name, or remove it first", folder.display());
         }
-        let sdk = self
-            .sdk
-            .as_deref()
-            .map(sdk_folder)
-            .transpose()?
-            .or_else(|| sdk_folder(Path::new(SDK_BESIDE)).ok());
+        let sdk = self.sdk.as_deref().map(sdk_folder).transpose()?.or_else(|| sdk_folder(Path::new(SDK_BESIDE)).ok());
         let write = |path: &str, text: &str| {
             let path = folder.join(path);
             fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()))
@@ -72,9 +67,7 @@ impl New {
         write(".gitignore", "/target\n*.wasm\n")?;
         write("README.md", &readme(name))?;
         let folder = folder.display();
-        say(&format!(
-            "made {folder}: the app is {folder}/src/lib.rs\nnext: cd {folder} && wasgi build\n"
-        ))?;
+        say(&format!("made {folder}: the app is {folder}/src/lib.rs\nnext: cd {folder} && wasgi build\n"))?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -90,18 +83,8 @@ fn check_name(name: &str) -> anyhow::Result<()> {
         );
     }
     // A package cannot depend on one of its own name, and these are the compiler's.
-    const TAKEN: &[&str] = &[
-        "alloc",
-        "build",
-        "core",
-        "deps",
-        "examples",
-        "incremental",
-        "proc_macro",
-        "std",
-        "test",
-        "wasgi",
-    ];
+    const TAKEN: &[&str] =
+        &["alloc", "build", "core", "deps", "examples", "incremental", "proc_macro", "std", "test", "wasgi"];
     const KEYWORDS: &[&str] = &[
         "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "crate", "do", "dyn",
         "else", "enum", "extern", "false", "final", "fn", "for", "gen", "if", "impl", "in", "let", "loop", "macro",
@@ -116,14 +99,9 @@ fn check_name(name: &str) -> anyhow::Result<()> {
 
 /// Whether the SDK is there: its absolute path.
 fn sdk_folder(path: &Path) -> anyhow::Result<PathBuf> {
-    let real = path
-        .canonicalize()
-        .with_context(|| format!("--sdk {}", path.display()))?;
+    let real = path.canonicalize().with_context(|| format!("--sdk {}", path.display()))?;
     if !real.join("Cargo.toml").is_file() {
-        bail!(
-            "--sdk {}: there is no Cargo.toml in it; name the folder guest-sdk of wasgi's source",
-            path.display()
-        );
+        bail!("--sdk {}: there is no Cargo.toml in it; name the folder guest-sdk of wasgi's source", path.display());
     }
     Ok(real)
 }
@@ -181,20 +159,7 @@ mod tests {
         for name in ["hello", "my-app", "a1_b"] {
             assert!(check_name(name).is_ok(), "{name}");
         }
-        for name in [
-            "",
-            "Hello",
-            "1a",
-            "-a",
-            "a b",
-            "a/b",
-            "..",
-            "é",
-            "fn",
-            "test",
-            "wasgi",
-            &"a".repeat(65),
-        ] {
+        for name in ["", "Hello", "1a", "-a", "a b", "a/b", "..", "é", "fn", "test", "wasgi", &"a".repeat(65)] {
             assert!(check_name(name).is_err(), "{name}");
         }
     }

@@ -52,11 +52,7 @@ const END_TIME: Duration = Duration::from_secs(1);
 
 impl Serve {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        let settings = Settings {
-            apps_dir: self.apps_dir,
-            environment: Environment::read(),
-            ..self.settings
-        };
+        let settings = Settings { apps_dir: self.apps_dir, environment: Environment::read(), ..self.settings };
         let config = Config::load(&settings)?;
         if !config.apps_dir.is_dir() {
             let path = config.apps_dir.display();
@@ -90,13 +86,7 @@ async fn serve(settings: Settings, config: Config) -> anyhow::Result<ExitCode> {
     let server = Server::bind(&config.bind, Arc::clone(&edge), gateway)?;
     let deploy = Deployer::start(Arc::clone(&config), engine, Arc::clone(&apps))?;
     let admin = tokio::spawn(admin.run(apps));
-    let host = Host {
-        settings,
-        started: config,
-        edge,
-        deploy,
-        access_log,
-    };
+    let host = Host { settings, started: config, edge, deploy, access_log };
 
     let (stop, stopped) = oneshot::channel();
     let served = host.serve(server, async {
@@ -175,18 +165,12 @@ impl Host {
                 return;
             }
         };
-        if let Err(error) = self
-            .access_log
-            .reload(config.access_log.as_ref(), config.access_log_format)
-        {
+        if let Err(error) = self.access_log.reload(config.access_log.as_ref(), config.access_log_format) {
             tracing::error!("the configuration stays as it is: {error}");
             return;
         }
         if !fixed.is_empty() {
-            tracing::warn!(
-                "only a restart changes {}: what was said at the start stays in force",
-                fixed.join(", ")
-            );
+            tracing::warn!("only a restart changes {}: what was said at the start stays in force", fixed.join(", "));
         }
         self.edge.store(Arc::new(config.edge.clone()));
         self.deploy.reload(Arc::new(config)).await;
@@ -229,13 +213,7 @@ impl Signals {
 /// connection, and may take what it is allowed.
 fn raise_open_files() {
     let limit = rustix::process::getrlimit(Resource::Nofile);
-    if let Err(error) = rustix::process::setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: limit.maximum,
-            ..limit
-        },
-    ) {
+    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
         tracing::debug!("the limit of open files stays as it is: {error}");
     }
 }

@@ -128,11 +128,7 @@ impl<T> Field<T> {
     pub(super) fn assign(&self, of: &mut T, value: &Value) -> Result<(), String> {
         let amount = self.parse(value)?;
         if !(self.min..=self.max).contains(&amount) {
-            return Err(format!(
-                "{} to {} is allowed",
-                self.text_of(self.min),
-                self.text_of(self.max)
-            ));
+            return Err(format!("{} to {} is allowed", self.text_of(self.min), self.text_of(self.max)));
         }
         (self.set)(of, amount);
         Ok(())
@@ -166,11 +162,9 @@ impl<T> Field<T> {
                 u64::try_from(*number).map_err(|_| "it must not be negative".to_owned())
             }
             (Unit::Count, Value::String(text)) => text.trim().parse().map_err(|_| wanted()),
-            (Unit::Bytes, Value::String(text)) => text
-                .trim()
-                .parse::<ByteSize>()
-                .map(|size| size.as_u64())
-                .map_err(|_| wanted()),
+            (Unit::Bytes, Value::String(text)) => {
+                text.trim().parse::<ByteSize>().map(|size| size.as_u64()).map_err(|_| wanted())
+            }
             (Unit::Nanoseconds, Value::String(text)) => {
                 let time = humantime::parse_duration(text.trim()).map_err(|_| wanted())?;
                 Ok(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
@@ -191,10 +185,7 @@ impl<T> Field<T> {
 /// Exact, unlike the usual display of sizes, which rounds: what is printed can be read back.
 pub(super) fn size_text(bytes: u64) -> String {
     let units = [("TiB", TIB), ("GiB", GIB), ("MiB", MIB), ("KiB", KIB)];
-    match units
-        .iter()
-        .find(|(_, unit)| bytes >= *unit && bytes.is_multiple_of(*unit))
-    {
+    match units.iter().find(|(_, unit)| bytes >= *unit && bytes.is_multiple_of(*unit)) {
         Some((name, unit)) => format!("{}{name}", bytes / unit),
         None => format!("{bytes}B"),
     }

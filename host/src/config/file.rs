@@ -68,27 +68,18 @@ impl Source {
             ));
         }
         let text = std::fs::read_to_string(path).map_err(refused)?;
-        Ok(Self {
-            path: Some(path.to_owned()),
-            text,
-        })
+        Ok(Self { path: Some(path.to_owned()), text })
     }
 
     pub(super) fn sidecar(text: &str) -> Self {
-        Self {
-            path: None,
-            text: text.to_owned(),
-        }
+        Self { path: None, text: text.to_owned() }
     }
 
     pub(super) fn parse<T: serde::de::DeserializeOwned>(&self) -> Result<T, ConfigError> {
         toml::from_str(&self.text).map_err(|error| {
             let offset = error.span().map_or(0, |span| span.start);
             // The parser's own display shows the line in a drawing of several lines; a log line has room for one.
-            ConfigError::new(
-                self.place(offset),
-                error.message().lines().collect::<Vec<_>>().join("; "),
-            )
+            ConfigError::new(self.place(offset), error.message().lines().collect::<Vec<_>>().join("; "))
         })
     }
 
@@ -137,18 +128,12 @@ impl Given<'static> {
 
 impl Given<'_> {
     pub(super) fn refuse(&self, reason: impl std::fmt::Display) -> ConfigError {
-        let key = if self.key.is_empty() {
-            String::new()
-        } else {
-            format!("{} = ", self.key)
-        };
+        let key = if self.key.is_empty() { String::new() } else { format!("{} = ", self.key) };
         ConfigError::new(self.place.clone(), format!("{key}{}: {reason}", self.value))
     }
 
     pub(super) fn text(&self) -> Result<&str, ConfigError> {
-        self.value
-            .as_str()
-            .ok_or_else(|| self.refuse("a text in quotes is wanted"))
+        self.value.as_str().ok_or_else(|| self.refuse("a text in quotes is wanted"))
     }
 
     /// One of a few words.

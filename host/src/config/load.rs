@@ -21,10 +21,7 @@ pub(super) fn load(settings: &Settings) -> Result<Config, ConfigError> {
     let mut reuses = matches!(config.instances, Instances::Reuse { .. });
     let source = match &settings.file {
         Some(path) => Some(Source::read(path)?),
-        None => Path::new(FILE_NAME)
-            .exists()
-            .then(|| Source::read(Path::new(FILE_NAME)))
-            .transpose()?,
+        None => Path::new(FILE_NAME).exists().then(|| Source::read(Path::new(FILE_NAME))).transpose()?,
     };
     let mut bound = false;
     if let Some(source) = &source {
@@ -64,11 +61,7 @@ fn apply_file(source: &Source, file: &File, config: &mut Config, reuses: &mut bo
     let given = |key: &str, item: &'_ Item| {
         item.as_ref().map(|item| {
             let Given { place, key, value } = source.given(key, item);
-            Given {
-                place,
-                key,
-                value: std::borrow::Cow::Owned(value.into_owned()),
-            }
+            Given { place, key, value: std::borrow::Cow::Owned(value.into_owned()) }
         })
     };
     let folder = source.folder();
@@ -96,9 +89,7 @@ fn apply_file(source: &Source, file: &File, config: &mut Config, reuses: &mut bo
     if let Some(given) = given("access_log.format", &file.access_log.format) {
         config.access_log_format = given.word(ACCESS_LOG_FORMATS)?;
     }
-    apply_table(LIMITS, "limits", source, &file.limits, &mut config.limits, |_, _, _| {
-        Ok(())
-    })?;
+    apply_table(LIMITS, "limits", source, &file.limits, &mut config.limits, |_, _, _| Ok(()))?;
     apply_table(EDGE, "edge", source, &file.edge, &mut config.edge, |_, _, _| Ok(()))
 }
 
@@ -107,26 +98,10 @@ fn apply_settings(settings: &Settings, config: &mut Config, reuses: &mut bool) -
         ("workers", "--workers (WASGI_WORKERS)", &settings.workers),
         ("sandboxes", "--sandboxes (WASGI_SANDBOXES)", &settings.sandboxes),
         ("stack", "--stack (WASGI_STACK)", &settings.stack),
-        (
-            "rescan_time",
-            "--rescan-time (WASGI_RESCAN_TIME)",
-            &settings.rescan_time,
-        ),
-        (
-            "settle_time",
-            "--settle-time (WASGI_SETTLE_TIME)",
-            &settings.settle_time,
-        ),
-        (
-            "reuse_requests",
-            "--reuse-requests (WASGI_REUSE_REQUESTS)",
-            &settings.reuse_requests,
-        ),
-        (
-            "reuse_idle_time",
-            "--reuse-idle-time (WASGI_REUSE_IDLE_TIME)",
-            &settings.reuse_idle_time,
-        ),
+        ("rescan_time", "--rescan-time (WASGI_RESCAN_TIME)", &settings.rescan_time),
+        ("settle_time", "--settle-time (WASGI_SETTLE_TIME)", &settings.settle_time),
+        ("reuse_requests", "--reuse-requests (WASGI_REUSE_REQUESTS)", &settings.reuse_requests),
+        ("reuse_idle_time", "--reuse-idle-time (WASGI_REUSE_IDLE_TIME)", &settings.reuse_idle_time),
     ];
     for (key, place, text) in numbers {
         if let Some(text) = text {
@@ -141,11 +116,8 @@ fn apply_settings(settings: &Settings, config: &mut Config, reuses: &mut bool) -
     }
     if !settings.bind.is_empty() {
         let place = "--bind (WASGI_BIND)";
-        config.bind = settings
-            .bind
-            .iter()
-            .map(|text| address(&Given::flag(place, text), text))
-            .collect::<Result<_, _>>()?;
+        config.bind =
+            settings.bind.iter().map(|text| address(&Given::flag(place, text), text)).collect::<Result<_, _>>()?;
     }
     if let Some(text) = &settings.instances {
         *reuses = Given::flag("--instances (WASGI_INSTANCES)", text).word(INSTANCES)?;
@@ -157,21 +129,13 @@ fn apply_settings(settings: &Settings, config: &mut Config, reuses: &mut bool) -
         config.log.json = Given::flag("--log-format (WASGI_LOG_FORMAT)", text).word(LOG_FORMATS)?;
     }
     if let Some(text) = &settings.access_log_file {
-        config.access_log = access_log(
-            &Given::flag("--access-log-file (WASGI_ACCESS_LOG_FILE)", text),
-            Path::new(""),
-        )?;
+        config.access_log = access_log(&Given::flag("--access-log-file (WASGI_ACCESS_LOG_FILE)", text), Path::new(""))?;
     }
     if let Some(text) = &settings.access_log_format {
         let given = Given::flag("--access-log-format (WASGI_ACCESS_LOG_FORMAT)", text);
         config.access_log_format = given.word(ACCESS_LOG_FORMATS)?;
     }
-    apply_pairs(
-        LIMITS,
-        "WASGI_LIMITS",
-        settings.environment.limits.iter(),
-        &mut config.limits,
-    )?;
+    apply_pairs(LIMITS, "WASGI_LIMITS", settings.environment.limits.iter(), &mut config.limits)?;
     apply_pairs(LIMITS, "--limit", settings.limits.iter(), &mut config.limits)?;
     apply_pairs(EDGE, "WASGI_EDGE", settings.environment.edge.iter(), &mut config.edge)?;
     apply_pairs(EDGE, "--edge", settings.edge.iter(), &mut config.edge)
@@ -270,10 +234,7 @@ fn check_together(config: &Config) -> Result<(), ConfigError> {
     if apps.starts_with(&state) {
         return Err(ConfigError::new(
             format!("apps_dir {}", config.apps_dir.display()),
-            format!(
-                "it lies inside the state directory {}, which is the host's alone",
-                config.state_dir.display()
-            ),
+            format!("it lies inside the state directory {}, which is the host's alone", config.state_dir.display()),
         ));
     }
     Ok(())

@@ -75,10 +75,7 @@ impl Default for Config {
             reuse_idle_time: Duration::from_secs(60),
             rescan_time: Duration::from_secs(2),
             settle_time: Duration::from_millis(500),
-            log: LogConfig {
-                filter: "info".to_owned(),
-                json: false,
-            },
+            log: LogConfig { filter: "info".to_owned(), json: false },
             access_log: Some(AccessLogTarget::Stdout),
             access_log_format: AccessLogFormat::Combined,
         }
@@ -121,10 +118,7 @@ impl Config {
             workers: self.workers,
             sandboxes: self.sandboxes,
             stack_bytes: self.stack_bytes,
-            edge: EdgeLimits {
-                connections: self.edge.connections,
-                ..new.edge
-            },
+            edge: EdgeLimits { connections: self.edge.connections, ..new.edge },
             limits,
             log: self.log.clone(),
             ..new
@@ -143,17 +137,10 @@ impl Config {
             ("stack", self.stack_bytes != new.stack_bytes),
             ("edge.connections", self.edge.connections != new.edge.connections),
             ("limits.memory", self.limits.memory_bytes < new.limits.memory_bytes),
-            (
-                "limits.table_elements",
-                self.limits.table_elements < new.limits.table_elements,
-            ),
+            ("limits.table_elements", self.limits.table_elements < new.limits.table_elements),
             ("log", self.log != new.log),
         ];
-        differences
-            .into_iter()
-            .filter(|(_, differs)| *differs)
-            .map(|(key, _)| key)
-            .collect()
+        differences.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
     }
 
     /// All of it as a `wasgi.toml`, defaults too: what `wasgi check --config` prints.
@@ -163,10 +150,7 @@ impl Config {
 
     /// The policy "reuse" with the numbers of this configuration.
     fn reuse(&self) -> Instances {
-        Instances::Reuse {
-            requests_max: self.reuse_requests_max,
-            idle_time: self.reuse_idle_time,
-        }
+        Instances::Reuse { requests_max: self.reuse_requests_max, idle_time: self.reuse_idle_time }
     }
 }
 
@@ -180,10 +164,7 @@ pub struct ConfigError {
 
 impl ConfigError {
     fn new(place: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self {
-            place: place.into(),
-            reason: reason.into(),
-        }
+        Self { place: place.into(), reason: reason.into() }
     }
 }
 
@@ -260,9 +241,7 @@ const LOG_FORMATS: &[(&str, bool)] = &[("text", false), ("json", true)];
 
 /// The numeric setting `key` of the top level.
 fn top(key: &str) -> &'static Field<Config> {
-    TOP.iter()
-        .find(|field| field.key == key)
-        .expect("each key is asked for by a literal that stands in the table")
+    TOP.iter().find(|field| field.key == key).expect("each key is asked for by a literal that stands in the table")
 }
 
 /// Sets the fields of a table such as `[limits]`; `check` has the last word on each.

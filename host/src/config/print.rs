@@ -16,20 +16,9 @@ pub(super) fn to_toml(config: &Config) -> String {
     };
     line("apps_dir", &path(&config.apps_dir));
     line("state_dir", &path(&config.state_dir));
-    let bind = config
-        .bind
-        .iter()
-        .map(|address| Value::String(address.to_string()))
-        .collect();
+    let bind = config.bind.iter().map(|address| Value::String(address.to_string())).collect();
     line("bind", &Value::Array(bind).to_string());
-    line(
-        "instances",
-        if matches!(config.instances, Instances::Fresh) {
-            "\"fresh\""
-        } else {
-            "\"reuse\""
-        },
-    );
+    line("instances", if matches!(config.instances, Instances::Fresh) { "\"fresh\"" } else { "\"reuse\"" });
     for field in TOP {
         line(field.key, &field.toml(config));
     }

@@ -8,13 +8,7 @@ use clap::{Args, Parser};
 #[derive(Args, Clone, Debug, Default)]
 pub struct Settings {
     /// Read settings from FILE, which must exist [default: wasgi.toml, where there is one]
-    #[arg(
-        short = 'c',
-        long = "config",
-        value_name = "FILE",
-        env = "WASGI_CONFIG",
-        hide_env_values = true
-    )]
+    #[arg(short = 'c', long = "config", value_name = "FILE", env = "WASGI_CONFIG", hide_env_values = true)]
     pub file: Option<PathBuf>,
 
     /// The directory whose .wasm files are the apps [default: apps]
@@ -23,14 +17,7 @@ pub struct Settings {
 
     /// Listen on ADDR: HOST:PORT with an IP address, or a port alone for 127.0.0.1; may be repeated
     /// [default: 127.0.0.1:8000, or 0.0.0.0:$PORT where PORT is set]
-    #[arg(
-        short,
-        long,
-        value_name = "ADDR",
-        env = "WASGI_BIND",
-        value_delimiter = ',',
-        hide_env_values = true
-    )]
+    #[arg(short, long, value_name = "ADDR", env = "WASGI_BIND", value_delimiter = ',', hide_env_values = true)]
     pub bind: Vec<String>,
 
     /// Keep compiled code and the admin socket in DIR [default: .wasgi]
@@ -115,11 +102,7 @@ impl Environment {
     /// Reads the environment of this process. A variable that is empty counts as not set.
     pub fn read() -> Self {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        Self {
-            port: variable("PORT"),
-            limits: variable("WASGI_LIMITS"),
-            edge: variable("WASGI_EDGE"),
-        }
+        Self { port: variable("PORT"), limits: variable("WASGI_LIMITS"), edge: variable("WASGI_EDGE") }
     }
 }
 

@@ -48,10 +48,7 @@ const ENV_RESERVED_PREFIXES: &[&str] = &["HTTP_", "REMOTE_", "SERVER_", "wsgi.",
 pub(super) fn app_spec(config: &Config, name: &str, sidecar: Option<&str>) -> Result<AppSpec, ConfigError> {
     let text = sidecar.unwrap_or_default();
     if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(ConfigError::new(
-            "sidecar",
-            format!("{} bytes: at most {FILE_BYTES_MAX} are allowed", text.len()),
-        ));
+        return Err(ConfigError::new("sidecar", format!("{} bytes: at most {FILE_BYTES_MAX} are allowed", text.len())));
     }
     let source = Source::sidecar(text);
     let sidecar: Sidecar = source.parse()?;
@@ -78,10 +75,7 @@ fn default_route(name: &str) -> Result<RouteSpec, ConfigError> {
             format!("{reason}: rename it, or give it routes in a sidecar"),
         )
     })?;
-    Ok(RouteSpec {
-        host: HostPattern::Any,
-        prefix,
-    })
+    Ok(RouteSpec { host: HostPattern::Any, prefix })
 }
 
 fn routes(given: &Given<'_>) -> Result<Vec<RouteSpec>, ConfigError> {
@@ -95,10 +89,7 @@ fn routes(given: &Given<'_>) -> Result<Vec<RouteSpec>, ConfigError> {
     let mut routes = Vec::with_capacity(texts.len());
     for text in texts {
         let refused = |reason: String| {
-            ConfigError::new(
-                given.place.clone(),
-                format!("route \"{}\": {reason}", text.escape_debug()),
-            )
+            ConfigError::new(given.place.clone(), format!("route \"{}\": {reason}", text.escape_debug()))
         };
         let route = route(text).map_err(refused)?;
         if routes.contains(&route) {
@@ -118,16 +109,11 @@ fn route(text: &str) -> Result<RouteSpec, String> {
         Some(slash) => text.split_at(slash),
         // "shop" is more often a path whose slash was forgotten than the host `shop`.
         None if !text.contains(['.', ':']) => {
-            return Err(format!(
-                "a route begins with \"/\" or with a host: is \"/{text}\" meant, or \"{text}/\"?"
-            ));
+            return Err(format!("a route begins with \"/\" or with a host: is \"/{text}\" meant, or \"{text}/\"?"));
         }
         None => (text, ""),
     };
-    Ok(RouteSpec {
-        host: host_pattern(host)?,
-        prefix: prefix(path)?,
-    })
+    Ok(RouteSpec { host: host_pattern(host)?, prefix: prefix(path)? })
 }
 
 fn host_pattern(host: &str) -> Result<HostPattern, String> {
@@ -156,18 +142,12 @@ fn host_pattern(host: &str) -> Result<HostPattern, String> {
     }
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
     };
     if name.len() > 253 || !name.split('.').all(is_label) {
         return Err(format!("\"{}\" is no host name", host.escape_debug()));
     }
-    Ok(if wildcard {
-        HostPattern::Suffix(format!(".{name}"))
-    } else {
-        HostPattern::Exact(host)
-    })
+    Ok(if wildcard { HostPattern::Suffix(format!(".{name}")) } else { HostPattern::Exact(host) })
 }
 
 /// The path of a route, checked, without the slash at its end.
@@ -183,15 +163,8 @@ fn prefix(path: &str) -> Result<String, String> {
             _ => {}
         }
     }
-    if let Some(character) = path
-        .chars()
-        .find(|character| character.is_control() || "?#%\\".contains(*character))
-    {
-        let hint = if character == '%' {
-            "; write the path decoded"
-        } else {
-            ""
-        };
+    if let Some(character) = path.chars().find(|character| character.is_control() || "?#%\\".contains(*character)) {
+        let hint = if character == '%' { "; write the path decoded" } else { "" };
         return Err(format!("a path has no '{}'{hint}", character.escape_debug()));
     }
     Ok(path.to_owned())
@@ -227,11 +200,7 @@ fn env(source: &Source, items: &Items) -> Result<Vec<(String, String)>, ConfigEr
 
 fn env_name(name: &str) -> Result<(), String> {
     let starts_well = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
-    if !starts_well
-        || !name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
-    {
+    if !starts_well || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte)) {
         return Err("a name has letters, digits, \"_\", \".\" and \"-\", and begins with a letter or \"_\"".to_owned());
     }
     if ENV_RESERVED.contains(&name) {
@@ -247,21 +216,15 @@ fn instances(config: &Config, source: &Source, sidecar: &Sidecar) -> Result<Inst
     // The numbers are checked as the operator's are, and then against the operator's.
     let mut own = config.clone();
     let mut last = None;
-    for (key, item) in [
-        ("reuse_requests", &sidecar.reuse_requests),
-        ("reuse_idle_time", &sidecar.reuse_idle_time),
-    ] {
+    for (key, item) in [("reuse_requests", &sidecar.reuse_requests), ("reuse_idle_time", &sidecar.reuse_idle_time)] {
         let Some(item) = item else { continue };
         let given = source.given(key, item);
         let field = super::top(key);
-        field
-            .assign(&mut own, &given.value)
-            .map_err(|reason| given.refuse(reason))?;
+        field.assign(&mut own, &given.value).map_err(|reason| given.refuse(reason))?;
         if field.exceeds(&own, config) {
-            return Err(given.refuse(format!(
-                "more than the operator's {}; an app may only lower it",
-                field.text(config)
-            )));
+            return Err(
+                given.refuse(format!("more than the operator's {}; an app may only lower it", field.text(config)))
+            );
         }
         last = Some(given);
     }
@@ -278,21 +241,12 @@ fn instances(config: &Config, source: &Source, sidecar: &Sidecar) -> Result<Inst
 
 fn limits(config: &Config, source: &Source, sidecar: &Sidecar) -> Result<crate::limits::Limits, ConfigError> {
     let mut limits = config.limits.clone();
-    apply_table(
-        LIMITS,
-        "limits",
-        source,
-        &sidecar.limits,
-        &mut limits,
-        |field, given, limits| {
-            if field.exceeds(limits, &config.limits) {
-                let ceiling = field.text(&config.limits);
-                return Err(given.refuse(format!(
-                    "more than the operator's {ceiling}; an app may only lower its limits"
-                )));
-            }
-            Ok(())
-        },
-    )?;
+    apply_table(LIMITS, "limits", source, &sidecar.limits, &mut limits, |field, given, limits| {
+        if field.exceeds(limits, &config.limits) {
+            let ceiling = field.text(&config.limits);
+            return Err(given.refuse(format!("more than the operator's {ceiling}; an app may only lower its limits")));
+        }
+        Ok(())
+    })?;
     Ok(limits)
 }

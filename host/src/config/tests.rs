@@ -9,10 +9,7 @@ fn load_with(text: &str, change: impl FnOnce(&mut Settings)) -> Result<Config, S
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("wasgi.toml");
     std::fs::write(&path, text).expect("the file is written");
-    let mut settings = Settings {
-        file: Some(path),
-        ..Settings::default()
-    };
+    let mut settings = Settings { file: Some(path), ..Settings::default() };
     change(&mut settings);
     let strip = format!("{}/", folder.path().display());
     Config::load(&settings).map_err(|error| error.to_string().replace(&strip, ""))
@@ -33,9 +30,7 @@ fn check_flag_refused(change: impl FnOnce(&mut Settings), expected: &str) {
 }
 
 fn spec(sidecar: &str) -> Result<AppSpec, String> {
-    Config::default()
-        .app_spec("hello", Some(sidecar))
-        .map_err(|error| error.to_string())
+    Config::default().app_spec("hello", Some(sidecar)).map_err(|error| error.to_string())
 }
 
 #[track_caller]
@@ -48,13 +43,7 @@ fn check_route(text: &str, expected: Result<(HostPattern, &str), &str>) {
     let found = spec(&format!("routes = [{}]", toml::Value::String(text.to_owned())));
     let expected = expected.map_err(|reason| format!("line 1: route \"{}\": {reason}", text.escape_debug()));
     let found = found.map(|mut spec| spec.routes.remove(0));
-    assert_eq!(
-        found,
-        expected.map(|(host, prefix)| RouteSpec {
-            host,
-            prefix: prefix.to_owned()
-        })
-    );
+    assert_eq!(found, expected.map(|(host, prefix)| RouteSpec { host, prefix: prefix.to_owned() }));
 }
 
 #[test]
@@ -65,11 +54,7 @@ fn an_empty_file_is_the_defaults() {
 #[test]
 fn the_defaults_lie_within_their_ranges_and_survive_printing() {
     let folder = Path::new("/srv/wasgi");
-    let config = Config {
-        apps_dir: folder.join("apps"),
-        state_dir: folder.join("state"),
-        ..Config::default()
-    };
+    let config = Config { apps_dir: folder.join("apps"), state_dir: folder.join("state"), ..Config::default() };
     assert_eq!(load(&config.to_toml()), Ok(config));
 }
 
@@ -123,42 +108,17 @@ fn every_key_is_read_and_survives_printing() {
         compile_memory = "1GiB"
     "#;
     let config = load(text).expect("it is right");
-    assert_eq!(
-        config.instances,
-        Instances::Reuse {
-            requests_max: 5,
-            idle_time: Duration::from_secs(90)
-        }
-    );
-    assert_eq!(
-        config.bind,
-        [
-            "0.0.0.0:80".parse().expect("an address"),
-            "[::1]:8080".parse().expect("an address")
-        ]
-    );
-    assert_eq!(
-        config.access_log,
-        Some(AccessLogTarget::File("/var/log/wasgi.log".into()))
-    );
+    assert_eq!(config.instances, Instances::Reuse { requests_max: 5, idle_time: Duration::from_secs(90) });
+    assert_eq!(config.bind, ["0.0.0.0:80".parse().expect("an address"), "[::1]:8080".parse().expect("an address")]);
+    assert_eq!(config.access_log, Some(AccessLogTarget::File("/var/log/wasgi.log".into())));
     assert_eq!(config.limits.host_call_bytes, 3 << 19);
     assert_eq!(config.limits.cpu_time, Duration::from_millis(250));
     let default = Config::default();
     for field in field::LIMITS {
-        assert_ne!(
-            field.text(&config.limits),
-            field.text(&default.limits),
-            "{} was not read",
-            field.key
-        );
+        assert_ne!(field.text(&config.limits), field.text(&default.limits), "{} was not read", field.key);
     }
     for field in field::EDGE {
-        assert_ne!(
-            field.text(&config.edge),
-            field.text(&default.edge),
-            "{} was not read",
-            field.key
-        );
+        assert_ne!(field.text(&config.edge), field.text(&default.edge), "{} was not read", field.key);
     }
     for field in field::TOP {
         assert_ne!(field.text(&config), field.text(&default), "{} was not read", field.key);
@@ -174,10 +134,7 @@ fn a_flag_counts_more_than_the_environment_and_that_more_than_the_file() {
         settings.limits = vec!["handles=30".to_owned()];
     });
     let limits = config.expect("it is right").limits;
-    assert_eq!(
-        (limits.cpu_time, limits.memory_bytes, limits.handles),
-        (Duration::from_secs(1), 2 << 20, 30)
-    );
+    assert_eq!((limits.cpu_time, limits.memory_bytes, limits.handles), (Duration::from_secs(1), 2 << 20, 30));
 }
 
 #[test]
@@ -204,11 +161,7 @@ fn paths_in_the_file_start_from_its_folder() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("wasgi.toml");
     std::fs::write(&path, "apps_dir = \"sites\"\nstate_dir = \"state\"").expect("the file is written");
-    let config = Config::load(&Settings {
-        file: Some(path),
-        ..Settings::default()
-    })
-    .expect("it is right");
+    let config = Config::load(&Settings { file: Some(path), ..Settings::default() }).expect("it is right");
     assert_eq!(config.apps_dir, folder.path().join("sites"));
     assert_eq!(config.state_dir, folder.path().join("state"));
 }
@@ -218,50 +171,20 @@ fn errors_name_place_key_value_and_what_is_allowed() {
     let size = "a size is wanted, such as \"64KiB\" or \"1.5MiB\"";
     let time = "a time with its unit is wanted, such as \"500ms\", \"5s\" or \"1m 30s\"";
     check_refused("workers = 0", "wasgi.toml line 1: workers = 0: 1 to 1024 is allowed");
-    check_refused(
-        "\nworkers = -1",
-        "wasgi.toml line 2: workers = -1: it must not be negative",
-    );
-    check_refused(
-        "workers = \"many\"",
-        "wasgi.toml line 1: workers = \"many\": a whole number is wanted",
-    );
-    check_refused(
-        "workers = 1.5",
-        "wasgi.toml line 1: workers = 1.5: a whole number is wanted",
-    );
-    check_refused(
-        "[limits]\nmemory = 0",
-        "wasgi.toml line 2: limits.memory = 0: 64KiB to 4GiB is allowed",
-    );
+    check_refused("\nworkers = -1", "wasgi.toml line 2: workers = -1: it must not be negative");
+    check_refused("workers = \"many\"", "wasgi.toml line 1: workers = \"many\": a whole number is wanted");
+    check_refused("workers = 1.5", "wasgi.toml line 1: workers = 1.5: a whole number is wanted");
+    check_refused("[limits]\nmemory = 0", "wasgi.toml line 2: limits.memory = 0: 64KiB to 4GiB is allowed");
     check_refused(
         "[limits]\nmemory = \"99999999999TiB\"",
         "wasgi.toml line 2: limits.memory = \"99999999999TiB\": 64KiB to 4GiB is allowed",
     );
-    check_refused(
-        "[limits]\nmemory = \"lots\"",
-        &format!("wasgi.toml line 2: limits.memory = \"lots\": {size}"),
-    );
-    check_refused(
-        "[limits]\nmemory = \"-1MiB\"",
-        &format!("wasgi.toml line 2: limits.memory = \"-1MiB\": {size}"),
-    );
-    check_refused(
-        "[limits]\nmemory = []",
-        &format!("wasgi.toml line 2: limits.memory = []: {size}"),
-    );
-    check_refused(
-        "[limits]\ncpu_time = 5",
-        &format!("wasgi.toml line 2: limits.cpu_time = 5: {time}"),
-    );
-    check_refused(
-        "[limits]\ncpu_time = \"5\"",
-        &format!("wasgi.toml line 2: limits.cpu_time = \"5\": {time}"),
-    );
-    check_refused(
-        "[limits]\ncpu_time = \"0s\"",
-        "wasgi.toml line 2: limits.cpu_time = \"0s\": 1ms to 1h is allowed",
-    );
+    check_refused("[limits]\nmemory = \"lots\"", &format!("wasgi.toml line 2: limits.memory = \"lots\": {size}"));
+    check_refused("[limits]\nmemory = \"-1MiB\"", &format!("wasgi.toml line 2: limits.memory = \"-1MiB\": {size}"));
+    check_refused("[limits]\nmemory = []", &format!("wasgi.toml line 2: limits.memory = []: {size}"));
+    check_refused("[limits]\ncpu_time = 5", &format!("wasgi.toml line 2: limits.cpu_time = 5: {time}"));
+    check_refused("[limits]\ncpu_time = \"5\"", &format!("wasgi.toml line 2: limits.cpu_time = \"5\": {time}"));
+    check_refused("[limits]\ncpu_time = \"0s\"", "wasgi.toml line 2: limits.cpu_time = \"0s\": 1ms to 1h is allowed");
     check_refused(
         "[limits]\ncpu_time = \"99999999999years\"",
         "wasgi.toml line 2: limits.cpu_time = \"99999999999years\": 1ms to 1h is allowed",
@@ -270,26 +193,14 @@ fn errors_name_place_key_value_and_what_is_allowed() {
         "instances = \"forever\"",
         "wasgi.toml line 1: instances = \"forever\": it is one of \"fresh\", \"reuse\"",
     );
-    check_refused(
-        "log.format = 1",
-        "wasgi.toml line 1: log.format = 1: a text in quotes is wanted",
-    );
-    check_refused(
-        "apps_dir = \"\"",
-        "wasgi.toml line 1: apps_dir = \"\": a path is wanted",
-    );
+    check_refused("log.format = 1", "wasgi.toml line 1: log.format = 1: a text in quotes is wanted");
+    check_refused("apps_dir = \"\"", "wasgi.toml line 1: apps_dir = \"\": a path is wanted");
     check_refused(
         "log.filter = \"a=b=c\"",
         "wasgi.toml line 1: log.filter = \"a=b=c\": a level (error, warn, info, debug, trace) is wanted, or levels by module",
     );
-    check_refused(
-        "bind = []",
-        "wasgi.toml line 1: bind = []: 1 to 64 addresses are allowed",
-    );
-    check_refused(
-        "bind = [1]",
-        "wasgi.toml line 1: bind = [1]: a list of texts is wanted, such as [\"…\", \"…\"]",
-    );
+    check_refused("bind = []", "wasgi.toml line 1: bind = []: 1 to 64 addresses are allowed");
+    check_refused("bind = [1]", "wasgi.toml line 1: bind = [1]: a list of texts is wanted, such as [\"…\", \"…\"]");
     check_refused(
         "bind = \"10.0.0.1\"",
         "wasgi.toml line 1: bind = \"10.0.0.1\": the port is missing: \"10.0.0.1:8000\"",
@@ -308,30 +219,18 @@ fn errors_name_place_key_value_and_what_is_allowed() {
 #[test]
 fn unknown_keys_and_broken_files_are_refused_with_their_line() {
     let found = load("\n\nworker = 1").expect_err("it is refused");
-    assert!(
-        found.starts_with("wasgi.toml line 3: unknown field `worker`, expected one of `apps_dir`"),
-        "{found}"
-    );
+    assert!(found.starts_with("wasgi.toml line 3: unknown field `worker`, expected one of `apps_dir`"), "{found}");
     let found = load("[limits]\ncpu = \"1s\"").expect_err("it is refused");
-    assert!(
-        found.starts_with("wasgi.toml line 2: limits.cpu is unknown; there are memory, table_elements"),
-        "{found}"
-    );
+    assert!(found.starts_with("wasgi.toml line 2: limits.cpu is unknown; there are memory, table_elements"), "{found}");
     let found = load("workers = \n").expect_err("it is refused");
     assert!(found.starts_with("wasgi.toml line 1: "), "{found}");
     let found = load("workers = 1\nworkers = 2").expect_err("it is refused");
     assert!(found.starts_with("wasgi.toml line 2: duplicate key"), "{found}");
     let found = load("[access_log]\npath = \"x\"").expect_err("it is refused");
     assert!(found.starts_with("wasgi.toml line 2: unknown field `path`"), "{found}");
-    let found = Config::load(&Settings {
-        file: Some("/nonexistent.toml".into()),
-        ..Settings::default()
-    });
+    let found = Config::load(&Settings { file: Some("/nonexistent.toml".into()), ..Settings::default() });
     assert!(
-        found
-            .expect_err("it is refused")
-            .to_string()
-            .starts_with("/nonexistent.toml: it cannot be read: No such file")
+        found.expect_err("it is refused").to_string().starts_with("/nonexistent.toml: it cannot be read: No such file")
     );
     let found = load(&"#".repeat(300 << 10)).expect_err("it is refused");
     assert_eq!(found, "wasgi.toml: 307200 bytes: a settings file has at most 262144");
@@ -366,10 +265,7 @@ fn flags_are_refused_by_their_names() {
 fn apps_cannot_reach_the_state_directory() {
     for (apps, state) in [("a", "a"), ("a", "a/state"), ("a", "b/../a/.wasgi"), ("a/b", "a")] {
         let found = load(&format!("apps_dir = \"{apps}\"\nstate_dir = \"{state}\""));
-        assert!(
-            found.as_ref().is_err_and(|reason| reason.contains("lies inside")),
-            "{apps} {state}: {found:?}"
-        );
+        assert!(found.as_ref().is_err_and(|reason| reason.contains("lies inside")), "{apps} {state}: {found:?}");
     }
     assert!(load("apps_dir = \"a\"\nstate_dir = \"ab\"").is_ok());
 }
@@ -388,17 +284,8 @@ fn only_a_restart_changes_what_was_laid_out_at_the_start() {
     new.edge.header_time *= 2;
     let (reloaded, fixed) = old.reloaded(new.clone());
     assert_eq!(fixed, ["workers", "edge.connections", "limits.memory"]);
-    assert_eq!(
-        (reloaded.workers, reloaded.edge.connections),
-        (old.workers, old.edge.connections)
-    );
-    assert_eq!(
-        reloaded.limits,
-        Limits {
-            cpu_time: new.limits.cpu_time,
-            ..old.limits.clone()
-        }
-    );
+    assert_eq!((reloaded.workers, reloaded.edge.connections), (old.workers, old.edge.connections));
+    assert_eq!(reloaded.limits, Limits { cpu_time: new.limits.cpu_time, ..old.limits.clone() });
     assert_eq!(reloaded.edge.header_time, new.edge.header_time);
     assert_eq!(old.needs_restart(&reloaded), Vec::<&str>::new());
 }
@@ -414,23 +301,11 @@ fn without_sidecar_an_app_is_served_at_its_name() {
         ("a b é", "/a b é"),
     ] {
         let spec = Config::default().app_spec(name, None).expect(name);
-        assert_eq!(
-            spec.routes,
-            [RouteSpec {
-                host: HostPattern::Any,
-                prefix: prefix.to_owned()
-            }]
-        );
-        assert_eq!(
-            (spec.name.as_str(), spec.instances, spec.limits),
-            (name, Instances::Fresh, Limits::default())
-        );
+        assert_eq!(spec.routes, [RouteSpec { host: HostPattern::Any, prefix: prefix.to_owned() }]);
+        assert_eq!((spec.name.as_str(), spec.instances, spec.limits), (name, Instances::Fresh, Limits::default()));
     }
     for name in ["a/../b", "a//b", "..", "a?b", "100%", "a\nb", ""] {
-        assert!(
-            name.is_empty() || Config::default().app_spec(name, None).is_err(),
-            "{name}"
-        );
+        assert!(name.is_empty() || Config::default().app_spec(name, None).is_err(), "{name}");
     }
 }
 
@@ -444,21 +319,12 @@ fn routes_are_hosts_and_paths() {
     check_route("Example.COM", Ok((exact("example.com"), "")));
     check_route("example.com/", Ok((exact("example.com"), "")));
     check_route("localhost/x", Ok((exact("localhost"), "/x")));
-    check_route(
-        "*.Example.com/X",
-        Ok((HostPattern::Suffix(".example.com".to_owned()), "/X")),
-    );
+    check_route("*.Example.com/X", Ok((HostPattern::Suffix(".example.com".to_owned()), "/X")));
     check_route("127.0.0.1/", Ok((exact("127.0.0.1"), "")));
     check_route("[0:0::1]/", Ok((exact("[::1]"), "")));
 
-    check_route(
-        "",
-        Err("a route begins with \"/\" or with a host: is \"/\" meant, or \"/\"?"),
-    );
-    check_route(
-        "shop",
-        Err("a route begins with \"/\" or with a host: is \"/shop\" meant, or \"shop/\"?"),
-    );
+    check_route("", Err("a route begins with \"/\" or with a host: is \"/\" meant, or \"/\"?"));
+    check_route("shop", Err("a route begins with \"/\" or with a host: is \"/shop\" meant, or \"shop/\"?"));
     check_route("//", Err("a path has no empty segments"));
     check_route("/a//b", Err("a path has no empty segments"));
     check_route("/a/../b", Err("a path has no \"..\" segments"));
@@ -485,10 +351,7 @@ fn a_list_of_routes_is_whole() {
         "line 1: routes = []: at least one route is wanted; without the key an app is served at its name",
     );
     check_sidecar_refused("routes = [\"/a\", \"/a/\"]", "line 1: route \"/a/\": it is there twice");
-    check_sidecar_refused(
-        "routes = 1",
-        "line 1: routes = 1: a list of texts is wanted, such as [\"…\", \"…\"]",
-    );
+    check_sidecar_refused("routes = 1", "line 1: routes = 1: a list of texts is wanted, such as [\"…\", \"…\"]");
     assert_eq!(spec("routes = \"/one\"").map(|spec| spec.routes.len()), Ok(1));
     let many = format!("routes = {:?}", (0..101).map(|n| format!("/{n}")).collect::<Vec<_>>());
     assert!(spec(&many).is_err_and(|reason| reason.ends_with("at most 100 routes are allowed")));
@@ -498,15 +361,9 @@ fn a_list_of_routes_is_whole() {
 fn environment_variables_cannot_pose_as_the_servers() {
     let spec = spec("[env]\nB = \"2\"\nA = \"é=\\n\"\n\"my.key\" = \"\"").expect("it is right");
     let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-    assert_eq!(
-        spec.env,
-        [variable("A", "é=\n"), variable("B", "2"), variable("my.key", "")]
-    );
+    assert_eq!(spec.env, [variable("A", "é=\n"), variable("B", "2"), variable("my.key", "")]);
 
-    check_sidecar_refused(
-        "[env]\nPATH_INFO = \"x\"",
-        "line 2: env.PATH_INFO: the server sets this variable",
-    );
+    check_sidecar_refused("[env]\nPATH_INFO = \"x\"", "line 2: env.PATH_INFO: the server sets this variable");
     check_sidecar_refused(
         "[env]\nHTTP_HOST = \"x\"",
         "line 2: env.HTTP_HOST: the variables that begin with \"HTTP_\" are the server's",
@@ -527,22 +384,13 @@ fn environment_variables_cannot_pose_as_the_servers() {
 
 #[test]
 fn an_app_chooses_its_instances_within_the_operators_numbers() {
-    let reuse = |requests_max, seconds| Instances::Reuse {
-        requests_max,
-        idle_time: Duration::from_secs(seconds),
-    };
+    let reuse = |requests_max, seconds| Instances::Reuse { requests_max, idle_time: Duration::from_secs(seconds) };
     let instances = |config: &Config, sidecar| config.app_spec("a", Some(sidecar)).map(|spec| spec.instances);
     let fresh = Config::default();
     assert_eq!(instances(&fresh, "instances = \"reuse\""), Ok(reuse(1000, 60)));
-    assert_eq!(
-        instances(&fresh, "instances = \"reuse\"\nreuse_requests = 5"),
-        Ok(reuse(5, 60))
-    );
+    assert_eq!(instances(&fresh, "instances = \"reuse\"\nreuse_requests = 5"), Ok(reuse(5, 60)));
     assert_eq!(instances(&fresh, "instances = \"fresh\""), Ok(Instances::Fresh));
-    let reusing = Config {
-        instances: reuse(1000, 60),
-        ..Config::default()
-    };
+    let reusing = Config { instances: reuse(1000, 60), ..Config::default() };
     assert_eq!(instances(&reusing, ""), Ok(reuse(1000, 60)));
     assert_eq!(instances(&reusing, "reuse_idle_time = \"2s\""), Ok(reuse(1000, 2)));
     assert_eq!(instances(&reusing, "instances = \"fresh\""), Ok(Instances::Fresh));
@@ -555,37 +403,20 @@ fn an_app_chooses_its_instances_within_the_operators_numbers() {
         "instances = \"reuse\"\nreuse_requests = 5000",
         "line 2: reuse_requests = 5000: more than the operator's 1000; an app may only lower it",
     );
-    check_sidecar_refused(
-        "instances = true",
-        "line 1: instances = true: a text in quotes is wanted",
-    );
+    check_sidecar_refused("instances = true", "line 1: instances = true: a text in quotes is wanted");
 }
 
 #[test]
 fn an_app_lowers_its_limits_and_never_raises_them() {
-    let limits = spec("[limits]\nmemory = \"1MiB\"\ncpu_time = \"5s\"")
-        .expect("it is right")
-        .limits;
-    assert_eq!(
-        limits,
-        Limits {
-            memory_bytes: 1 << 20,
-            ..Limits::default()
-        }
-    );
+    let limits = spec("[limits]\nmemory = \"1MiB\"\ncpu_time = \"5s\"").expect("it is right").limits;
+    assert_eq!(limits, Limits { memory_bytes: 1 << 20, ..Limits::default() });
     check_sidecar_refused(
         "\n[limits]\nmemory = \"1GiB\"",
         "line 3: limits.memory = \"1GiB\": more than the operator's 128MiB; an app may only lower its limits",
     );
-    check_sidecar_refused(
-        "[limits]\ncpu_time = \"0s\"",
-        "line 2: limits.cpu_time = \"0s\": 1ms to 1h is allowed",
-    );
+    check_sidecar_refused("[limits]\ncpu_time = \"0s\"", "line 2: limits.cpu_time = \"0s\": 1ms to 1h is allowed");
     let found = spec("[limits]\nworkers = 1").expect_err("it is refused");
-    assert!(
-        found.starts_with("line 2: limits.workers is unknown; there are memory"),
-        "{found}"
-    );
+    assert!(found.starts_with("line 2: limits.workers is unknown; there are memory"), "{found}");
 }
 
 #[test]

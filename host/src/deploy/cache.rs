@@ -47,16 +47,9 @@ impl Cache {
     /// If the directory cannot be made or read, or if anybody else may write in it.
     pub fn open(state_dir: &Path, engine: &Engine) -> anyhow::Result<Self> {
         let directory = state_dir.join("cache");
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&directory)
-            .with_context(|| {
-                format!(
-                    "cannot make the directory {} for compiled code: choose another state_dir",
-                    directory.display()
-                )
-            })?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).with_context(|| {
+            format!("cannot make the directory {} for compiled code: choose another state_dir", directory.display())
+        })?;
         // Whoever can write the parent can replace the cache by a directory of their own.
         check_private(
             state_dir,
@@ -66,15 +59,8 @@ impl Cache {
         let handle = rustix::fs::open(&directory, flags, Mode::empty())
             .with_context(|| format!("cannot open {}: it should be a directory", directory.display()))?;
         check_private(&directory, &rustix::fs::fstat(&handle)?)?;
-        let cache = Self {
-            directory,
-            handle,
-            fingerprint: fingerprint(engine),
-            entries: Mutex::default(),
-        };
-        cache
-            .index()
-            .with_context(|| format!("cannot read {}", cache.directory.display()))?;
+        let cache = Self { directory, handle, fingerprint: fingerprint(engine), entries: Mutex::default() };
+        cache.index().with_context(|| format!("cannot read {}", cache.directory.display()))?;
         Ok(cache)
     }
 
@@ -85,10 +71,7 @@ impl Cache {
         match self.load_entry(engine, &name) {
             Ok(component) => Some(component),
             Err(error) => {
-                tracing::warn!(
-                    "compiled code {} is not used: {error:#}; compiling again",
-                    path.display()
-                );
+                tracing::warn!("compiled code {} is not used: {error:#}; compiling again", path.display());
                 self.entries().remove(wasm_hash);
                 // It may be gone already, which is what was wanted.
                 let _ = std::fs::remove_file(&path);
@@ -102,9 +85,7 @@ impl Cache {
     /// # Errors
     /// If the disk is full, say.
     pub fn temp(&self) -> io::Result<NamedTempFile> {
-        tempfile::Builder::new()
-            .prefix(TEMP_PREFIX)
-            .tempfile_in(&self.directory)
+        tempfile::Builder::new().prefix(TEMP_PREFIX).tempfile_in(&self.directory)
     }
 
     /// Keeps what the compiler has written as the code of a component.
@@ -126,15 +107,8 @@ impl Cache {
         let metadata = file.metadata()?;
         anyhow::ensure!(metadata.is_file(), "it is not a regular file");
         anyhow::ensure!(metadata.uid() == own_uid(), "it belongs to user {}", metadata.uid());
-        anyhow::ensure!(
-            metadata.mode() & 0o022 == 0,
-            "others may write it (mode {:o})",
-            metadata.mode() & 0o7777
-        );
-        let expected = name
-            .strip_suffix(SUFFIX)
-            .and_then(|name| name.rsplit('-').next())
-            .unwrap_or_default();
+        anyhow::ensure!(metadata.mode() & 0o022 == 0, "others may write it (mode {:o})", metadata.mode() & 0o7777);
+        let expected = name.strip_suffix(SUFFIX).and_then(|name| name.rsplit('-').next()).unwrap_or_default();
         anyhow::ensure!(hash(&mut file)? == expected, "it is damaged");
         // The time of use, for eviction. A file system that refuses costs no more than an early compile some day.
         let _ = file.set_times(FileTimes::new().set_modified(SystemTime::now()));
@@ -183,10 +157,7 @@ impl Cache {
 }
 
 /// Maps compiled code into memory: pages that no call touches are never read, and idle apps share them with the page cache.
-#[expect(
-    unsafe_code,
-    reason = "loading compiled code is trusting it; see the argument inside"
-)]
+#[expect(unsafe_code, reason = "loading compiled code is trusting it; see the argument inside")]
 fn deserialize(engine: &Engine, file: &File) -> anyhow::Result<Component> {
     // The path leads to the very file that is open here, whatever its name in the directory has become since.
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());

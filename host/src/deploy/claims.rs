@@ -42,10 +42,7 @@ pub fn settle<'a>(claims: &[Claim<'a>]) -> Vec<Ruling<'a>> {
         };
         let lost = wanted.iter().find_map(|route| {
             let holder = *holders.get(route).filter(|&&holder| holder != index)?;
-            Some(Ruling::Lost {
-                route,
-                holder: claims[holder].name,
-            })
+            Some(Ruling::Lost { route, holder: claims[holder].name })
         });
         if let Some(lost) = lost {
             rulings[index] = lost;
@@ -70,29 +67,16 @@ mod tests {
     use crate::config::HostPattern;
 
     fn routes(paths: &str) -> Vec<RouteSpec> {
-        paths
-            .split_whitespace()
-            .map(|path| RouteSpec {
-                host: HostPattern::Any,
-                prefix: path.to_owned(),
-            })
-            .collect()
+        paths.split_whitespace().map(|path| RouteSpec { host: HostPattern::Any, prefix: path.to_owned() }).collect()
     }
 
     /// Each claim is (name, held, wanted), in order of seniority; `expected` is "name: outcome" for those that wanted.
     #[track_caller]
     fn check(claims: &[(&str, &str, &str)], expected: &[&str]) {
-        let owned: Vec<_> = claims
-            .iter()
-            .map(|(name, held, wanted)| (*name, routes(held), routes(wanted)))
-            .collect();
+        let owned: Vec<_> = claims.iter().map(|(name, held, wanted)| (*name, routes(held), routes(wanted))).collect();
         let claims: Vec<_> = owned
             .iter()
-            .map(|(name, held, wanted)| Claim {
-                name,
-                held,
-                wanted: (!wanted.is_empty()).then_some(wanted),
-            })
+            .map(|(name, held, wanted)| Claim { name, held, wanted: (!wanted.is_empty()).then_some(wanted) })
             .collect();
         let outcomes: Vec<String> = settle(&claims)
             .iter()
@@ -108,10 +92,7 @@ mod tests {
 
     #[test]
     fn among_newcomers_the_senior_gets_the_place() {
-        check(
-            &[("a", "", "/x"), ("b", "", "/x"), ("c", "", "/y")],
-            &["a: granted", "b: /x is a's", "c: granted"],
-        );
+        check(&[("a", "", "/x"), ("b", "", "/x"), ("c", "", "/y")], &["a: granted", "b: /x is a's", "c: granted"]);
     }
 
     #[test]
@@ -131,9 +112,6 @@ mod tests {
 
     #[test]
     fn one_lost_place_loses_the_whole_release() {
-        check(
-            &[("a", "/x", ""), ("b", "/b", "/b /x /free"), ("c", "", "/free")],
-            &["b: /x is a's", "c: granted"],
-        );
+        check(&[("a", "/x", ""), ("b", "/b", "/b /x /free"), ("c", "", "/free")], &["b: /x is a's", "c: granted"]);
     }
 }

@@ -93,9 +93,7 @@ impl Compiler {
 
     /// Waits for a turn.
     pub async fn slot(&self) -> Slot<'_> {
-        Slot {
-            _permit: self.slots.acquire().await.ok(),
-        }
+        Slot { _permit: self.slots.acquire().await.ok() }
     }
 
     /// Compiles `wasm` into `output`. Dropping the future kills the compiler.
@@ -112,9 +110,7 @@ impl Compiler {
         #[cfg(test)]
         if self.is_here {
             let engine = sandbox::compiler(self.stack_bytes).expect("this machine is supported");
-            let code = engine
-                .precompile_component(wasm)
-                .map_err(|error| Failure::Refused(format!("{error:#}")))?;
+            let code = engine.precompile_component(wasm).map_err(|error| Failure::Refused(format!("{error:#}")))?;
             return std::fs::write(output.path(), code).map_err(|error| passing("write", error));
         }
         let mut child = self.spawn(wasm.len() as u64, limits, output)?;
@@ -130,21 +126,14 @@ impl Compiler {
     }
 
     fn spawn(&self, wasm_bytes: u64, limits: &Limits, output: &NamedTempFile) -> Result<Child, Failure> {
-        let code = output
-            .reopen()
-            .map_err(|error| passing("cannot open a file for compiled code", error))?;
+        let code = output.reopen().map_err(|error| passing("cannot open a file for compiled code", error))?;
         let code_bytes_max = (wasm_bytes.saturating_mul(CODE_BYTES_PER_BYTE_MAX)).max(CODE_BYTES_MIN);
         Command::new(&self.program)
             .arg0("wasgi")
             .arg(SUBCOMMAND)
             .args(
-                [
-                    self.stack_bytes,
-                    limits.compile_memory_bytes,
-                    cpu_seconds(limits),
-                    code_bytes_max,
-                ]
-                .map(|n| n.to_string()),
+                [self.stack_bytes, limits.compile_memory_bytes, cpu_seconds(limits), code_bytes_max]
+                    .map(|n| n.to_string()),
             )
             .env_clear()
             // Read by the allocator, in KiB: it would reserve more address space at once than the limit allows.
@@ -198,9 +187,7 @@ fn verdict(status: ExitStatus, words: &str, limits: &Limits) -> Result<(), Failu
     let out_of_memory = words.contains("memory allocation of") || words.contains("Cannot allocate memory");
     if out_of_memory {
         let limit = bytesize::ByteSize::b(limits.compile_memory_bytes);
-        return Err(Failure::Refused(format!(
-            "compiling it needs more than compile_memory = {limit}"
-        )));
+        return Err(Failure::Refused(format!("compiling it needs more than compile_memory = {limit}")));
     }
     if words.contains("ThreadPoolBuildError") {
         return Err(passing(
@@ -215,18 +202,12 @@ fn verdict(status: ExitStatus, words: &str, limits: &Limits) -> Result<(), Failu
         (_, Some(SIGXFSZ)) => Err(Failure::Refused("its compiled code is unreasonably large".to_owned())),
         // By the kernel when the machine is short of memory, or by an operator.
         (_, Some(SIGKILL)) => Err(passing("the compiler was killed", "the machine may be short of memory")),
-        _ => Err(Failure::Refused(format!(
-            "the compiler crashed on it ({status}): {}",
-            last_words(words)
-        ))),
+        _ => Err(Failure::Refused(format!("the compiler crashed on it ({status}): {}", last_words(words)))),
     }
 }
 
 fn too_slow(limits: &Limits) -> String {
-    format!(
-        "compiling it takes longer than compile_time = {}",
-        humantime::format_duration(limits.compile_time)
-    )
+    format!("compiling it takes longer than compile_time = {}", humantime::format_duration(limits.compile_time))
 }
 
 fn passing(what: &str, why: impl std::fmt::Display) -> Failure {
@@ -236,33 +217,20 @@ fn passing(what: &str, why: impl std::fmt::Display) -> Failure {
 /// What a panic says stands in the line after its place.
 fn last_words(words: &str) -> &str {
     let mut lines = words.lines();
-    lines
-        .find(|line| line.contains("panicked at"))
-        .and_then(|_| lines.next())
-        .unwrap_or(words)
+    lines.find(|line| line.contains("panicked at")).and_then(|_| lines.next()).unwrap_or(words)
 }
 
 /// `RLIMIT_CPU` counts whole seconds.
 fn cpu_seconds(limits: &Limits) -> u64 {
-    limits
-        .compile_time
-        .saturating_add(Duration::from_millis(999))
-        .as_secs()
-        .max(1)
+    limits.compile_time.saturating_add(Duration::from_millis(999)).as_secs().max(1)
 }
 
 /// The compiler's process: `wasgi compile STACK_BYTES MEMORY_BYTES CPU_SECONDS CODE_BYTES`, the component on stdin, the code
 /// to stdout. For `main`, before it does anything else.
 pub fn compile_child_main<'a>(arguments: impl IntoIterator<Item = &'a OsStr>) -> ExitCode {
-    let numbers: Option<Vec<u64>> = arguments
-        .into_iter()
-        .map(|argument| argument.to_str()?.parse().ok())
-        .collect();
+    let numbers: Option<Vec<u64>> = arguments.into_iter().map(|argument| argument.to_str()?.parse().ok()).collect();
     let Some(Ok([stack_bytes, memory_bytes, cpu_seconds, code_bytes])) = numbers.map(<[u64; 4]>::try_from) else {
-        return fail(
-            NOT_LIMITED,
-            "the host starts this subcommand by itself; it is not for you",
-        );
+        return fail(NOT_LIMITED, "the host starts this subcommand by itself; it is not for you");
     };
     // Before the first byte is read: what comes next may be hostile.
     if let Err(error) = limit_self(memory_bytes, cpu_seconds, code_bytes) {
@@ -283,19 +251,9 @@ fn fail(code: u8, words: &str) -> ExitCode {
 fn limit_self(memory_bytes: u64, cpu_seconds: u64, code_bytes: u64) -> anyhow::Result<()> {
     let limit = |resource, value: u64| {
         // The kernel kills at the hard limit; below it, it says what the limit was (SIGXCPU).
-        let maximum = if matches!(resource, Resource::Cpu) {
-            value.saturating_add(1)
-        } else {
-            value
-        };
-        rustix::process::setrlimit(
-            resource,
-            Rlimit {
-                current: Some(value),
-                maximum: Some(maximum),
-            },
-        )
-        .context("setrlimit")
+        let maximum = if matches!(resource, Resource::Cpu) { value.saturating_add(1) } else { value };
+        rustix::process::setrlimit(resource, Rlimit { current: Some(value), maximum: Some(maximum) })
+            .context("setrlimit")
     };
     limit(Resource::As, memory_bytes)?;
     limit(Resource::Cpu, cpu_seconds)?;
@@ -310,17 +268,9 @@ fn limit_self(memory_bytes: u64, cpu_seconds: u64, code_bytes: u64) -> anyhow::R
 
 fn compile_stdin(stack_bytes: u64) -> anyhow::Result<()> {
     let mut wasm = Vec::new();
-    std::io::stdin()
-        .lock()
-        .read_to_end(&mut wasm)
-        .context("cannot read the component")?;
+    std::io::stdin().lock().read_to_end(&mut wasm).context("cannot read the component")?;
     let engine = sandbox::compiler(stack_bytes)?;
-    let code = engine
-        .precompile_component(&wasm)
-        .map_err(|error| anyhow::anyhow!("{error:#}"))?;
-    std::io::stdout()
-        .lock()
-        .write_all(&code)
-        .context("cannot write the code")?;
+    let code = engine.precompile_component(&wasm).map_err(|error| anyhow::anyhow!("{error:#}"))?;
+    std::io::stdout().lock().write_all(&code).context("cannot write the code")?;
     Ok(())
 }

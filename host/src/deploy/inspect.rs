@@ -93,12 +93,7 @@ pub enum Refusal {
     #[error(
         "{direction} {interface}@{found}, but this host speaks {ours} of it: build against that version, or upgrade the host"
     )]
-    Version {
-        direction: &'static str,
-        interface: String,
-        found: String,
-        ours: &'static str,
-    },
+    Version { direction: &'static str, interface: String, found: String, ours: &'static str },
     #[error("imports {import}, which this host does not offer")]
     UnknownImport { import: String },
     #[error(
@@ -164,10 +159,9 @@ fn check_header(bytes: &[u8]) -> Result<(), Refusal> {
     match *rest {
         [13, 0, 1, 0, ..] => Ok(()),
         [1, 0, 0, 0, ..] => Err(Refusal::CoreModule),
-        [a, b, c, d, ..] => Err(Refusal::UnknownLayer {
-            version: u16::from_le_bytes([a, b]),
-            layer: u16::from_le_bytes([c, d]),
-        }),
+        [a, b, c, d, ..] => {
+            Err(Refusal::UnknownLayer { version: u16::from_le_bytes([a, b]), layer: u16::from_le_bytes([c, d]) })
+        }
         _ => Err(Refusal::Truncated),
     }
 }
@@ -231,9 +225,7 @@ fn invalid(error: wasmparser::BinaryReaderError) -> Refusal {
     if error.message().starts_with("unexpected end") {
         return Refusal::Truncated;
     }
-    Refusal::Invalid {
-        reason: format!("{} (at offset {:#x})", error.message(), error.offset()),
-    }
+    Refusal::Invalid { reason: format!("{} (at offset {:#x})", error.message(), error.offset()) }
 }
 
 /// `wasi:io/streams@0.2.3`, or a plain name.
@@ -253,16 +245,10 @@ impl Name {
             None => (text, None),
         };
         match path.split_once('/') {
-            Some((package, interface)) => Self {
-                package: Some(package.to_owned()),
-                interface: interface.to_owned(),
-                version,
-            },
-            None => Self {
-                package: None,
-                interface: path.to_owned(),
-                version,
-            },
+            Some((package, interface)) => {
+                Self { package: Some(package.to_owned()), interface: interface.to_owned(), version }
+            }
+            None => Self { package: None, interface: path.to_owned(), version },
         }
     }
 
@@ -279,13 +265,7 @@ impl Name {
 
     /// The same, or a release that semver calls compatible with `ours`.
     fn is_compatible(&self, ours: &str) -> bool {
-        let line = |version: &str| {
-            version
-                .split(['-', '+'])
-                .next()?
-                .rsplit_once('.')
-                .map(|(line, _)| line.to_owned())
-        };
+        let line = |version: &str| version.split(['-', '+']).next()?.rsplit_once('.').map(|(line, _)| line.to_owned());
         // A pre-release is compatible with nothing but itself.
         self.version
             .as_deref()
@@ -309,12 +289,7 @@ fn contract_version(name: &Name, direction: &'static str) -> Result<String, Refu
 }
 
 fn version_refusal(name: &Name, direction: &'static str, ours: &'static str) -> Refusal {
-    Refusal::Version {
-        direction,
-        interface: name.path(),
-        found: name.version().to_owned(),
-        ours,
-    }
+    Refusal::Version { direction, interface: name.path(), found: name.version().to_owned(), ours }
 }
 
 /// Groups the imports by package, and refuses those that the host has nothing for.
@@ -330,9 +305,7 @@ fn packages(imports: &[Name]) -> Result<Vec<Package>, Refusal> {
             Some("wasi:filesystem") => Some(Grant::Directory),
             Some("wasi:sockets") => Some(Grant::Network),
             _ => {
-                return Err(Refusal::UnknownImport {
-                    import: import.to_string(),
-                });
+                return Err(Refusal::UnknownImport { import: import.to_string() });
             }
         };
         if import.package.as_deref() != Some(CONTRACT_PACKAGE) && !import.is_compatible(WASI_VERSION) {
@@ -374,10 +347,7 @@ mod tests {
 
     /// A component that exports and imports empty interfaces of these names.
     fn component(imports: &[&str], exports: &[&str]) -> String {
-        let imports: String = imports
-            .iter()
-            .map(|name| format!("(import {name:?} (instance))"))
-            .collect();
+        let imports: String = imports.iter().map(|name| format!("(import {name:?} (instance))")).collect();
         let exports: String = exports
             .iter()
             .enumerate()
@@ -389,24 +359,13 @@ mod tests {
     #[test]
     fn an_application_is_recognised_with_its_imports_by_package() {
         let text = component(
-            &[
-                "wasgi:gateway/types@0.1.0",
-                "wasi:io/streams@0.2.6",
-                "wasi:io/poll@0.2.6",
-                "wasi:sockets/tcp@0.2.6",
-            ],
+            &["wasgi:gateway/types@0.1.0", "wasi:io/streams@0.2.6", "wasi:io/poll@0.2.6", "wasi:sockets/tcp@0.2.6"],
             &["wasgi:gateway/application@0.1.0"],
         );
         let found = inspect(&wat::parse_str(text).expect("valid")).expect("deployable");
-        assert_eq!(
-            (found.kind, found.contract.as_str(), found.core_modules),
-            (Kind::Wsgi, "0.1.0", 0)
-        );
-        let packages: Vec<_> = found
-            .imports
-            .iter()
-            .map(|p| (p.name.as_str(), p.interfaces.join(" "), p.grant))
-            .collect();
+        assert_eq!((found.kind, found.contract.as_str(), found.core_modules), (Kind::Wsgi, "0.1.0", 0));
+        let packages: Vec<_> =
+            found.imports.iter().map(|p| (p.name.as_str(), p.interfaces.join(" "), p.grant)).collect();
         assert_eq!(
             packages,
             [
@@ -423,15 +382,9 @@ mod tests {
         assert!(inspect(&wat::parse_str(exports("0.1.7")).expect("valid")).is_ok());
         for version in ["0.2.0", "1.0.0", "0.1.0-draft"] {
             let reason = refusal(&exports(version));
-            assert!(
-                reason.contains(&format!("@{version}")) && reason.contains("0.1.0 of it"),
-                "{reason}"
-            );
+            assert!(reason.contains(&format!("@{version}")) && reason.contains("0.1.0 of it"), "{reason}");
         }
-        let reason = refusal(&component(
-            &["wasgi:gateway/gateway@0.2.0"],
-            &["wasgi:gateway/application@0.1.0"],
-        ));
+        let reason = refusal(&component(&["wasgi:gateway/gateway@0.2.0"], &["wasgi:gateway/application@0.1.0"]));
         assert!(reason.contains("imports wasgi:gateway/gateway@0.2.0"), "{reason}");
     }
 
@@ -440,18 +393,9 @@ mod tests {
         for (text, expected) in [
             ("(module)".to_owned(), "core module"),
             ("(component)".to_owned(), "exports nothing"),
-            (
-                component(&[], &["wasi:http/incoming-handler@0.2.3"]),
-                "exports wasi:http/incoming-handler@0.2.3",
-            ),
-            (
-                component(&["acme:x/y@1.0.0"], &["wasgi:gateway/application@0.1.0"]),
-                "imports acme:x/y@1.0.0",
-            ),
-            (
-                component(&["wasi:cli/stdout@0.3.0"], &["wasgi:gateway/application@0.1.0"]),
-                "but this host speaks 0.2.0",
-            ),
+            (component(&[], &["wasi:http/incoming-handler@0.2.3"]), "exports wasi:http/incoming-handler@0.2.3"),
+            (component(&["acme:x/y@1.0.0"], &["wasgi:gateway/application@0.1.0"]), "imports acme:x/y@1.0.0"),
+            (component(&["wasi:cli/stdout@0.3.0"], &["wasgi:gateway/application@0.1.0"]), "but this host speaks 0.2.0"),
         ] {
             let reason = refusal(&text);
             assert!(reason.contains(expected), "{reason}");

@@ -103,14 +103,7 @@ impl From<Failure> for Outcome {
 impl Loader {
     pub fn new(engine: Arc<Engine>, cache: Cache, compiler: Compiler, load_guest: LoadGuest) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self {
-            engine,
-            cache,
-            compiler,
-            load_guest,
-            components: Mutex::default(),
-            hands: Semaphore::new(cores),
-        }
+        Self { engine, cache, compiler, load_guest, components: Mutex::default(), hands: Semaphore::new(cores) }
     }
 
     /// Does all of it: read, inspect, compile or fetch, link.
@@ -141,23 +134,13 @@ impl Loader {
             })
             .await?;
         let hash = content.hash.clone();
-        if order
-            .live
-            .as_ref()
-            .is_some_and(|live| live.release.hash == hash && live.spec == spec)
-        {
+        if order.live.as_ref().is_some_and(|live| live.release.hash == hash && live.spec == spec) {
             return Ok(Outcome::Unchanged);
         }
         let (code, origin) = self.code(&order, &spec, content).await?;
         self.by_hand(move |loader| {
-            let app = loader
-                .app(&order, spec, hash, code)
-                .map_err(|error| Outcome::Refused(format!("{error:#}")))?;
-            Ok(Outcome::Ready(Box::new(Ready {
-                app,
-                origin,
-                took: started.elapsed(),
-            })))
+            let app = loader.app(&order, spec, hash, code).map_err(|error| Outcome::Refused(format!("{error:#}")))?;
+            Ok(Outcome::Ready(Box::new(Ready { app, origin, took: started.elapsed() })))
         })
         .await
     }
@@ -243,21 +226,13 @@ impl Loader {
         let live = order.live.as_ref();
         let release = Release {
             // With the same bytes, only the sidecar is new.
-            live_since: live
-                .filter(|live| live.release.hash == hash)
-                .map_or(now, |live| live.release.live_since),
+            live_since: live.filter(|live| live.release.hash == hash).map_or(now, |live| live.release.live_since),
             hash,
             bytes: order.candidate.wasm.bytes,
             kind: code.kind,
         };
         let stats = live.map(|live| Arc::clone(&live.stats)).unwrap_or_default();
-        Ok(App {
-            admission: Admission::new(&spec.limits),
-            spec,
-            release,
-            guest,
-            stats,
-        })
+        Ok(App { admission: Admission::new(&spec.limits), spec, release, guest, stats })
     }
 
     /// Does blocking work on a thread for it, not more at a time than there are cores.
@@ -319,18 +294,14 @@ fn read(apps_dir: &Path, path: &str, seen: scan::Stamp, bytes_max: u64) -> Resul
         Ok(None) => Err(Outcome::Moved),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Outcome::Moved),
         // A change of mode is a change that is noticed.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(Outcome::Refused(format!(
-            "{path} cannot be read by wasgi: chmod it ({error})"
-        ))),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(Outcome::Refused(format!("{path} cannot be read by wasgi: chmod it ({error})")))
+        }
         Err(error) => Err(Outcome::Passing(format!("{path} cannot be read: {error}"))),
     }
 }
 
 /// Messages about TOML point at the place in several lines; a log line is one.
 fn one_line(text: &str) -> String {
-    text.split('\n')
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect::<Vec<_>>()
-        .join(" / ")
+    text.split('\n').map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" / ")
 }

@@ -140,11 +140,7 @@ impl Deployer {
             ready,
         };
         let task = tokio::spawn(deployer.run(reload));
-        Ok(DeployHandle {
-            reloads,
-            ready: is_ready,
-            task,
-        })
+        Ok(DeployHandle { reloads, ready: is_ready, task })
     }
 
     async fn run(mut self, mut reload: mpsc::Receiver<Arc<Config>>) {
@@ -175,17 +171,11 @@ impl Deployer {
         let findings = self.records.look(&scan, &renamed, self.config.settle_time);
         for task in findings.tasks {
             let (name, ticket) = (task.name.clone(), task.ticket);
-            let order = Order {
-                name: task.name,
-                candidate: task.candidate,
-                config: Arc::clone(&self.config),
-                live: task.live,
-            };
+            let order =
+                Order { name: task.name, candidate: task.candidate, config: Arc::clone(&self.config), live: task.live };
             let loader = Arc::clone(&self.loader);
             let job_name = name.clone();
-            let abort = self
-                .jobs
-                .spawn(async move { (job_name, ticket, loader.load(order).await) });
+            let abort = self.jobs.spawn(async move { (job_name, ticket, loader.load(order).await) });
             self.records.started(&name, ticket, abort);
         }
         self.unsettled = findings.unsettled;

@@ -107,13 +107,7 @@ impl Records {
             }
             record.cancel();
             let since = record.seen.map_or(now, |(_, since)| since);
-            let wait = unrest(
-                name,
-                candidate,
-                renamed,
-                settle_time,
-                now.saturating_duration_since(since),
-            );
+            let wait = unrest(name, candidate, renamed, settle_time, now.saturating_duration_since(since));
             if !wait.is_zero() {
                 findings.unsettled = true;
                 findings.look_again_in(wait);
@@ -177,21 +171,13 @@ impl Records {
     }
 
     pub fn live(&self) -> impl Iterator<Item = &Arc<App>> {
-        self.records
-            .values()
-            .filter_map(|record| Some(&record.live.as_ref()?.app))
+        self.records.values().filter_map(|record| Some(&record.live.as_ref()?.app))
     }
 
     /// The hashes of all that is live or waits.
     pub fn hashes(&self) -> HashSet<&str> {
-        let waiting = self
-            .records
-            .values()
-            .filter_map(|record| Some(record.ready.as_ref()?.app.release.hash.as_str()));
-        self.live()
-            .map(|app| app.release.hash.as_str())
-            .chain(waiting)
-            .collect()
+        let waiting = self.records.values().filter_map(|record| Some(record.ready.as_ref()?.app.release.hash.as_str()));
+        self.live().map(|app| app.release.hash.as_str()).chain(waiting).collect()
     }
 
     /// Lets what is ready go live where its place is free, and makes the table of it.
@@ -205,25 +191,16 @@ impl Records {
         for name in winners {
             self.go_live(&name);
         }
-        let routes = self
-            .live()
-            .flat_map(|app| app.spec.routes.iter().map(move |route| (route, Arc::clone(app))));
-        let entries = self
-            .records
-            .iter()
-            .filter(|(_, record)| record.is_listed())
-            .map(|(name, record)| {
-                let entry = Entry {
-                    live: record.live.as_ref().map(|live| Arc::clone(&live.app)),
-                    problem: record.problem.clone(),
-                    loading: record.job.is_some(),
-                };
-                (name.clone(), entry)
-            });
-        Table {
-            router: Router::new(routes),
-            entries: entries.collect(),
-        }
+        let routes = self.live().flat_map(|app| app.spec.routes.iter().map(move |route| (route, Arc::clone(app))));
+        let entries = self.records.iter().filter(|(_, record)| record.is_listed()).map(|(name, record)| {
+            let entry = Entry {
+                live: record.live.as_ref().map(|live| Arc::clone(&live.app)),
+                problem: record.problem.clone(),
+                loading: record.job.is_some(),
+            };
+            (name.clone(), entry)
+        });
+        Table { router: Router::new(routes), entries: entries.collect() }
     }
 
     fn forget_removed(&mut self, scan: &Scan, findings: &mut Findings) {
@@ -244,11 +221,8 @@ impl Records {
 
     /// Who of those that are ready cannot go live (with the reason), and who can.
     fn contest(&self) -> (Vec<(String, String)>, BTreeSet<String>) {
-        let mut seniority: Vec<_> = self
-            .records
-            .iter()
-            .filter(|(_, record)| record.live.is_some() || record.ready.is_some())
-            .collect();
+        let mut seniority: Vec<_> =
+            self.records.iter().filter(|(_, record)| record.live.is_some() || record.ready.is_some()).collect();
         seniority.sort_by_key(|(name, record)| {
             let arrival = record.live.as_ref().map_or(u64::MAX, |live| live.arrival);
             let modified = record.seen.map(|(candidate, _)| candidate.wasm.modified);
@@ -288,10 +262,7 @@ impl Records {
         let Ready { mut app, origin, took } = *ready;
         let before = record.live.take();
         let replaces = before.as_ref().map(|live| short(&live.app.release.hash).to_owned());
-        if before
-            .as_ref()
-            .is_none_or(|live| live.app.release.hash != app.release.hash)
-        {
+        if before.as_ref().is_none_or(|live| live.app.release.hash != app.release.hash) {
             app.release.live_since = SystemTime::now();
         }
         record.problem = None;
@@ -317,10 +288,7 @@ impl Records {
             },
             |live| live.arrival,
         );
-        record.live = Some(Live {
-            app: Arc::new(app),
-            arrival,
-        });
+        record.live = Some(Live { app: Arc::new(app), arrival });
     }
 }
 
@@ -336,10 +304,7 @@ impl Record {
             }
             None => tracing::warn!(app = %name, "refused: {reason}"),
         }
-        self.problem = Some(Problem {
-            reason,
-            since: SystemTime::now(),
-        });
+        self.problem = Some(Problem { reason, since: SystemTime::now() });
         true
     }
 
@@ -372,9 +337,7 @@ fn unrest(
         settle_time.saturating_sub(age)
     };
     let wasm = file("wasm", candidate.wasm);
-    candidate
-        .sidecar
-        .map_or(wasm, |sidecar| wasm.max(file("toml", sidecar)))
+    candidate.sidecar.map_or(wasm, |sidecar| wasm.max(file("toml", sidecar)))
 }
 
 /// A hash as people compare it.

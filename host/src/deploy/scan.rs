@@ -84,11 +84,7 @@ fn time(seconds: i64, nanoseconds: u64) -> SystemTime {
 /// [`Scan::unread`].
 pub fn scan(apps_dir: &Path) -> io::Result<Scan> {
     let root = rustix::fs::open(apps_dir, DIRECTORY, Mode::empty())?;
-    let mut walk = Walk {
-        scan: Scan::default(),
-        sidecars: BTreeMap::new(),
-        entries: 0,
-    };
+    let mut walk = Walk { scan: Scan::default(), sidecars: BTreeMap::new(), entries: 0 };
     walk.folder(&root, "", 1)?;
     let Walk { mut scan, sidecars, .. } = walk;
     for (name, sidecar) in sidecars {
@@ -156,9 +152,7 @@ impl Walk {
             let entry = entry?;
             self.entries += 1;
             if self.entries > ENTRIES_MAX {
-                return Err(io::Error::other(format!(
-                    "it holds more than {ENTRIES_MAX} files and folders"
-                )));
+                return Err(io::Error::other(format!("it holds more than {ENTRIES_MAX} files and folders")));
             }
             self.entry(folder.as_fd(), path, entry.file_name(), depth);
         }
@@ -196,9 +190,9 @@ impl Walk {
         }
         let found = match what(file_type) {
             None => Ok(Stamp::of(&stat)),
-            Some(what) => Err(format!(
-                "{place} is {what}, which is never followed or opened: put a regular file there"
-            )),
+            Some(what) => {
+                Err(format!("{place} is {what}, which is never followed or opened: put a regular file there"))
+            }
         };
         match place.strip_suffix(".toml") {
             Some(app) => {
@@ -229,9 +223,7 @@ impl Walk {
             // Removed since it was listed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
-                self.scan
-                    .refused
-                    .insert(path.clone(), format!("the folder cannot be read: {error}"));
+                self.scan.refused.insert(path.clone(), format!("the folder cannot be read: {error}"));
                 self.scan.unread.push(path);
             }
         }
@@ -252,10 +244,7 @@ fn what(file_type: FileType) -> Option<&'static str> {
 
 /// The name as text if it can stand in a URL as it is: RFC 3986's unreserved characters.
 fn valid_name(raw: &[u8]) -> Option<&str> {
-    let stem = raw
-        .strip_suffix(b".wasm")
-        .or_else(|| raw.strip_suffix(b".toml"))
-        .unwrap_or(raw);
+    let stem = raw.strip_suffix(b".wasm").or_else(|| raw.strip_suffix(b".toml")).unwrap_or(raw);
     let unreserved = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
     if stem.is_empty() || !stem.iter().all(unreserved) {
         return None;
@@ -281,23 +270,13 @@ mod tests {
     }
 
     fn names(scan: &Scan) -> (Vec<&str>, Vec<&str>) {
-        (
-            scan.candidates.keys().map(String::as_str).collect(),
-            scan.refused.keys().map(String::as_str).collect(),
-        )
+        (scan.candidates.keys().map(String::as_str).collect(), scan.refused.keys().map(String::as_str).collect())
     }
 
     #[test]
     fn files_become_names() {
         let directory = directory();
-        for path in [
-            "hello.wasm",
-            "index.wasm",
-            "shop/cart.wasm",
-            "shop/index.wasm",
-            "a/b/c.wasm",
-            "v1.2~x_y-z.wasm",
-        ] {
+        for path in ["hello.wasm", "index.wasm", "shop/cart.wasm", "shop/index.wasm", "a/b/c.wasm", "v1.2~x_y-z.wasm"] {
             put(&directory, path);
         }
         let scan = scan(directory.path()).expect("it can be read");
@@ -325,22 +304,15 @@ mod tests {
         ] {
             put(&directory, path);
         }
-        assert_eq!(
-            names(&scan(directory.path()).expect("it can be read")),
-            (vec![], vec![])
-        );
+        assert_eq!(names(&scan(directory.path()).expect("it can be read")), (vec![], vec![]));
     }
 
     #[test]
     fn names_that_a_url_would_have_to_encode_are_refused() {
         let directory = directory();
-        for name in [
-            "two words.wasm",
-            "per%2fcent.wasm",
-            "caf\u{e9}.wasm",
-            "new\nline.wasm",
-            "folder with space/x.wasm",
-        ] {
+        for name in
+            ["two words.wasm", "per%2fcent.wasm", "caf\u{e9}.wasm", "new\nline.wasm", "folder with space/x.wasm"]
+        {
             put(&directory, name);
         }
         put(&directory, std::ffi::OsString::from_vec(b"\xff\xfe.wasm".to_vec()));
@@ -375,11 +347,7 @@ mod tests {
         symlink("/etc/passwd", path.join("app.toml")).expect("links can be made");
         let scan = scan(path).expect("it can be read");
         assert_eq!(names(&scan), (vec![], vec!["app", "folder", "link", "pipe"]));
-        assert!(
-            scan.refused["app"].contains("app.toml is a symbolic link"),
-            "{:?}",
-            scan.refused
-        );
+        assert!(scan.refused["app"].contains("app.toml is a symbolic link"), "{:?}", scan.refused);
         assert!(scan.refused["pipe"].contains("is a pipe"), "{:?}", scan.refused);
     }
 
@@ -424,11 +392,8 @@ mod tests {
             put(&directory, path);
         }
         let scan = scan(directory.path()).expect("it can be read");
-        let sidecars: Vec<_> = scan
-            .candidates
-            .iter()
-            .map(|(name, found)| (name.as_str(), found.sidecar.is_some()))
-            .collect();
+        let sidecars: Vec<_> =
+            scan.candidates.iter().map(|(name, found)| (name.as_str(), found.sidecar.is_some())).collect();
         assert_eq!(sidecars, [("a", true), ("b", false)]);
     }
 }

@@ -85,12 +85,7 @@ impl Site {
         prepare(&config.apps_dir);
         let (apps, handle) = start(&config, compiler(&config));
         handle.ready().await;
-        Self {
-            root,
-            config,
-            apps,
-            handle,
-        }
+        Self { root, config, apps, handle }
     }
 
     /// Renames a file into place.
@@ -108,32 +103,19 @@ impl Site {
     async fn until(&self, what: &str, mut holds: impl FnMut(&Table) -> bool) {
         let started = Instant::now();
         while !holds(&self.apps.snapshot()) {
-            let entries: Vec<_> = self
-                .apps
-                .snapshot()
-                .entries
-                .iter()
-                .map(|(name, entry)| show(name, entry))
-                .collect();
-            assert!(
-                started.elapsed() < Duration::from_secs(20),
-                "still not {what}: {entries:?}"
-            );
+            let entries: Vec<_> = self.apps.snapshot().entries.iter().map(|(name, entry)| show(name, entry)).collect();
+            assert!(started.elapsed() < Duration::from_secs(20), "still not {what}: {entries:?}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
     async fn until_live(&self, path: &str) -> Arc<App> {
-        self.until(&format!("{path} is live"), |table| at(table, path).is_some())
-            .await;
+        self.until(&format!("{path} is live"), |table| at(table, path).is_some()).await;
         at(&self.apps.snapshot(), path).expect("it was live just now")
     }
 
     async fn until_refused(&self, name: &str, reason: &str) {
-        self.until(&format!("{name} is refused for {reason:?}"), |table| {
-            problem(table, name).contains(reason)
-        })
-        .await;
+        self.until(&format!("{name} is refused for {reason:?}"), |table| problem(table, name).contains(reason)).await;
     }
 
     /// Waits until the deployer has looked at everything once more: a new app, put last, is live.
@@ -144,34 +126,20 @@ impl Site {
     }
 
     fn compiled(&self) -> usize {
-        std::fs::read_dir(self.config.state_dir.join("cache"))
-            .expect("there is a cache")
-            .count()
+        std::fs::read_dir(self.config.state_dir.join("cache")).expect("there is a cache").count()
     }
 }
 
 fn at(table: &Table, path: &str) -> Option<Arc<App>> {
-    table
-        .router
-        .resolve(None, path.as_bytes())
-        .map(|found| Arc::clone(found.target))
+    table.router.resolve(None, path.as_bytes()).map(|found| Arc::clone(found.target))
 }
 
 fn problem<'a>(table: &'a Table, name: &str) -> &'a str {
-    table
-        .entries
-        .get(name)
-        .and_then(|entry| entry.problem.as_ref())
-        .map_or("", |problem| &problem.reason)
+    table.entries.get(name).and_then(|entry| entry.problem.as_ref()).map_or("", |problem| &problem.reason)
 }
 
 fn show(name: &str, entry: &Entry) -> String {
-    format!(
-        "{name}: live {}, {:?}, loading {}",
-        entry.live.is_some(),
-        entry.problem,
-        entry.loading
-    )
+    format!("{name}: live {}, {:?}, loading {}", entry.live.is_some(), entry.problem, entry.loading)
 }
 
 #[tokio::test]
@@ -182,17 +150,11 @@ async fn a_file_is_served_replaced_and_removed() {
     assert_eq!(first.release.hash, super::cache::hash_bytes(&wasm(1)));
     site.put("hello.wasm", wasm(2));
     let hash = super::cache::hash_bytes(&wasm(2));
-    site.until("replaced", |table| {
-        at(table, "/hello").is_some_and(|app| app.release.hash == hash)
-    })
-    .await;
+    site.until("replaced", |table| at(table, "/hello").is_some_and(|app| app.release.hash == hash)).await;
     let second = site.until_live("/hello").await;
     assert!(Arc::ptr_eq(&first.stats, &second.stats));
     site.remove("hello.wasm");
-    site.until("removed", |table| {
-        at(table, "/hello").is_none() && table.entries.is_empty()
-    })
-    .await;
+    site.until("removed", |table| at(table, "/hello").is_none() && table.entries.is_empty()).await;
     drop(second);
     assert_eq!(Arc::strong_count(&first), 1, "nothing keeps an old release");
 }
@@ -201,27 +163,15 @@ async fn a_file_is_served_replaced_and_removed() {
 async fn what_is_there_at_the_start_is_live_when_ready() {
     let site = Site::with(|apps| {
         std::fs::create_dir(apps.join("shop")).expect("folders can be made");
-        for (number, path) in ["index.wasm", "hello.wasm", "shop/index.wasm", "shop/cart.wasm"]
-            .iter()
-            .enumerate()
-        {
+        for (number, path) in ["index.wasm", "hello.wasm", "shop/index.wasm", "shop/cart.wasm"].iter().enumerate() {
             std::fs::write(apps.join(path), wasm(number as u32)).expect("files can be written");
         }
         std::fs::write(apps.join("empty.wasm"), "").expect("files can be written");
     })
     .await;
     let table = site.apps.snapshot();
-    for (path, name) in [
-        ("/x", "index"),
-        ("/hello", "hello"),
-        ("/shop/x", "shop/index"),
-        ("/shop/cart", "shop/cart"),
-    ] {
-        assert_eq!(
-            at(&table, path).map(|app| app.spec.name.clone()).as_deref(),
-            Some(name),
-            "{path}"
-        );
+    for (path, name) in [("/x", "index"), ("/hello", "hello"), ("/shop/x", "shop/index"), ("/shop/cart", "shop/cart")] {
+        assert_eq!(at(&table, path).map(|app| app.spec.name.clone()).as_deref(), Some(name), "{path}");
     }
     assert_eq!(problem(&table, "empty"), "the file is empty");
 }
@@ -231,12 +181,9 @@ async fn the_same_bytes_change_nothing_and_are_compiled_once() {
     let site = Site::new().await;
     site.put("hello.wasm", wasm(1));
     let first = site.until_live("/hello").await;
-    let file = std::fs::File::options()
-        .append(true)
-        .open(site.config.apps_dir.join("hello.wasm"))
-        .expect("it is there");
-    file.set_modified(std::time::SystemTime::now())
-        .expect("times can be set");
+    let file =
+        std::fs::File::options().append(true).open(site.config.apps_dir.join("hello.wasm")).expect("it is there");
+    file.set_modified(std::time::SystemTime::now()).expect("times can be set");
     site.put("copy.wasm", wasm(1));
     site.until_live("/copy").await;
     assert_eq!(site.compiled(), 1);
@@ -263,16 +210,11 @@ async fn a_bad_file_leaves_the_old_release_and_says_why() {
     }
     site.remove("hello.wasm");
     std::os::unix::fs::symlink("/etc/passwd", site.config.apps_dir.join("hello.wasm")).expect("links can be made");
-    site.until("refused or gone", |table| {
-        at(table, "/hello").is_none() || problem(table, "hello").contains("link")
-    })
-    .await;
+    site.until("refused or gone", |table| at(table, "/hello").is_none() || problem(table, "hello").contains("link"))
+        .await;
     site.remove("hello.wasm");
     site.put("hello.wasm", wasm(3));
-    site.until("served again", |table| {
-        at(table, "/hello").is_some() && problem(table, "hello").is_empty()
-    })
-    .await;
+    site.until("served again", |table| at(table, "/hello").is_some() && problem(table, "hello").is_empty()).await;
 }
 
 #[tokio::test]
@@ -292,14 +234,10 @@ async fn a_slow_copy_is_taken_when_it_is_whole() {
     std::fs::write(&path, head).expect("files can be written");
     // Here the copy pauses for so long that its beginning is taken for a file.
     site.until_refused("slow", "truncated").await;
-    std::io::Write::write_all(
-        &mut std::fs::File::options().append(true).open(&path).expect("it is there"),
-        tail,
-    )
-    .expect("files can be written");
+    std::io::Write::write_all(&mut std::fs::File::options().append(true).open(&path).expect("it is there"), tail)
+        .expect("files can be written");
     site.until_live("/slow").await;
-    site.until("without a problem", |table| problem(table, "slow").is_empty())
-        .await;
+    site.until("without a problem", |table| problem(table, "slow").is_empty()).await;
 }
 
 #[tokio::test]
@@ -310,18 +248,14 @@ async fn a_sidecar_alone_changes_the_app_and_a_bad_one_refuses_it() {
     site.put("hello.toml", "routes = [\"/elsewhere\"]\n");
     let second = site.until_live("/elsewhere").await;
     assert!(at(&site.apps.snapshot(), "/hello").is_none());
-    assert_eq!(
-        (&first.release.hash, first.release.live_since),
-        (&second.release.hash, second.release.live_since)
-    );
+    assert_eq!((&first.release.hash, first.release.live_since), (&second.release.hash, second.release.live_since));
     assert_eq!(site.compiled(), 1);
     site.put("hello.toml", "no such key = true\n");
     site.until_refused("hello", "hello.toml").await;
     assert!(Arc::ptr_eq(&second, &site.until_live("/elsewhere").await));
     site.remove("hello.toml");
     site.until_live("/hello").await;
-    site.until("without a problem", |table| problem(table, "hello").is_empty())
-        .await;
+    site.until("without a problem", |table| problem(table, "hello").is_empty()).await;
     // From the start there is nothing to go on with.
     site.put("bad.toml", "no such key = true\n");
     site.put("bad.wasm", wasm(2));
@@ -339,10 +273,7 @@ async fn of_two_apps_on_one_route_the_older_stays_until_it_goes() {
     site.until_refused("new", "old has the route /old already").await;
     assert_eq!(site.until_live("/old").await.spec.name, "old");
     site.remove("old.wasm");
-    site.until("taken over", |table| {
-        at(table, "/old").is_some_and(|app| app.spec.name == "new")
-    })
-    .await;
+    site.until("taken over", |table| at(table, "/old").is_some_and(|app| app.spec.name == "new")).await;
     assert_eq!(problem(&site.apps.snapshot(), "new"), "");
 }
 
@@ -369,9 +300,7 @@ async fn a_restart_loads_what_was_compiled_and_rebuilds_what_was_damaged() {
     let site = Site::new().await;
     site.put("hello.wasm", wasm(1));
     site.until_live("/hello").await;
-    let Site {
-        root, config, handle, ..
-    } = site;
+    let Site { root, config, handle, .. } = site;
     handle.stop().await;
     let restart = async |compiler: Compiler| {
         let (apps, handle) = start(&config, compiler);
@@ -380,17 +309,10 @@ async fn a_restart_loads_what_was_compiled_and_rebuilds_what_was_damaged() {
         apps
     };
     let broken = || Compiler::new(config.stack_bytes).with_program("/nonexistent".into());
-    assert!(
-        at(&restart(broken()).await.snapshot(), "/hello").is_some(),
-        "nothing had to be compiled"
-    );
+    assert!(at(&restart(broken()).await.snapshot(), "/hello").is_some(), "nothing had to be compiled");
     let cache = root.path().join("state/cache");
-    let entry = std::fs::read_dir(&cache)
-        .expect("there is a cache")
-        .next()
-        .expect("with an entry")
-        .expect("to be read")
-        .path();
+    let entry =
+        std::fs::read_dir(&cache).expect("there is a cache").next().expect("with an entry").expect("to be read").path();
     let mut code = std::fs::read(&entry).expect("it can be read");
     let middle = code.len() / 2;
     code[middle] ^= 1;
@@ -419,10 +341,7 @@ async fn a_reload_judges_every_app_again() {
     let mut lower = (*site.config).clone();
     lower.limits.concurrent_calls = 1;
     site.handle.reload(Arc::new(lower)).await;
-    site.until("lower", |table| {
-        at(table, "/hello").is_some_and(|app| app.spec.limits.concurrent_calls == 1)
-    })
-    .await;
+    site.until("lower", |table| at(table, "/hello").is_some_and(|app| app.spec.limits.concurrent_calls == 1)).await;
 }
 
 #[test]
@@ -436,13 +355,8 @@ fn a_cache_that_others_can_write_is_refused() {
     assert_eq!(mode & 0o777, 0o700);
     for path in [&cache, &root.path().to_owned()] {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).expect("modes can be set");
-        let refused = super::cache::Cache::open(root.path(), &engine)
-            .err()
-            .map(|error| error.to_string());
-        assert!(
-            refused.as_ref().is_some_and(|error| error.contains("chmod 700")),
-            "{refused:?}"
-        );
+        let refused = super::cache::Cache::open(root.path(), &engine).err().map(|error| error.to_string());
+        assert!(refused.as_ref().is_some_and(|error| error.contains("chmod 700")), "{refused:?}");
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).expect("modes can be set");
     }
 }

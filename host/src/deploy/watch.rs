@@ -35,13 +35,7 @@ struct Shared {
 impl Watch {
     /// A watch of a directory that need not exist yet.
     pub fn new(apps_dir: &Path) -> Self {
-        Self {
-            apps_dir: apps_dir.to_owned(),
-            shared: Arc::default(),
-            watcher: None,
-            watched: None,
-            complained: false,
-        }
+        Self { apps_dir: apps_dir.to_owned(), shared: Arc::default(), watcher: None, watched: None, complained: false }
     }
 
     /// Watches the directory that is there now. Cheap if that is the one watched already. Blocks for as long as it takes to
@@ -109,10 +103,7 @@ impl Shared {
                 let mut renamed = self.renamed.lock().unwrap_or_else(PoisonError::into_inner);
                 if renamed.len() < RENAMES_MAX {
                     renamed.extend(
-                        event
-                            .paths
-                            .iter()
-                            .filter_map(|path| path.strip_prefix(apps_dir).ok().map(PathBuf::from)),
+                        event.paths.iter().filter_map(|path| path.strip_prefix(apps_dir).ok().map(PathBuf::from)),
                     );
                 }
             }
@@ -150,21 +141,9 @@ mod tests {
         for (kind, path, expected) in [
             (create, "/apps/hello.wasm", true),
             (modify, "/apps/shop/cart.toml", true),
-            (
-                EventKind::Access(AccessKind::Close(AccessMode::Write)),
-                "/apps/hello.wasm",
-                true,
-            ),
-            (
-                EventKind::Access(AccessKind::Open(AccessMode::Any)),
-                "/apps/hello.wasm",
-                false,
-            ),
-            (
-                EventKind::Access(AccessKind::Close(AccessMode::Read)),
-                "/apps/hello.wasm",
-                false,
-            ),
+            (EventKind::Access(AccessKind::Close(AccessMode::Write)), "/apps/hello.wasm", true),
+            (EventKind::Access(AccessKind::Open(AccessMode::Any)), "/apps/hello.wasm", false),
+            (EventKind::Access(AccessKind::Close(AccessMode::Read)), "/apps/hello.wasm", false),
             (modify, "/apps/.cache/x", false),
             (modify, "/apps/shop/.hello.wasm.swp", false),
         ] {

@@ -29,19 +29,14 @@ impl EnvironBlock {
         for (name, value) in env {
             block.push(name.as_bytes(), value.as_bytes());
         }
-        block.push(
-            b"SERVER_SOFTWARE",
-            concat!("wasgi/", env!("CARGO_PKG_VERSION")).as_bytes(),
-        );
+        block.push(b"SERVER_SOFTWARE", concat!("wasgi/", env!("CARGO_PKG_VERSION")).as_bytes());
         block.push(b"GATEWAY_INTERFACE", b"CGI/1.1");
         block
     }
 
     /// The block of one request.
     pub(crate) fn of_request(constant: &Self, parts: &request::Parts, place: &Place<'_>) -> Self {
-        let mut block = Self {
-            bytes: Vec::with_capacity(constant.bytes.len() + 1024),
-        };
+        let mut block = Self { bytes: Vec::with_capacity(constant.bytes.len() + 1024) };
         block.bytes.extend_from_slice(&constant.bytes);
         block.push_request_line(parts, place);
         block.push_addresses(parts, place);
@@ -109,10 +104,8 @@ impl EnvironBlock {
                 header::CONTENT_LENGTH => self.bytes.extend_from_slice(b"CONTENT_LENGTH"),
                 _ => {
                     self.bytes.extend_from_slice(b"HTTP_");
-                    let upper = name
-                        .as_str()
-                        .bytes()
-                        .map(|byte| if byte == b'-' { b'_' } else { byte.to_ascii_uppercase() });
+                    let upper =
+                        name.as_str().bytes().map(|byte| if byte == b'-' { b'_' } else { byte.to_ascii_uppercase() });
                     self.bytes.extend(upper);
                 }
             }
@@ -150,10 +143,7 @@ fn protocol(version: Version) -> &'static str {
 /// Host and port as the client named them: from an absolute-form target, else from the Host field.
 pub(crate) fn authority(parts: &request::Parts) -> Option<(&str, Option<&str>)> {
     let text = match parts.uri.authority() {
-        Some(authority) => authority
-            .as_str()
-            .rsplit_once('@')
-            .map_or(authority.as_str(), |(_, host)| host),
+        Some(authority) => authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, host)| host),
         None => parts.headers.get(header::HOST)?.to_str().ok()?,
     };
     let (host, port) = match text.rsplit_once(':') {
@@ -196,12 +186,7 @@ mod tests {
 
     #[test]
     fn what_must_be_there_is_there() {
-        let environ = environ(
-            http::Request::get("/app/x?a=%20b")
-                .header("Host", "shop.example:81")
-                .body(())
-                .unwrap(),
-        );
+        let environ = environ(http::Request::get("/app/x?a=%20b").header("Host", "shop.example:81").body(()).unwrap());
         for (name, value) in [
             ("REQUEST_METHOD", "GET"),
             ("SCRIPT_NAME", "/app"),
@@ -218,10 +203,7 @@ mod tests {
             ("GREETING", "hi"),
         ] {
             assert_eq!(
-                environ
-                    .get(name)
-                    .map(|value| String::from_utf8_lossy(value).into_owned())
-                    .as_deref(),
+                environ.get(name).map(|value| String::from_utf8_lossy(value).into_owned()).as_deref(),
                 Some(value),
                 "{name}"
             );
@@ -251,13 +233,8 @@ mod tests {
         assert_eq!(environ["HTTP_X_LIST"], b"a,b");
         assert_eq!(environ["HTTP_COOKIE"], b"a=1; b=2");
         assert_eq!(environ["HTTP_X_LATIN"], b"caf\xe9");
-        for name in [
-            "HTTP_CONTENT_TYPE",
-            "HTTP_CONTENT_LENGTH",
-            "HTTP_X_ALIAS",
-            "HTTP_PROXY",
-            "HTTP_TRANSFER_ENCODING",
-        ] {
+        for name in ["HTTP_CONTENT_TYPE", "HTTP_CONTENT_LENGTH", "HTTP_X_ALIAS", "HTTP_PROXY", "HTTP_TRANSFER_ENCODING"]
+        {
             assert!(!environ.contains_key(name), "{name}");
         }
     }
@@ -272,11 +249,7 @@ mod tests {
             ("[::1]", Some(("[::1]", None))),
             ("", None),
         ] {
-            let (parts, ()) = http::Request::get("/")
-                .header("host", host)
-                .body(())
-                .unwrap()
-                .into_parts();
+            let (parts, ()) = http::Request::get("/").header("host", host).body(()).unwrap().into_parts();
             assert_eq!(authority(&parts), expected, "{host}");
         }
     }

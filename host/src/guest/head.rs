@@ -50,18 +50,11 @@ impl Head {
         limits: &Limits,
     ) -> Result<Self, HeadError> {
         if headers.len() > limits.response_headers as usize {
-            return Err(HeadError::TooLarge(format!(
-                "more than response_headers = {}",
-                limits.response_headers
-            )));
+            return Err(HeadError::TooLarge(format!("more than response_headers = {}", limits.response_headers)));
         }
         let (status, reason) = parse_status(status)?;
-        let mut head = Self {
-            status,
-            reason,
-            headers: HeaderMap::with_capacity(headers.len() + 2),
-            content_length: None,
-        };
+        let mut head =
+            Self { status, reason, headers: HeaderMap::with_capacity(headers.len() + 2), content_length: None };
         let mut bytes = 0;
         for (name, value) in headers {
             bytes += (name.len() + value.len()) as u64;
@@ -103,9 +96,7 @@ impl Head {
 /// "200 OK" → 200 and its reason, where that is not the usual one (PEP 3333: three digits, a space, a reason).
 fn parse_status(text: &str) -> Result<(StatusCode, Option<String>), HeadError> {
     let refused = |why: &str| HeadError::Status(format!("{text:?}: {why}"));
-    let (code, reason) = text
-        .split_once(' ')
-        .ok_or_else(|| refused("not three digits, a space and a reason"))?;
+    let (code, reason) = text.split_once(' ').ok_or_else(|| refused("not three digits, a space and a reason"))?;
     if code.len() != 3 || !code.bytes().all(|byte| byte.is_ascii_digit()) || reason.is_empty() {
         return Err(refused("not three digits, a space and a reason"));
     }
@@ -133,10 +124,7 @@ fn latin1(text: &str) -> Option<std::borrow::Cow<'_, [u8]>> {
     if text.is_ascii() {
         return Some(text.as_bytes().into());
     }
-    text.chars()
-        .map(|char| u8::try_from(u32::from(char)).ok())
-        .collect::<Option<Vec<u8>>>()
-        .map(Into::into)
+    text.chars().map(|char| u8::try_from(u32::from(char)).ok()).collect::<Option<Vec<u8>>>().map(Into::into)
 }
 
 #[cfg(test)]
@@ -149,15 +137,9 @@ mod tests {
 
     #[test]
     fn a_usual_head_is_taken() {
-        let head = check(
-            "200 OK",
-            &[
-                ("Content-Type", "text/plain"),
-                ("content-length", "12"),
-                ("X-Name", "caf\u{e9}"),
-            ],
-        )
-        .unwrap();
+        let head =
+            check("200 OK", &[("Content-Type", "text/plain"), ("content-length", "12"), ("X-Name", "caf\u{e9}")])
+                .unwrap();
         assert_eq!(head.status, 200);
         assert_eq!(head.reason, None);
         assert_eq!(head.content_length, Some(12));
@@ -216,10 +198,7 @@ mod tests {
             ("Content-Length", ""),
             ("Content-Length", "99999999999999999999"),
         ] {
-            assert!(
-                matches!(check("200 OK", &[(name, value)]), Err(HeadError::Header(_))),
-                "{name:?}: {value:?}"
-            );
+            assert!(matches!(check("200 OK", &[(name, value)]), Err(HeadError::Header(_))), "{name:?}: {value:?}");
         }
         assert!(check("200 OK", &[("Content-Length", "1"), ("Content-Length", "2")]).is_err());
     }

@@ -44,10 +44,7 @@ pub(crate) struct Stdio {
 
 impl Stdio {
     pub(crate) fn new(log: &Arc<AppLog>, call: RequestId) -> Self {
-        Self {
-            stdout: LogPipe::new(log, LogStream::Stdout, call),
-            stderr: LogPipe::new(log, LogStream::Stderr, call),
-        }
+        Self { stdout: LogPipe::new(log, LogStream::Stdout, call), stderr: LogPipe::new(log, LogStream::Stderr, call) }
     }
 
     pub(crate) fn begin(&self, call: RequestId) {
@@ -73,11 +70,7 @@ struct Lines {
 
 impl LogPipe {
     fn new(log: &Arc<AppLog>, stream: LogStream, call: RequestId) -> Self {
-        Self(Arc::new(Mutex::new(Lines {
-            log: Arc::clone(log),
-            buffer: LineBuffer::new(stream),
-            call,
-        })))
+        Self(Arc::new(Mutex::new(Lines { log: Arc::clone(log), buffer: LineBuffer::new(stream), call })))
     }
 
     fn lock(&self) -> MutexGuard<'_, Lines> {

@@ -67,17 +67,11 @@ impl Exports {
     fn of(component: &Component) -> anyhow::Result<Self> {
         let interface = component.get_export_index(None, INTERFACE);
         let function = |name: &str| {
-            let interface = interface
-                .as_ref()
-                .ok_or_else(|| anyhow::anyhow!("it does not export {INTERFACE}"))?;
+            let interface = interface.as_ref().ok_or_else(|| anyhow::anyhow!("it does not export {INTERFACE}"))?;
             let function = component.get_export_index(Some(interface), name);
             function.ok_or_else(|| anyhow::anyhow!("its {INTERFACE} has no function {name}"))
         };
-        Ok(Self {
-            call: function("call")?,
-            next: function("next")?,
-            close: function("close")?,
-        })
+        Ok(Self { call: function("call")?, next: function("next")?, close: function("close")? })
     }
 }
 
@@ -103,12 +97,7 @@ pub(crate) struct Host {
 
 impl Default for Host {
     fn default() -> Self {
-        Self {
-            number: 0,
-            input: None,
-            errors: LineBuffer::new(LogStream::Errors),
-            head_only: false,
-        }
+        Self { number: 0, input: None, errors: LineBuffer::new(LogStream::Errors), head_only: false }
     }
 }
 
@@ -169,20 +158,9 @@ impl Wsgi {
         bindings::AppPre::new(linked.clone()).map_err(|error| anyhow::anyhow!("{error:#}"))?;
         let reuse = match spec.instances {
             Instances::Fresh => None,
-            Instances::Reuse {
-                requests_max,
-                idle_time,
-            } => Some(Reuse {
-                requests_max,
-                idle_time,
-            }),
+            Instances::Reuse { requests_max, idle_time } => Some(Reuse { requests_max, idle_time }),
         };
-        let app = AppContext {
-            name: spec.name.clone(),
-            limits: spec.limits.clone(),
-            env: spec.env.clone(),
-            log,
-        };
+        let app = AppContext { name: spec.name.clone(), limits: spec.limits.clone(), env: spec.env.clone(), log };
         Ok(Self {
             shared: Arc::new(Shared {
                 engine: Arc::clone(engine),
@@ -214,10 +192,7 @@ impl Guest for Wsgi {
         let retired: Vec<Idle> = {
             let mut idle = self.shared.idle();
             // The longest unused ones are at the bottom.
-            let kept = idle
-                .iter()
-                .position(|idle| idle.since.elapsed() < reuse.idle_time)
-                .unwrap_or(idle.len());
+            let kept = idle.iter().position(|idle| idle.since.elapsed() < reuse.idle_time).unwrap_or(idle.len());
             idle.drain(..kept).collect()
         };
         drop(retired);
@@ -237,13 +212,7 @@ impl Shared {
     async fn serve(&self, call: Call) -> Result<Finished, Error> {
         self.engine.wake_ticker();
         let environ = self.environ(&call);
-        let Call {
-            state,
-            parts,
-            body,
-            permit,
-            ..
-        } = call;
+        let Call { state, parts, body, permit, .. } = call;
         let mut sandbox = self.open(&state).await?;
         let host = &mut sandbox.store.data_mut().wsgi;
         host.head_only = wants_head_only(&parts.method);
@@ -308,10 +277,7 @@ impl Shared {
         sandbox.served += 1;
         if sandbox.served < reuse.requests_max {
             sandbox.store.data_mut().end();
-            self.idle().push(Idle {
-                sandbox,
-                since: Instant::now(),
-            });
+            self.idle().push(Idle { sandbox, since: Instant::now() });
         }
     }
 }
@@ -488,11 +454,7 @@ async fn hand_over(call: &CallState, block: Bytes) {
 }
 
 fn checked_head(status: &str, headers: &[(String, String)], app: &AppContext) -> Result<Head, HeadError> {
-    Head::new(
-        status,
-        headers.iter().map(|(name, value)| (name.as_str(), value.as_str())),
-        &app.limits,
-    )
+    Head::new(status, headers.iter().map(|(name, value)| (name.as_str(), value.as_str())), &app.limits)
 }
 
 fn head_failure(error: &HeadError) -> Error {
@@ -533,9 +495,7 @@ impl gateway::HostStartResponse for State {
         if let Some(raised) = &exc_info {
             let text = exception_text(raised);
             for line in text.lines() {
-                self.app
-                    .log
-                    .line(LogStream::Errors, Some(self.call.id), line.as_bytes());
+                self.app.log.line(LogStream::Errors, Some(self.call.id), line.as_bytes());
             }
         }
         let head = checked_head(&status, &headers, &self.app);
@@ -634,9 +594,7 @@ impl gateway::HostErrors for State {
 
     fn write(&mut self, this: Resource<Errors>, text: String) -> wasmtime::Result<()> {
         if self.wsgi.is_current(&this) {
-            self.wsgi
-                .errors
-                .write(&self.app.log, Some(self.call.id), text.as_bytes());
+            self.wsgi.errors.write(&self.app.log, Some(self.call.id), text.as_bytes());
         }
         Ok(())
     }

@@ -71,8 +71,7 @@ impl CallState {
     /// The guest's task has been polled: what it took is charged, what it waits from now on is not.
     pub(crate) fn poll_ends(&self) {
         let began = self.poll_began.swap(0, Ordering::Relaxed);
-        self.cpu_nanos
-            .fetch_add((self.now() + 1).saturating_sub(began), Ordering::Relaxed);
+        self.cpu_nanos.fetch_add((self.now() + 1).saturating_sub(began), Ordering::Relaxed);
     }
 
     /// Processor time charged so far: the time in which the guest's task was polled, by the wall clock.

@@ -43,10 +43,7 @@ impl Engine {
         let mut settings = compiler_settings(config.stack_bytes);
         settings.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(config)));
         let engine = wasmtime::Engine::new(&settings).map_err(|error| {
-            anyhow!(
-                "cannot reserve a pool for {} sandboxes, lower `sandboxes`: {error:#}",
-                config.sandboxes
-            )
+            anyhow!("cannot reserve a pool for {} sandboxes, lower `sandboxes`: {error:#}", config.sandboxes)
         })?;
         let mut linker = Linker::new(&engine);
         guest::link(&mut linker).map_err(|error| anyhow!("cannot link what guests import: {error:#}"))?;
@@ -144,11 +141,7 @@ fn start_ticker(engine: &wasmtime::Engine, busy: &Arc<AtomicBool>) -> Result<()>
             let mut idle = 0_u32;
             loop {
                 std::thread::sleep(if idle > IDLE_AFTER { IDLE_TICK } else { TICK });
-                idle = if busy.swap(false, Ordering::Relaxed) {
-                    0
-                } else {
-                    idle.saturating_add(1)
-                };
+                idle = if busy.swap(false, Ordering::Relaxed) { 0 } else { idle.saturating_add(1) };
                 let Some(engine) = engine.upgrade() else { return };
                 engine.increment_epoch();
             }

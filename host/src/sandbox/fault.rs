@@ -67,10 +67,7 @@ fn describe(fault: &wasmtime::Error) -> String {
 /// The name as its author wrote it. Names come from the guest: control characters must not reach the log.
 fn demangled(name: &str) -> String {
     let text = format!("{:#}", rustc_demangle::demangle(name));
-    text.chars()
-        .filter(|char| !char.is_control())
-        .take(NAME_CHARS_MAX)
-        .collect()
+    text.chars().filter(|char| !char.is_control()).take(NAME_CHARS_MAX).collect()
 }
 
 /// Generic functions have names of any length.

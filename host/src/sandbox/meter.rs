@@ -61,21 +61,14 @@ mod tests {
     use super::*;
 
     fn meter(memory_bytes: u64, table_elements: u64) -> Meter {
-        Meter::new(&Limits {
-            memory_bytes,
-            table_elements,
-            ..Limits::default()
-        })
+        Meter::new(&Limits { memory_bytes, table_elements, ..Limits::default() })
     }
 
     #[test]
     fn memories_add_up() {
         let mut meter = meter(100, 10);
         assert!(meter.memory_growing(0, 60, None).unwrap());
-        assert!(
-            !meter.memory_growing(0, 60, None).unwrap(),
-            "a second memory must not double the limit (spin#3705)"
-        );
+        assert!(!meter.memory_growing(0, 60, None).unwrap(), "a second memory must not double the limit (spin#3705)");
         assert!(meter.refused());
         assert!(meter.memory_growing(60, 100, None).unwrap());
     }

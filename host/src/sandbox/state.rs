@@ -77,15 +77,8 @@ impl WasiView for State {
             let stdio = wasi::Stdio::new(&self.app.log, self.call.id);
             let mut table = ResourceTable::new();
             table.set_max_capacity(self.app.limits.handles as usize);
-            Box::new(Wasi {
-                context: wasi::context(&self.app, &stdio),
-                table,
-                stdio,
-            })
+            Box::new(Wasi { context: wasi::context(&self.app, &stdio), table, stdio })
         });
-        WasiCtxView {
-            ctx: &mut wasi.context,
-            table: &mut wasi.table,
-        }
+        WasiCtxView { ctx: &mut wasi.context, table: &mut wasi.table }
     }
 }

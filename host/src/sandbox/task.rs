@@ -53,11 +53,7 @@ impl Task {
         limits: &Limits,
         guest: impl Future<Output = Result<Finished, Error>> + Send + 'static,
     ) -> Self {
-        Self {
-            guest: Some(Box::pin(guest)),
-            call,
-            clocks: Clocks::new(limits),
-        }
+        Self { guest: Some(Box::pin(guest)), call, clocks: Clocks::new(limits) }
     }
 
     pub fn call(&self) -> &Arc<CallState> {
@@ -77,9 +73,9 @@ impl Task {
         if let Poll::Ready(finished) = self.poll_guest(context) {
             return Poll::Ready(match finished? {
                 Finished::Whole(whole) => Ok(Ok(whole)),
-                Finished::Streamed => Ok(Err(self
-                    .committed_head()
-                    .expect("a streamed response has committed its head"))),
+                Finished::Streamed => {
+                    Ok(Err(self.committed_head().expect("a streamed response has committed its head")))
+                }
             });
         }
         if let Some(head) = self.committed_head() {
@@ -169,15 +165,9 @@ impl Clocks {
         let phase = if call.awaits_input() {
             (call.last_input() + self.idle_time, Wall::Input(self.idle_time))
         } else if !self.head_sent {
-            (
-                call.last_input() + self.first_byte_time,
-                Wall::FirstByte(self.first_byte_time),
-            )
+            (call.last_input() + self.first_byte_time, Wall::FirstByte(self.first_byte_time))
         } else if let Some(since) = self.waiting_since {
-            (
-                since.max(call.last_input()) + self.idle_time,
-                Wall::Idle(self.idle_time),
-            )
+            (since.max(call.last_input()) + self.idle_time, Wall::Idle(self.idle_time))
         } else {
             return total;
         };
@@ -188,9 +178,7 @@ impl Clocks {
     fn poll(&mut self, call: &CallState, context: &mut Context<'_>) -> Poll<Wall> {
         loop {
             let (deadline, wall) = self.next(call);
-            let timer = self
-                .timer
-                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
+            let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
             // An earlier deadline resets the timer; a later one is looked at when the timer has fired.
             if timer.deadline() > tokio::time::Instant::from(deadline) {
                 timer.as_mut().reset(deadline.into());

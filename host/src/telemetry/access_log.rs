@@ -95,9 +95,7 @@ impl AccessLog {
             ended: Condvar::new(),
         });
         let writer = shared.clone();
-        std::thread::Builder::new()
-            .name("access-log".to_owned())
-            .spawn(move || writer.run(sink))?;
+        std::thread::Builder::new().name("access-log".to_owned()).spawn(move || writer.run(sink))?;
         Ok(Self { shared })
     }
 
@@ -145,12 +143,7 @@ impl AccessLog {
             if left.is_zero() {
                 return;
             }
-            state = self
-                .shared
-                .ended
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            state = self.shared.ended.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
@@ -228,16 +221,10 @@ impl Shared {
             state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         let small = |state: &mut State| state.buffer.len() < FLUSH_BYTES && state.next.is_none() && !state.closing;
-        let (mut state, _) = self
-            .wake
-            .wait_timeout_while(state, FLUSH_TIME, small)
-            .unwrap_or_else(PoisonError::into_inner);
+        let (mut state, _) =
+            self.wake.wait_timeout_while(state, FLUSH_TIME, small).unwrap_or_else(PoisonError::into_inner);
         std::mem::swap(&mut state.buffer, batch);
-        (
-            std::mem::take(&mut state.dropped_lines),
-            state.next.take(),
-            state.closing,
-        )
+        (std::mem::take(&mut state.dropped_lines), state.next.take(), state.closing)
     }
 }
 
@@ -249,10 +236,7 @@ impl Sink {
             Some(AccessLogTarget::File(path)) => {
                 let file = OpenOptions::new().append(true).create(true).open(path);
                 Self::File(file.map_err(|error| {
-                    io::Error::new(
-                        error.kind(),
-                        format!("the access log {} cannot be opened: {error}", path.display()),
-                    )
+                    io::Error::new(error.kind(), format!("the access log {} cannot be opened: {error}", path.display()))
                 })?)
             }
         })
@@ -292,11 +276,7 @@ impl Scratch {
         }
         self.line.clear();
         // A `Vec` takes every write.
-        let _ = if mode == JSON {
-            self.json(record, since.subsec_millis())
-        } else {
-            self.combined(record)
-        };
+        let _ = if mode == JSON { self.json(record, since.subsec_millis()) } else { self.combined(record) };
     }
 
     fn set_second(&mut self, second: u64) {
@@ -304,12 +284,9 @@ impl Scratch {
         let text =
             |format: &[time::format_description::BorrowedFormatItem<'_>]| time.format(format).unwrap_or_default();
         self.second = second;
-        self.clf_time = text(time::macros::format_description!(
-            "[day]/[month repr:short]/[year]:[hour]:[minute]:[second] +0000"
-        ));
-        self.iso_time = text(time::macros::format_description!(
-            "[year]-[month]-[day]T[hour]:[minute]:[second]"
-        ));
+        self.clf_time =
+            text(time::macros::format_description!("[day]/[month repr:short]/[year]:[hour]:[minute]:[second] +0000"));
+        self.iso_time = text(time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]"));
     }
 
     /// Apache's combined log format.
@@ -422,11 +399,7 @@ mod tests {
 
     fn line(mode: u8, record: &AccessRecord<'_>) -> String {
         let mut scratch = Scratch::default();
-        scratch.format(
-            mode,
-            record,
-            SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_341_349_007),
-        );
+        scratch.format(mode, record, SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_341_349_007));
         String::from_utf8(scratch.line).expect("lines are text")
     }
 
@@ -440,17 +413,11 @@ mod tests {
 
     #[test]
     fn combined_escapes_what_could_forge_a_line() {
-        let record = AccessRecord {
-            target: "/a\"b\\c",
-            user_agent: Some(b"x\" 200\n127.0.0.1 \x1b[31m\xe9\x7f"),
-            ..record()
-        };
+        let record =
+            AccessRecord { target: "/a\"b\\c", user_agent: Some(b"x\" 200\n127.0.0.1 \x1b[31m\xe9\x7f"), ..record() };
         let line = line(COMBINED, &record);
         assert!(line.contains(r#""GET /a\"b\\c HTTP/1.1""#), "{line}");
-        assert!(
-            line.ends_with("\"x\\\" 200\\x0a127.0.0.1 \\x1b[31m\\xe9\\x7f\"\n"),
-            "{line}"
-        );
+        assert!(line.ends_with("\"x\\\" 200\\x0a127.0.0.1 \\x1b[31m\\xe9\\x7f\"\n"), "{line}");
     }
 
     #[test]
@@ -478,10 +445,7 @@ mod tests {
     #[test]
     fn a_long_text_is_cut() {
         let agent = vec![b'\x01'; 1 << 20];
-        let record = AccessRecord {
-            user_agent: Some(&agent),
-            ..record()
-        };
+        let record = AccessRecord { user_agent: Some(&agent), ..record() };
         assert!(line(COMBINED, &record).len() < 5 * TEXT_BYTES_MAX);
         assert!(line(JSON, &record).len() < 7 * TEXT_BYTES_MAX);
     }
@@ -499,10 +463,7 @@ mod tests {
         });
         drop(log);
         let text = std::fs::read_to_string(&path).expect("the file is there");
-        assert_eq!(
-            text.lines().filter(|line| line.ends_with("\"curl/8.5.0\"")).count(),
-            10_000
-        );
+        assert_eq!(text.lines().filter(|line| line.ends_with("\"curl/8.5.0\"")).count(), 10_000);
     }
 
     #[test]
@@ -521,24 +482,14 @@ mod tests {
         }
         log.record(&record());
         drop(log);
-        assert!(
-            std::fs::read_to_string(&rotated)
-                .expect("the old file")
-                .starts_with("127.0.0.1")
-        );
-        assert!(
-            std::fs::read_to_string(&path)
-                .expect("the new file")
-                .starts_with("{\"time\"")
-        );
+        assert!(std::fs::read_to_string(&rotated).expect("the old file").starts_with("127.0.0.1"));
+        assert!(std::fs::read_to_string(&path).expect("the new file").starts_with("{\"time\""));
     }
 
     #[test]
     fn a_log_that_cannot_be_opened_says_its_path_and_a_reload_keeps_the_old_one() {
         let bad = AccessLogTarget::File("/nonexistent/access.log".into());
-        let error = AccessLog::open(Some(&bad), AccessLogFormat::Json)
-            .err()
-            .expect("it fails");
+        let error = AccessLog::open(Some(&bad), AccessLogFormat::Json).err().expect("it fails");
         assert!(error.to_string().contains("/nonexistent/access.log"), "{error}");
         let log = AccessLog::open(None, AccessLogFormat::Json).expect("off");
         assert!(log.reload(Some(&bad), AccessLogFormat::Json).is_err());

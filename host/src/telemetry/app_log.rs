@@ -124,11 +124,7 @@ impl fmt::Display for Escaped<'_> {
                 f.write_char(char::REPLACEMENT_CHARACTER)?;
             }
         }
-        if self.cut {
-            f.write_str("… (cut: longer than limits.log_line_size)")
-        } else {
-            Ok(())
-        }
+        if self.cut { f.write_str("… (cut: longer than limits.log_line_size)") } else { Ok(()) }
     }
 }
 
@@ -145,10 +141,7 @@ pub struct LineBuffer {
 
 impl LineBuffer {
     pub fn new(stream: LogStream) -> Self {
-        Self {
-            stream,
-            line: Vec::new(),
-        }
+        Self { stream, line: Vec::new() }
     }
 
     /// Takes what was written; logs the lines that it completes.
@@ -207,25 +200,15 @@ mod tests {
         }
         let sink = Sink::default();
         let writer = sink.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_ansi(false)
-            .without_time()
-            .with_writer(move || writer.clone())
-            .finish();
+        let subscriber =
+            tracing_subscriber::fmt().with_ansi(false).without_time().with_writer(move || writer.clone()).finish();
         tracing::subscriber::with_default(subscriber, run);
         let bytes = sink.0.lock().expect("no test panics with it").clone();
         String::from_utf8(bytes).expect("lines are text")
     }
 
     fn log(log_line_bytes: u64, log_bytes_per_second: u64) -> AppLog {
-        AppLog::new(
-            "hello",
-            &Limits {
-                log_line_bytes,
-                log_bytes_per_second,
-                ..Limits::default()
-            },
-        )
+        AppLog::new("hello", &Limits { log_line_bytes, log_bytes_per_second, ..Limits::default() })
     }
 
     #[track_caller]
@@ -236,19 +219,14 @@ mod tests {
             written.iter().for_each(|bytes| buffer.write(&log, None, bytes));
             buffer.flush(&log, None);
         });
-        let expected: Vec<_> = expected
-            .iter()
-            .map(|line| format!(" INFO wasgi::app: {line} app=\"hello\" stream=\"stdout\""))
-            .collect();
+        let expected: Vec<_> =
+            expected.iter().map(|line| format!(" INFO wasgi::app: {line} app=\"hello\" stream=\"stdout\"")).collect();
         assert_eq!(text.lines().collect::<Vec<_>>(), expected);
     }
 
     #[test]
     fn writes_become_lines() {
-        check(
-            &[b"one\ntwo\r\n", b"th", b"ree", b"\nrest"],
-            &["one", "two", "three", "rest"],
-        );
+        check(&[b"one\ntwo\r\n", b"th", b"ree", b"\nrest"], &["one", "two", "three", "rest"]);
     }
 
     #[test]
@@ -289,12 +267,7 @@ mod tests {
 
     #[test]
     fn beyond_the_rate_lines_are_dropped_and_counted() {
-        let mut budget = Budget {
-            bytes_per_second: 1000.0,
-            bytes: 1000.0,
-            filled: Instant::now(),
-            dropped_lines: 0,
-        };
+        let mut budget = Budget { bytes_per_second: 1000.0, bytes: 1000.0, filled: Instant::now(), dropped_lines: 0 };
         let start = budget.filled;
         let passed = (0..50).filter(|_| budget.spend(100, start).0).count();
         assert_eq!(passed, 10);
@@ -313,10 +286,7 @@ mod tests {
             log.line(LogStream::Stdout, None, b"again");
         });
         let lines: Vec<_> = text.lines().collect();
-        assert!(
-            lines[lines.len() - 2].contains("lines of the app were dropped"),
-            "{text}"
-        );
+        assert!(lines[lines.len() - 2].contains("lines of the app were dropped"), "{text}");
         assert!(lines[lines.len() - 1].contains("again"), "{text}");
         assert_eq!(lines.iter().filter(|line| line.contains("dropped")).count(), 1);
     }

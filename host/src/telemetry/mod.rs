@@ -23,9 +23,7 @@ pub use stats::{Snapshot, Stats, prometheus};
 /// Where the filter does not parse, or there is a subscriber already.
 pub fn init(config: &LogConfig) -> anyhow::Result<()> {
     let filter = EnvFilter::builder().parse(&config.filter)?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = if config.json {
         builder.json().flatten_event(true).with_current_span(false).try_init()
     } else {
@@ -84,9 +82,7 @@ mod tests {
 
     #[test]
     fn neighbouring_request_ids_differ_in_many_bits() {
-        let differing: u32 = (0..1000)
-            .map(|_| (RequestId::next().0 ^ RequestId::next().0).count_ones())
-            .sum();
+        let differing: u32 = (0..1000).map(|_| (RequestId::next().0 ^ RequestId::next().0).count_ones()).sum();
         assert!((28_000..36_000).contains(&differing), "{differing}");
     }
 }

@@ -100,16 +100,12 @@ pub fn prometheus<'a>(apps: impl Iterator<Item = (&'a str, Snapshot)>) -> String
     family(
         "wasgi_cpu_seconds_total",
         "Time that guest code ran.",
-        &mut apps
-            .iter()
-            .map(|(app, snapshot)| (format!("app=\"{app}\""), snapshot.cpu.as_secs_f64().to_string())),
+        &mut apps.iter().map(|(app, snapshot)| (format!("app=\"{app}\""), snapshot.cpu.as_secs_f64().to_string())),
     );
     family(
         "wasgi_response_bytes_total",
         "Bytes of response bodies.",
-        &mut apps
-            .iter()
-            .map(|(app, snapshot)| (format!("app=\"{app}\""), snapshot.response_bytes.to_string())),
+        &mut apps.iter().map(|(app, snapshot)| (format!("app=\"{app}\""), snapshot.response_bytes.to_string())),
     );
     text
 }
@@ -134,10 +130,7 @@ mod tests {
         let snapshot = stats.snapshot();
         assert_eq!(snapshot.by_class, [1, 0, 2, 0, 0, 2]);
         assert_eq!(snapshot.failures, [("cpu", 2), ("disconnected", 1)]);
-        assert_eq!(
-            (snapshot.cpu, snapshot.response_bytes),
-            (Duration::from_millis(5002), 40)
-        );
+        assert_eq!((snapshot.cpu, snapshot.response_bytes), (Duration::from_millis(5002), 40));
         assert_eq!(stats.requests(), 5);
     }
 
