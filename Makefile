@@ -7,8 +7,9 @@ EXAMPLES := examples/target/$(WASM)/release
 ADDRESS ?= 127.0.0.1:8000
 
 # A guest's build may need another rustc than the host's (see guest-sdk/wasm-target.sh), and never shares its target directory.
+# $(1): the guest's workspace; $(2): the target directory.
 guest_build = env="$$(./guest-sdk/wasm-target.sh)" && eval "$$env" && cd $(1) && \
-	CARGO_TARGET_DIR=target $(CARGO) build --locked --release --target $(WASM)
+	CARGO_TARGET_DIR=$(CURDIR)/$(2) $(CARGO) build --locked --release --target $(WASM)
 
 .PHONY: help
 help: ## Show this.
@@ -22,9 +23,15 @@ host: ## Build the host: target/debug/wasgi (dependencies optimised).
 release: ## Build the host for production: target/release/wasgi.
 	$(CARGO) build --locked --release -p wasgi-host
 
+# Workspaces of their own where they need the SDK with other features: cargo would unite them.
+.PHONY: example-guests
+example-guests:
+	$(call guest_build,examples,examples/target)
+	$(call guest_build,examples/hello-lean,examples/target)
+	$(call guest_build,examples/hostile,examples/target)
+
 .PHONY: examples
-examples: ## Build the example apps and drop them into ./apps.
-	$(call guest_build,examples)
+examples: example-guests ## Build the example apps and drop them into ./apps.
 	mkdir -p apps
 	for wasm in $(EXAMPLES)/*.wasm; do \
 		name=$$(basename $$wasm .wasm | tr _ -); \
@@ -37,9 +44,8 @@ serve: host examples ## Serve the example apps: try `curl localhost:8000/hello`.
 	exec target/debug/wasgi serve apps --bind $(ADDRESS)
 
 .PHONY: test-guests
-test-guests:
-	$(call guest_build,tests/guests)
-	$(call guest_build,examples)
+test-guests: example-guests
+	$(call guest_build,tests/guests,tests/guests/target)
 
 .PHONY: test
 test: host test-guests ## Run all tests.

@@ -17,7 +17,8 @@ pub struct App {
     pub spec: AppSpec,
     pub release: Release,
     pub guest: Box<dyn Guest>,
-    pub admission: Admission,
+    /// Carried over while the limits stay: a release that drains counts, too.
+    pub admission: Arc<Admission>,
     /// Carried over from release to release.
     pub stats: Arc<Stats>,
 }

@@ -74,7 +74,7 @@ impl Default for Config {
             reuse_requests_max: 1000,
             reuse_idle_time: Duration::from_secs(60),
             rescan_time: Duration::from_secs(2),
-            settle_time: Duration::from_millis(500),
+            settle_time: Duration::from_millis(250),
             log: LogConfig { filter: "info".to_owned(), json: false },
             access_log: Some(AccessLogTarget::Stdout),
             access_log_format: AccessLogFormat::Combined,

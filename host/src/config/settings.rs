@@ -53,7 +53,7 @@ pub struct Settings {
     #[arg(long, value_name = "TIME", env = "WASGI_RESCAN_TIME", hide_env_values = true)]
     pub rescan_time: Option<String>,
 
-    /// How long a file that was not renamed into place must rest before it is taken [default: 500ms]
+    /// How long a file that was not renamed into place must rest before it is taken [default: 250ms]
     #[arg(long, value_name = "TIME", env = "WASGI_SETTLE_TIME", hide_env_values = true)]
     pub settle_time: Option<String>,
 

@@ -232,7 +232,11 @@ impl Loader {
             kind: code.kind,
         };
         let stats = live.map(|live| Arc::clone(&live.stats)).unwrap_or_default();
-        Ok(App { admission: Admission::new(&spec.limits), spec, release, guest, stats })
+        let admission = match live {
+            Some(live) if live.spec.limits == spec.limits => Arc::clone(&live.admission),
+            _ => Arc::new(Admission::new(&spec.limits)),
+        };
+        Ok(App { admission, spec, release, guest, stats })
     }
 
     /// Does blocking work on a thread for it, not more at a time than there are cores.

@@ -65,7 +65,7 @@ pub trait Guest: Send + Sync {
 /// Offers guests what this host has for them. One linker serves all apps.
 pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
-    wsgi::link(linker)
+    wsgi::gateway::link(linker)
 }
 
 /// Makes a loaded component callable: picks the kind by what it exports, links what it imports.

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -40,7 +41,48 @@ pub(crate) struct Outbox {
     pub(crate) body_too_large: bool,
 }
 
+/// When the head was made final.
+pub(crate) enum Commit {
+    /// Just now. `length` is what it promises as Content-Length.
+    Now {
+        length: Option<u64>,
+    },
+    Before,
+}
+
+impl Outbox {
+    /// Makes the head final, if there is one.
+    pub(crate) fn commit(&mut self) -> Option<Commit> {
+        if self.committed {
+            return Some(Commit::Before);
+        }
+        let length = self.head.as_ref()?.content_length;
+        self.committed = true;
+        Some(Commit::Now { length })
+    }
+}
+
 impl CallState {
+    /// Leaves a block for the connection, and returns when it has been taken (PEP 3333: a block is handed over before the
+    /// next is asked for). Whoever takes it polls this again, so no waker is needed.
+    pub(crate) async fn hand_over(&self, block: Bytes) {
+        let mut block = Some(block);
+        std::future::poll_fn(|_| {
+            let mut outbox = self.outbox();
+            if outbox.block.is_some() {
+                return Poll::Pending;
+            }
+            match block.take() {
+                Some(block) => {
+                    outbox.block = Some(block);
+                    Poll::Pending
+                }
+                None => Poll::Ready(()),
+            }
+        })
+        .await;
+    }
+
     pub fn new(id: RequestId, began: Instant, cpu_time: Duration) -> Self {
         Self {
             id,

@@ -25,7 +25,7 @@ pub struct State {
     pub(crate) app: Arc<AppContext>,
     pub(crate) call: Arc<CallState>,
     pub(crate) meter: Meter,
-    pub(crate) wsgi: wsgi::Host,
+    pub(crate) wsgi: wsgi::gateway::Host,
     /// Made when it is first asked for: most calls never do.
     wasi: Option<Box<Wasi>>,
 }
@@ -42,7 +42,7 @@ impl State {
             app: Arc::clone(app),
             call: Arc::clone(call),
             meter: Meter::new(&app.limits),
-            wsgi: wsgi::Host::default(),
+            wsgi: wsgi::gateway::Host::default(),
             wasi: None,
         }
     }

@@ -1,0 +1,204 @@
+//! One call of an application: its parts, in order, to the connection.
+
+use bytes::Bytes;
+use wasmtime::component::{Component, ComponentExportIndex, ComponentNamedList, Lift, Lower, TypedFunc};
+
+use super::gateway::ExcInfo;
+use super::{Sandbox, Shared};
+use crate::error::Error;
+use crate::guest::head::{Head, HeadError};
+use crate::sandbox::call::Commit;
+use crate::sandbox::task::{Finished, Whole};
+use crate::sandbox::{AppContext, CallState, fault};
+
+/// `types.head`, and `types.part`.
+type RawHead = (String, Vec<(String, String)>);
+type Part = (Option<RawHead>, Vec<Vec<u8>>, bool);
+
+pub(super) type CallFunction = TypedFunc<(Vec<u8>, bool, bool, bool), (Result<Part, ExcInfo>,)>;
+type NextFunction = TypedFunc<(), (Result<Part, ExcInfo>,)>;
+type CloseFunction = TypedFunc<(), (Result<(), ExcInfo>,)>;
+
+/// Where a component has the application's functions.
+///
+/// The bindings' own way would look all of them up for each new instance; most calls need but the first.
+pub(super) struct Exports {
+    pub(super) call: ComponentExportIndex,
+    next: ComponentExportIndex,
+    close: ComponentExportIndex,
+}
+
+impl Exports {
+    pub(super) fn of(component: &Component) -> anyhow::Result<Self> {
+        let interface = component.get_export_index(None, INTERFACE);
+        let function = |name: &str| {
+            let interface = interface.as_ref().ok_or_else(|| anyhow::anyhow!("it does not export {INTERFACE}"))?;
+            let function = component.get_export_index(Some(interface), name);
+            function.ok_or_else(|| anyhow::anyhow!("its {INTERFACE} has no function {name}"))
+        };
+        Ok(Self { call: function("call")?, next: function("next")?, close: function("close")? })
+    }
+}
+
+const INTERFACE: &str = "wasgi:gateway/application@0.1.0";
+
+/// Why a call failed, and so whether its sandbox is sound.
+pub(super) enum Failure {
+    /// The app said so, by the contract's means: the sandbox is sound.
+    App(Error),
+    /// The guest trapped, was stopped, or broke the rules.
+    Sandbox(Error),
+}
+
+/// One call of the application, and the iterable that it returned.
+pub(super) struct Exchange<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) sandbox: &'a mut Sandbox,
+    pub(super) call: &'a CallState,
+}
+
+impl Exchange<'_> {
+    pub(super) async fn run(mut self, arguments: (Vec<u8>, bool, bool, bool)) -> Result<Finished, Failure> {
+        let Sandbox { store, call, .. } = &mut *self.sandbox;
+        let returned = call.call_async(store, arguments).await;
+        let (head, blocks, more) = self.unwrap(returned)?;
+        if more {
+            let sent = self.iterate(head, blocks).await;
+            // Whatever happened, close() comes after it, once; unless the sandbox is lost anyway.
+            if !matches!(sent, Err(Failure::Sandbox(_))) {
+                self.close().await?;
+            }
+            return sent;
+        }
+        if let Some(head) = head {
+            self.start_response(&head)?;
+        }
+        self.send_all(blocks).await
+    }
+
+    fn unwrap<T>(&self, returned: wasmtime::Result<(Result<T, ExcInfo>,)>) -> Result<T, Failure> {
+        match returned {
+            Ok((Ok(value),)) => Ok(value),
+            Ok((Err(raised),)) => Err(Failure::App(Error::Exception(exception_text(&raised)))),
+            Err(error) => Err(Failure::Sandbox(fault::classify(error, self.sandbox.store.data()))),
+        }
+    }
+
+    /// The application handed over what it would have called `start_response` with.
+    fn start_response(&self, (status, headers): &RawHead) -> Result<(), Failure> {
+        let head = checked_head(status, headers, &self.sandbox.store.data().app)
+            .map_err(|error| Failure::App(head_failure(&error)))?;
+        let mut outbox = self.call.outbox();
+        if outbox.head.is_some() || outbox.committed {
+            return Err(Failure::App(Error::Protocol("start_response was called twice, without exc_info".into())));
+        }
+        outbox.head = Some(head);
+        Ok(())
+    }
+
+    /// Python's list: everything is there.
+    async fn send_all(&mut self, blocks: Vec<Vec<u8>>) -> Result<Finished, Failure> {
+        let blocks = blocks.into_iter().filter(|block| !block.is_empty()).map(Bytes::from);
+        if let Some(head) = self.uncommitted_head()? {
+            return Ok(Finished::Whole(Whole { head, blocks: blocks.collect() }));
+        }
+        if !self.head_only() {
+            for block in blocks {
+                self.call.hand_over(block).await;
+            }
+        }
+        Ok(Finished::Streamed)
+    }
+
+    /// The head, where nothing has been sent: then everything can go at once.
+    fn uncommitted_head(&self) -> Result<Option<Head>, Failure> {
+        let mut outbox = self.call.outbox();
+        if outbox.committed {
+            return Ok(None);
+        }
+        outbox.head.take().map(Some).ok_or_else(never_started)
+    }
+
+    /// Python's generator: the next part when the client has taken the last.
+    async fn iterate(&mut self, head: Option<RawHead>, blocks: Vec<Vec<u8>>) -> Result<Finished, Failure> {
+        let mut owed = None;
+        let mut part = (head, blocks, true);
+        let next: NextFunction = self.function(&self.shared.exports.next)?;
+        loop {
+            let (head, blocks, more) = part;
+            if let Some(head) = head {
+                self.start_response(&head)?;
+            }
+            for block in blocks.into_iter().filter(|block| !block.is_empty()) {
+                if let Commit::Now { length } = self.call.outbox().commit().ok_or_else(never_started)? {
+                    owed = length;
+                }
+                if self.head_only() {
+                    return Ok(Finished::Streamed);
+                }
+                // The rest is not asked for: the client has what it was promised.
+                if let Some(owed) = &mut owed {
+                    *owed = owed.saturating_sub(block.len() as u64);
+                    if *owed == 0 {
+                        self.call.outbox().block = Some(block.into());
+                        return Ok(Finished::Streamed);
+                    }
+                }
+                self.call.hand_over(block.into()).await;
+            }
+            if !more {
+                break;
+            }
+            let stepped = next.call_async(&mut self.sandbox.store, ()).await;
+            part = self.unwrap(stepped)?;
+        }
+        Ok(match self.uncommitted_head()? {
+            Some(head) => Finished::Whole(Whole { head, blocks: Vec::new() }),
+            None => Finished::Streamed,
+        })
+    }
+
+    fn head_only(&self) -> bool {
+        self.sandbox.store.data().wsgi.head_only
+    }
+
+    async fn close(&mut self) -> Result<(), Failure> {
+        let close: CloseFunction = self.function(&self.shared.exports.close)?;
+        let closed = close.call_async(&mut self.sandbox.store, ()).await;
+        self.unwrap(closed)
+    }
+
+    fn function<P, R>(&mut self, index: &ComponentExportIndex) -> Result<TypedFunc<P, R>, Failure>
+    where
+        P: ComponentNamedList + Lower,
+        R: ComponentNamedList + Lift,
+    {
+        let Sandbox { store, instance, .. } = &mut *self.sandbox;
+        let function = instance.get_typed_func(&mut *store, index);
+        function.map_err(|error| Failure::Sandbox(fault::classify(error, store.data())))
+    }
+}
+
+fn never_started() -> Failure {
+    Failure::App(Error::Protocol("the app never called start_response".into()))
+}
+
+pub(super) fn checked_head(status: &str, headers: &[(String, String)], app: &AppContext) -> Result<Head, HeadError> {
+    Head::new(status, headers.iter().map(|(name, value)| (name.as_str(), value.as_str())), &app.limits)
+}
+
+fn head_failure(error: &HeadError) -> Error {
+    match error {
+        HeadError::TooLarge(why) => Error::ResponseHead(why.clone()),
+        HeadError::Status(_) | HeadError::Header(_) => Error::Protocol(error.to_string()),
+    }
+}
+
+pub(super) fn exception_text(raised: &ExcInfo) -> String {
+    let mut text = format!("{}: {}", raised.name, raised.message);
+    if !raised.traceback.is_empty() {
+        text.push('\n');
+        text.push_str(&raised.traceback);
+    }
+    text
+}

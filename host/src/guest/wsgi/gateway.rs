@@ -1,0 +1,221 @@
+//! What the host offers to applications, as the contract names it: `start-response`, `write`, `input`, `errors`.
+
+use wasmtime::component::{HasSelf, InstancePre, Linker, Resource};
+
+use super::exchange::{checked_head, exception_text};
+use crate::body::{ReadError, RequestBody};
+use crate::guest::head::HeadError;
+use crate::sandbox::{AppContext, CallState, State};
+use crate::telemetry::{LineBuffer, LogStream};
+
+mod bindings {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "app",
+        imports: {
+            "wasgi:gateway/gateway.[method]write.call": async | trappable,
+            "wasgi:gateway/gateway.[method]input.read": async | trappable,
+            "wasgi:gateway/gateway.[method]input.readline": async | trappable,
+            default: trappable,
+        },
+        exports: { default: async },
+        with: {
+            "wasgi:gateway/gateway.start-response": super::StartResponse,
+            "wasgi:gateway/gateway.write": super::Write,
+            "wasgi:gateway/gateway.input": super::Input,
+            "wasgi:gateway/gateway.errors": super::Errors,
+        },
+    });
+}
+
+pub(super) use bindings::wasgi::gateway::types::ExcInfo;
+
+use bindings::wasgi::gateway::gateway;
+use bindings::wasgi::gateway::types::{self, ProtocolError, StreamError};
+
+/// Offers the server's side of the contract.
+pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    bindings::App::add_to_linker::<_, HasSelf<State>>(linker, |state| state)
+}
+
+/// Checks that a component's exports have the contract's types.
+pub(super) fn check_exports(linked: &InstancePre<State>) -> wasmtime::Result<()> {
+    bindings::AppPre::new(linked.clone()).map(drop)
+}
+
+/// Handles of these have the number of their call as representation: one kept from an earlier call reaches nothing.
+pub enum StartResponse {}
+pub enum Write {}
+pub enum Input {}
+pub enum Errors {}
+
+/// A guest may ask for more; it gets no more at once.
+const READ_BYTES_MAX: u32 = 256 << 10;
+
+/// What the host's side of the contract keeps in a store.
+pub(crate) struct Host {
+    /// Which call of this sandbox is being served.
+    number: u32,
+    pub(super) input: Option<RequestBody>,
+    errors: LineBuffer,
+    pub(super) head_only: bool,
+}
+
+impl Default for Host {
+    fn default() -> Self {
+        Self { number: 0, input: None, errors: LineBuffer::new(LogStream::Errors), head_only: false }
+    }
+}
+
+impl Host {
+    pub(crate) fn begin(&mut self) {
+        self.number = self.number.wrapping_add(1);
+    }
+
+    pub(crate) fn end(&mut self, app: &AppContext, call: &CallState) {
+        self.input = None;
+        self.errors.flush(&app.log, Some(call.id));
+    }
+
+    fn is_current<T>(&self, handle: &Resource<T>) -> bool {
+        handle.rep() == self.number
+    }
+}
+
+impl types::Host for State {}
+
+impl gateway::Host for State {}
+
+impl gateway::HostStartResponse for State {
+    fn current(&mut self) -> wasmtime::Result<Resource<StartResponse>> {
+        Ok(Resource::new_own(self.wsgi.number))
+    }
+
+    fn call(
+        &mut self,
+        this: Resource<StartResponse>,
+        status: String,
+        headers: Vec<(String, String)>,
+        exc_info: Option<ExcInfo>,
+    ) -> wasmtime::Result<Result<Resource<Write>, ProtocolError>> {
+        if !self.wsgi.is_current(&this) {
+            return Ok(Err(ProtocolError::CallOver));
+        }
+        if let Some(raised) = &exc_info {
+            let text = exception_text(raised);
+            for line in text.lines() {
+                self.app.log.line(LogStream::Errors, Some(self.call.id), line.as_bytes());
+            }
+        }
+        let head = checked_head(&status, &headers, &self.app);
+        let mut outbox = self.call.outbox();
+        if outbox.committed && exc_info.is_some() {
+            return Ok(Err(ProtocolError::HeadersSent));
+        }
+        if outbox.committed || (outbox.head.is_some() && exc_info.is_none()) {
+            return Ok(Err(ProtocolError::AlreadyStarted));
+        }
+        Ok(match head {
+            Ok(head) => {
+                outbox.head = Some(head);
+                Ok(Resource::new_own(self.wsgi.number))
+            }
+            Err(HeadError::Status(why)) => Err(ProtocolError::BadStatus(why)),
+            Err(HeadError::Header(why)) => Err(ProtocolError::BadHeader(why)),
+            Err(HeadError::TooLarge(_)) => Err(ProtocolError::TooLarge),
+        })
+    }
+
+    fn drop(&mut self, _: Resource<StartResponse>) -> wasmtime::Result<()> {
+        Ok(())
+    }
+}
+
+impl gateway::HostWrite for State {
+    async fn call(&mut self, this: Resource<Write>, block: Vec<u8>) -> wasmtime::Result<Result<(), StreamError>> {
+        if !self.wsgi.is_current(&this) {
+            return Ok(Err(StreamError::CallOver));
+        }
+        if block.is_empty() {
+            return Ok(Ok(()));
+        }
+        // A `write` comes from start_response, so there is a head.
+        self.call.outbox().committed = true;
+        if !self.wsgi.head_only {
+            self.call.hand_over(block.into()).await;
+        }
+        Ok(Ok(()))
+    }
+
+    fn drop(&mut self, _: Resource<Write>) -> wasmtime::Result<()> {
+        Ok(())
+    }
+}
+
+impl State {
+    fn read_failed(&mut self, error: ReadError) -> StreamError {
+        match error {
+            ReadError::TooLarge(_) => {
+                self.call.outbox().body_too_large = true;
+                StreamError::TooLarge
+            }
+            ReadError::Broken(why) => StreamError::Disconnected(why),
+        }
+    }
+}
+
+impl gateway::HostInput for State {
+    fn current(&mut self) -> wasmtime::Result<Resource<Input>> {
+        Ok(Resource::new_own(self.wsgi.number))
+    }
+
+    async fn read(&mut self, this: Resource<Input>, size: u32) -> wasmtime::Result<Result<Vec<u8>, StreamError>> {
+        if !self.wsgi.is_current(&this) {
+            return Ok(Err(StreamError::CallOver));
+        }
+        let Some(input) = &mut self.wsgi.input else {
+            return Ok(Ok(Vec::new()));
+        };
+        let read = input.read(size.min(READ_BYTES_MAX) as usize, &self.call).await;
+        Ok(read.map(Vec::from).map_err(|error| self.read_failed(error)))
+    }
+
+    async fn readline(&mut self, this: Resource<Input>, size: u32) -> wasmtime::Result<Result<Vec<u8>, StreamError>> {
+        if !self.wsgi.is_current(&this) {
+            return Ok(Err(StreamError::CallOver));
+        }
+        let Some(input) = &mut self.wsgi.input else {
+            return Ok(Ok(Vec::new()));
+        };
+        let read = input.read_line(size.min(READ_BYTES_MAX) as usize, &self.call).await;
+        Ok(read.map(Vec::from).map_err(|error| self.read_failed(error)))
+    }
+
+    fn drop(&mut self, _: Resource<Input>) -> wasmtime::Result<()> {
+        Ok(())
+    }
+}
+
+impl gateway::HostErrors for State {
+    fn current(&mut self) -> wasmtime::Result<Resource<Errors>> {
+        Ok(Resource::new_own(self.wsgi.number))
+    }
+
+    fn write(&mut self, this: Resource<Errors>, text: String) -> wasmtime::Result<()> {
+        if self.wsgi.is_current(&this) {
+            self.wsgi.errors.write(&self.app.log, Some(self.call.id), text.as_bytes());
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, this: Resource<Errors>) -> wasmtime::Result<()> {
+        if self.wsgi.is_current(&this) {
+            self.wsgi.errors.flush(&self.app.log, Some(self.call.id));
+        }
+        Ok(())
+    }
+
+    fn drop(&mut self, _: Resource<Errors>) -> wasmtime::Result<()> {
+        Ok(())
+    }
+}

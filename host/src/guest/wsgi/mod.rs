@@ -1,0 +1,184 @@
+//! Guests that speak `wasgi:gateway`: WSGI through components. `wit/wasgi.wit` says what each function means.
+//!
+//! Here is where their sandboxes come from and go to; [`exchange`] is one call, [`gateway`] what the host offers meanwhile.
+
+mod exchange;
+pub(crate) mod gateway;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use wasmtime::Store;
+use wasmtime::component::{Component, Instance, InstancePre};
+
+use crate::body::RequestBody;
+use crate::config::{AppSpec, Instances};
+use crate::error::Error;
+use crate::guest::environ::{EnvironBlock, Place, wants_head_only};
+use crate::guest::{Call, Guest, Reuse};
+use crate::sandbox::task::{Finished, Task};
+use crate::sandbox::{self, AppContext, CallState, Engine, State, fault};
+use crate::telemetry::AppLog;
+
+use exchange::{CallFunction, Exchange, Exports, Failure};
+
+/// An app that speaks WSGI.
+pub(crate) struct Wsgi {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    engine: Arc<Engine>,
+    app: Arc<AppContext>,
+    linked: InstancePre<State>,
+    exports: Exports,
+    environ: EnvironBlock,
+    reuse: Option<Reuse>,
+    idle: Mutex<Vec<Idle>>,
+}
+
+/// A sandbox with the instance in it.
+struct Sandbox {
+    store: Store<State>,
+    instance: Instance,
+    call: CallFunction,
+    served: u32,
+}
+
+struct Idle {
+    sandbox: Sandbox,
+    since: Instant,
+}
+
+impl Wsgi {
+    pub(crate) fn load(
+        engine: &Arc<Engine>,
+        component: &Component,
+        spec: &AppSpec,
+        log: Arc<AppLog>,
+    ) -> anyhow::Result<Self> {
+        let exports = Exports::of(component)?;
+        let linked = engine.linker().instantiate_pre(component);
+        let linked = linked.map_err(|error| anyhow::anyhow!("{error:#}"))?;
+        // Checks that the exports have the contract's types.
+        gateway::check_exports(&linked).map_err(|error| anyhow::anyhow!("{error:#}"))?;
+        let reuse = match spec.instances {
+            Instances::Fresh => None,
+            Instances::Reuse { requests_max, idle_time } => Some(Reuse { requests_max, idle_time }),
+        };
+        let app = AppContext { name: spec.name.clone(), limits: spec.limits.clone(), env: spec.env.clone(), log };
+        Ok(Self {
+            shared: Arc::new(Shared {
+                engine: Arc::clone(engine),
+                environ: EnvironBlock::constant(&app.env),
+                app: Arc::new(app),
+                linked,
+                exports,
+                reuse,
+                idle: Mutex::default(),
+            }),
+        })
+    }
+}
+
+impl Guest for Wsgi {
+    fn call(&self, call: Call) -> Task {
+        let shared = Arc::clone(&self.shared);
+        let limits = &self.shared.app.limits;
+        Task::new(Arc::clone(&call.state), limits, async move { shared.serve(call).await })
+    }
+
+    fn sweep(&self) {
+        let Some(reuse) = self.shared.reuse else { return };
+        let retired: Vec<Idle> = {
+            let mut idle = self.shared.idle();
+            // The longest unused ones are at the bottom.
+            let kept = idle.iter().position(|idle| idle.since.elapsed() < reuse.idle_time).unwrap_or(idle.len());
+            idle.drain(..kept).collect()
+        };
+        drop(retired);
+    }
+
+    fn idle(&self) -> usize {
+        self.shared.idle().len()
+    }
+}
+
+impl Shared {
+    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One call, in a sandbox of its own or in one that has served before.
+    async fn serve(&self, call: Call) -> Result<Finished, Error> {
+        self.engine.wake_ticker();
+        let environ = self.environ(&call);
+        let Call { state, parts, body, permit, .. } = call;
+        let mut sandbox = self.open(&state).await?;
+        let host = &mut sandbox.store.data_mut().wsgi;
+        host.head_only = wants_head_only(&parts.method);
+        host.input = Some(RequestBody::new(body, self.app.limits.request_body_bytes));
+
+        // Concurrent requests are served by concurrent sandboxes: `wsgi.multiprocess`.
+        let arguments = (environ, false, true, self.reuse.is_none());
+        let exchange = Exchange { shared: self, sandbox: &mut sandbox, call: &state };
+        let outcome = exchange.run(arguments).await;
+        let outcome = match outcome {
+            Ok(finished) => {
+                self.keep(sandbox);
+                Ok(finished)
+            }
+            Err(Failure::App(error)) => {
+                self.keep(sandbox);
+                Err(error)
+            }
+            // What misbehaved is never used again.
+            Err(Failure::Sandbox(error)) => Err(error),
+        };
+        drop(permit);
+        if outcome.is_err() && state.outbox().body_too_large {
+            return Err(Error::BodyTooLarge(self.app.limits.request_body_bytes));
+        }
+        outcome
+    }
+
+    fn environ(&self, call: &Call) -> Vec<u8> {
+        let place = Place {
+            script_name: &call.script_name,
+            path_info: &call.path_info,
+            remote: call.remote,
+            local: call.local,
+        };
+        EnvironBlock::of_request(&self.environ, &call.parts, &place).into_bytes()
+    }
+
+    async fn open(&self, call: &Arc<CallState>) -> Result<Sandbox, Error> {
+        if self.reuse.is_some() {
+            let idle = self.idle().pop();
+            if let Some(Idle { mut sandbox, .. }) = idle {
+                sandbox::renew(&mut sandbox.store, call);
+                return Ok(sandbox);
+            }
+        }
+        let mut store = sandbox::store(&self.engine, &self.app, call);
+        let instantiated = self.linked.instantiate_async(&mut store).await;
+        let found = instantiated.and_then(|instance| {
+            let call = instance.get_typed_func(&mut store, &self.exports.call)?;
+            Ok((instance, call))
+        });
+        match found {
+            Ok((instance, call)) => Ok(Sandbox { store, instance, call, served: 0 }),
+            Err(error) => Err(fault::classify(error, store.data())),
+        }
+    }
+
+    /// Puts a sandbox that has served without fault back, where the app's policy says so.
+    fn keep(&self, mut sandbox: Sandbox) {
+        let Some(reuse) = self.reuse else { return };
+        sandbox.served += 1;
+        if sandbox.served < reuse.requests_max {
+            sandbox.store.data_mut().end();
+            self.idle().push(Idle { sandbox, since: Instant::now() });
+        }
+    }
+}
