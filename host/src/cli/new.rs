@@ -46,6 +46,16 @@ fn app(_environ: Environ, start_response: StartResponse) -> wasgi::Result<Body> 
 }
 "#;
 
+/// A sandbox that grows its memory while it serves a request pays for it at every request.
+const CARGO_CONFIG: &str = r#"# `cargo build` builds for wasgi. For unit tests on this machine: cargo test --target HOST (`rustc -vV` names it).
+[build]
+target = "wasm32-wasip2"
+
+# The stack first, and small; and memory enough for most requests, so that none has to grow it.
+[target.wasm32-wasip2]
+rustflags = ["-Clink-arg=-zstack-size=131072", "-Clink-arg=--initial-heap=131072"]
+"#;
+
 impl New {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let Language::Rust = self.lang;
@@ -61,7 +71,11 @@ impl New {
             fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()))
         };
         let source = folder.join("src");
-        fs::create_dir_all(&source).with_context(|| format!("{} cannot be made", source.display()))?;
+        let cargo = folder.join(".cargo");
+        for path in [&source, &cargo] {
+            fs::create_dir_all(path).with_context(|| format!("{} cannot be made", path.display()))?;
+        }
+        write(".cargo/config.toml", CARGO_CONFIG)?;
         write("Cargo.toml", &manifest(name, sdk.as_deref()))?;
         write("src/lib.rs", APP)?;
         write(".gitignore", "/target\n*.wasm\n")?;
@@ -112,10 +126,10 @@ fn manifest(name: &str, sdk: Option<&Path>) -> String {
         Some(path) => {
             let path = toml::Value::String(path.to_string_lossy().into_owned());
             format!(
-                "# The path wins over the version, as long as it is there.\nwasgi = {{ version = \"{version}\", path = {path} }}"
+                "# The path wins over the version, as long as it is there.\nwasgi = {{ version = \"{version}\", path = {path}, features = [] }}"
             )
         }
-        None => format!("wasgi = \"{version}\""),
+        None => format!("wasgi = {{ version = \"{version}\", features = [] }}"),
     };
     format!(
         r#"[package]
@@ -126,6 +140,8 @@ edition = "2024"
 [lib]
 crate-type = ["cdylib"]
 
+# Features: "form" (forms and uploads), "cookie", "http" (http::Request in, http::Response out), and "quiet": without standard
+# output and standard error the app imports no WASI and starts in half the time, but println! and panics are silent.
 [dependencies]
 {dependency}
 
