@@ -6,6 +6,9 @@ pub(crate) mod head;
 pub(crate) mod wasi;
 pub(crate) mod wsgi;
 
+#[doc(hidden)]
+pub use wsgi::probe;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;

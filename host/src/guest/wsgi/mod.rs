@@ -4,6 +4,7 @@
 
 mod exchange;
 pub(crate) mod gateway;
+pub mod probe;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
