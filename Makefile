@@ -17,7 +17,8 @@ help: ## Show this.
 
 .PHONY: host
 host: ## Build the host: target/debug/wasgi (dependencies optimised).
-	$(CARGO) build --locked -p wasgi-host
+	# The features of the whole workspace, as `cargo test` has them: otherwise wasmtime would be compiled twice.
+	$(CARGO) build --locked --workspace --bin wasgi
 
 .PHONY: release
 release: ## Build the host for production: target/release/wasgi.

@@ -98,6 +98,8 @@ pub struct ResponseBody {
     blocks: Blocks,
     /// Bytes still owed to the client, where the length was promised.
     owed: Option<u64>,
+    /// Why the body breaks off, as soon as what went before is with the client.
+    failed: Option<Error>,
 }
 
 enum Blocks {
@@ -109,12 +111,12 @@ enum Blocks {
 
 impl ResponseBody {
     pub(crate) fn empty() -> Self {
-        Self { blocks: Blocks::Ended, owed: None }
+        Self { blocks: Blocks::Ended, owed: None, failed: None }
     }
 
     /// One block, whole.
     pub(crate) fn one(block: Bytes) -> Self {
-        Self { owed: Some(block.len() as u64), blocks: Blocks::One(block) }
+        Self { owed: Some(block.len() as u64), blocks: Blocks::One(block), failed: None }
     }
 
     /// Blocks that are all there, of which `length` bytes are promised.
@@ -124,12 +126,23 @@ impl ResponseBody {
             1 => Blocks::One(blocks.swap_remove(0)),
             _ => Blocks::Ready(blocks.into()),
         };
-        Self { blocks, owed: Some(length) }
+        Self { blocks, owed: Some(length), failed: None }
     }
 
     /// Blocks that the guest still has to give.
     pub(crate) fn streaming(task: Task, length: Option<u64>) -> Self {
-        Self { blocks: Blocks::Guest(Box::new(task)), owed: length }
+        Self { blocks: Blocks::Guest(Box::new(task)), owed: length, failed: None }
+    }
+
+    /// Whether all of it is there, and is less than was promised: it will break off.
+    pub(crate) fn falls_short(&self) -> bool {
+        let there = match &self.blocks {
+            Blocks::Guest(_) => return false,
+            Blocks::Ended => 0,
+            Blocks::One(block) => block.len() as u64,
+            Blocks::Ready(blocks) => blocks.iter().map(|block| block.len() as u64).sum(),
+        };
+        self.owed.is_some_and(|owed| there < owed)
     }
 
     /// The guest that is still at work on it.
@@ -138,6 +151,14 @@ impl ResponseBody {
             Blocks::Guest(task) => Some(task),
             _ => None,
         }
+    }
+
+    /// Breaks off at the next poll: hyper drops the head and the blocks that it has not yet flushed when a body fails, and
+    /// flushes them when a body has to wait.
+    fn fail(&mut self, error: Error, context: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        self.failed = Some(error);
+        context.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
@@ -165,16 +186,21 @@ impl Body for ResponseBody {
     type Error = Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let Some(block) = ready!(self.poll_next(context)) else {
-            // PEP 3333: a client must be able to tell that a body is short, so its connection is closed.
-            return Poll::Ready(match self.owed.take() {
+        if let Some(error) = self.failed.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let mut block = match ready!(self.poll_next(context)) {
+            Some(Ok(block)) => block,
+            Some(Err(error)) => return self.fail(error, context),
+            None => match self.owed.take() {
+                // PEP 3333: a client must be able to tell that a body is short, so its connection is closed.
                 Some(owed) if owed > 0 => {
-                    Some(Err(Error::Protocol(format!("the body is {owed} bytes shorter than its Content-Length"))))
+                    let why = format!("the body is {owed} bytes shorter than its Content-Length");
+                    return self.fail(Error::Protocol(why), context);
                 }
-                _ => None,
-            });
+                _ => return Poll::Ready(None),
+            },
         };
-        let mut block = block?;
         if let Some(owed) = &mut self.owed {
             block.truncate(usize::try_from(*owed).unwrap_or(usize::MAX).min(block.len()));
             *owed -= block.remaining() as u64;
@@ -184,13 +210,13 @@ impl Body for ResponseBody {
 
     fn is_end_stream(&self) -> bool {
         // A body that owes bytes has still to say so.
-        matches!(self.blocks, Blocks::Ended) && self.owed.unwrap_or(0) == 0
+        matches!(self.blocks, Blocks::Ended) && self.owed.unwrap_or(0) == 0 && self.failed.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
         match self.owed {
             Some(owed) => SizeHint::with_exact(owed),
-            None if matches!(self.blocks, Blocks::Ended) => SizeHint::with_exact(0),
+            None if matches!(self.blocks, Blocks::Ended) && self.failed.is_none() => SizeHint::with_exact(0),
             None => SizeHint::default(),
         }
     }

@@ -57,6 +57,9 @@ impl Gateway {
             connection.expect_end_by(task.deadline());
             return response.map(|body| Reply { body, record: Some(Box::new(record)) });
         }
+        if response.body().falls_short() {
+            return response.map(|body| Reply { body, record: Some(Box::new(record)) });
+        }
         record.sent = response.body().size_hint().exact().unwrap_or(0);
         record.finish();
         response.map(|body| Reply { body, record: None })

@@ -187,7 +187,7 @@ async fn serve_connection(stream: TcpStream, connection: Arc<Connection>, gatewa
         async move { Ok::<_, std::convert::Infallible>(gateway.serve(request, &connection).await) }
     });
     let served = http1::Builder::new()
-        .pipeline_flush(true)
+        // Not pipeline_flush: with it hyper takes blocks without end from a guest whose client takes none.
         .timer(TokioTimer::new())
         .header_read_timeout(edge.header_time)
         .max_headers(edge.request_headers as usize)

@@ -1,0 +1,206 @@
+//! A guest on the bare contract, which breaks the rules that the SDK keeps. `PATH_INFO` says which one.
+
+use std::cell::{Cell, RefCell};
+
+wit_bindgen::generate!({ path: "../../../wit", world: "app" });
+
+use exports::wasgi::gateway::application::Guest;
+use wasgi::gateway::gateway::{Errors, Input, StartResponse, Write};
+use wasgi::gateway::types::{ExcInfo, Head, Part};
+
+struct Raw;
+export!(Raw);
+
+/// Handles that are kept from one call to the next.
+struct Kept {
+    start_response: StartResponse,
+    write: Option<Write>,
+    input: Input,
+    errors: Errors,
+}
+
+thread_local! {
+    static KEPT: RefCell<Option<Kept>> = const { RefCell::new(None) };
+    static BOMB: RefCell<Vec<Input>> = const { RefCell::new(Vec::new()) };
+    /// The iterator under way: its kind, and the steps that it has taken.
+    static STEPS: Cell<(&'static str, u32)> = const { Cell::new(("", 0)) };
+}
+
+fn variable(variables: &[u8], name: &str) -> String {
+    let mut parts = variables.split(|byte| *byte == 0);
+    while let (Some(found), Some(value)) = (parts.next(), parts.next()) {
+        if found == name.as_bytes() {
+            return String::from_utf8_lossy(value).into_owned();
+        }
+    }
+    String::new()
+}
+
+fn head(status: &str, headers: &[(&str, &str)]) -> Head {
+    let headers = headers.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+    (status.into(), headers)
+}
+
+fn ok() -> Option<Head> {
+    Some(head("200 OK", &[("Content-Type", "text/plain")]))
+}
+
+fn whole(head: Option<Head>, text: &str) -> Result<Part, ExcInfo> {
+    Ok((head, vec![text.as_bytes().to_vec()], false))
+}
+
+fn start(status: &str, headers: &[(&str, &str)]) -> Result<Write, wasgi::gateway::types::ProtocolError> {
+    let (status, headers) = head(status, headers);
+    StartResponse::current().call(&status, &headers, None)
+}
+
+fn exc_info() -> ExcInfo {
+    ExcInfo { name: "RawError".into(), message: "secret reason".into(), traceback: "line 1\nline 2".into() }
+}
+
+impl Guest for Raw {
+    fn call(variables: Vec<u8>, _https: bool, _multiprocess: bool, _run_once: bool) -> Result<Part, ExcInfo> {
+        let query = variable(&variables, "QUERY_STRING");
+        let number = || query.parse::<usize>().expect("the query is a number");
+        match variable(&variables, "PATH_INFO").as_str() {
+            // Both ways of calling start_response: "never both".
+            "/call-and-return" => {
+                start("200 OK", &[]).expect("the first call is right");
+                whole(ok(), "both")
+            }
+            // What the host says to a second call; the first one's head stands.
+            "/call-twice" => {
+                let first = start("200 OK", &[("X-First", "yes")]);
+                let second = start("201 Created", &[("X-Second", "yes")]);
+                whole(None, &format!("{} {}", first.is_ok(), debug(second.err())))
+            }
+            "/never" => whole(None, "no head"),
+            "/never-iterator" => steps(None, "blocks"),
+            "/late-block" => steps(None, "late"),
+            // A head with every step.
+            "/head-each-step" => steps(ok(), "heads"),
+            "/head-returned" => whole(Some(bad_head(&query)), "bad head"),
+            "/head-called" => {
+                let (status, headers) = bad_head(&query);
+                let refused = StartResponse::current().call(&status, &headers, None);
+                whole(ok(), &debug(refused.err()))
+            }
+            "/exc-info-after" => {
+                let write = start("200 OK", &[]).expect("the first call is right");
+                write.call(b"some").expect("the client is there");
+                let again = StartResponse::current().call("500 Oops", &[], Some(&exc_info()));
+                write.call(debug(again.err()).as_bytes()).expect("the client is there");
+                Err(exc_info())
+            }
+            // After an earlier call's handles were kept: what they still reach.
+            "/keep" => {
+                let kept = Kept {
+                    start_response: StartResponse::current(),
+                    write: start("200 OK", &[]).ok(),
+                    input: Input::current(),
+                    errors: Errors::current(),
+                };
+                KEPT.set(Some(kept));
+                whole(None, "kept")
+            }
+            "/use-kept" => KEPT.with_borrow(|kept| {
+                let Some(kept) = kept else { return whole(ok(), "nothing was kept") };
+                kept.errors.write("written through a kept handle\n");
+                let started = kept.start_response.call("299 Stolen", &[], None).err();
+                let written = kept.write.as_ref().map(|write| write.call(b"stolen").err());
+                let read = kept.input.read(100).err();
+                whole(ok(), &format!("{} {} {}", debug(started), debug(written.flatten()), debug(read)))
+            }),
+            "/handle-bomb" => {
+                for _ in 0..number() {
+                    BOMB.with_borrow_mut(|bomb| bomb.push(Input::current()));
+                }
+                whole(ok(), "as many handles as I like")
+            }
+            "/payload-block" => whole(ok(), &"x".repeat(number())),
+            "/payload-write" => {
+                let write = start("200 OK", &[]).expect("the first call is right");
+                write.call(&vec![b'x'; number()]).expect("the client is there");
+                whole(None, "")
+            }
+            "/payload-errors" => {
+                Errors::current().write(&"x".repeat(number()));
+                whole(ok(), "written")
+            }
+            "/payload-headers" => {
+                let headers = vec![("X-Many".to_owned(), String::new()); number()];
+                let refused = StartResponse::current().call("200 OK", &headers, None);
+                whole(ok(), &debug(refused.err()))
+            }
+            "/payload-exception" => Err(ExcInfo { message: "x".repeat(number()), ..exc_info() }),
+            "/forged-log" => {
+                Errors::current().write("a\u{1b}[2J\rb\n");
+                Err(ExcInfo { message: "one\n\u{1b}[31mforged line".into(), ..exc_info() })
+            }
+            "/empty-blocks" => Ok((ok(), vec![vec![], b"a".to_vec(), vec![], b"b".to_vec()], false)),
+            "/empty-blocks-for-ever" => steps(ok(), "empty"),
+            "/empty-then-replace" => steps(ok(), "replace"),
+            "/write-then-iterator" => {
+                let write = start("200 OK", &[]).expect("the first call is right");
+                write.call(b"written ").expect("the client is there");
+                steps(None, "blocks")
+            }
+            "/close-raises" => steps(ok(), "close-raises"),
+            "/close-traps" => steps(ok(), "close-traps"),
+            path => panic!("raw has no {path}"),
+        }
+    }
+
+    fn next() -> Result<Part, ExcInfo> {
+        let (kind, taken) = STEPS.get();
+        STEPS.set((kind, taken + 1));
+        let more = |head: Option<Head>, text: &str| Ok((head, vec![text.as_bytes().to_vec()], true));
+        match (kind, taken) {
+            ("late", 0) => more(None, ""),
+            ("late", 1) => more(Some(head("203 Late", &[])), "late"),
+            ("heads", 0..3) => more(ok(), "block"),
+            ("empty", _) | ("replace", 0) => more(None, ""),
+            ("replace", 1) => {
+                let replaced = StartResponse::current().call("500 Replaced", &[], Some(&exc_info()));
+                more(None, if replaced.is_ok() { "replaced" } else { "refused" })
+            }
+            ("blocks" | "close-raises" | "close-traps", 0..2) => more(None, "block "),
+            _ => Ok((None, Vec::new(), false)),
+        }
+    }
+
+    fn close() -> Result<(), ExcInfo> {
+        let (kind, taken) = STEPS.get();
+        println!("closed {kind} after {taken} steps");
+        match kind {
+            "close-raises" => Err(exc_info()),
+            "close-traps" => panic!("in close"),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn debug<T: std::fmt::Debug>(value: T) -> String {
+    format!("{value:?}")
+}
+
+fn bad_head(which: &str) -> Head {
+    match which {
+        "status" => head("OK", &[]),
+        "status-control" => head("200 O\r\nK", &[]),
+        "informational" => head("101 Switching Protocols", &[]),
+        "name" => head("200 OK", &[("a b", "c")]),
+        "splitting" => head("200 OK", &[("X", "a\r\nSet-Cookie: stolen=1")]),
+        "latin1" => head("200 OK", &[("X", "\u{20ac}")]),
+        "hop-by-hop" => head("200 OK", &[("Connection", "close")]),
+        "status-header" => head("200 OK", &[("Status", "200 OK")]),
+        "length" => head("200 OK", &[("Content-Length", "-1")]),
+        "two-lengths" => head("200 OK", &[("Content-Length", "1"), ("Content-Length", "2")]),
+        which => panic!("no bad head {which}"),
+    }
+}
+
+fn steps(head: Option<Head>, kind: &'static str) -> Result<Part, ExcInfo> {
+    STEPS.set((kind, 0));
+    Ok((head, Vec::new(), true))
+}

@@ -1,0 +1,271 @@
+//! A host as a child process, with directories and a port of its own.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::guests::root;
+use crate::{Client, Event, Log, Request, Response, eventually};
+
+/// A running host. Dropping it kills it.
+pub struct Host {
+    child: Child,
+    folder: TempDir,
+    address: SocketAddr,
+    log: Log,
+    access: Log,
+}
+
+/// What a host is started with.
+pub struct Builder {
+    folder: TempDir,
+    config: String,
+    flags: Vec<(String, String)>,
+    apps: Vec<String>,
+}
+
+/// The command `wasgi` with nothing in its environment that could reach in from outside.
+///
+/// # Panics
+/// If it has not been built.
+pub fn wasgi() -> Command {
+    let deps = std::env::current_exe().expect("a test knows its own file");
+    let path = deps.ancestors().nth(2).expect("tests lie in target/PROFILE/deps").join("wasgi");
+    assert!(path.exists(), "there is no {}: run `cargo build -p wasgi-host`", path.display());
+    let mut command = Command::new(path);
+    command.env_clear().stdin(Stdio::null());
+    for name in ["PATH", "HOME", "CARGO_HOME", "RUSTUP_HOME", "TMPDIR"] {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command
+}
+
+impl Builder {
+    fn new() -> Self {
+        let folder = tempfile::Builder::new().prefix("wasgi-test-").tempdir().expect("there is a temporary directory");
+        fs::create_dir(folder.path().join("apps")).expect("the directory is new");
+        // Files that a test writes are whole: they need no long rest. The pool is as large as a test needs.
+        let flags = [
+            ("--settle-time", "50ms"),
+            ("--rescan-time", "500ms"),
+            ("--sandboxes", "100"),
+            ("--log-filter", "info,wasgi=debug"),
+        ];
+        Self {
+            folder,
+            config: String::new(),
+            flags: flags.map(|(flag, value)| (flag.to_owned(), value.to_owned())).to_vec(),
+            apps: Vec::new(),
+        }
+    }
+
+    /// Puts a `.wasm` into the apps directory, and waits for it at the start until it is live or refused.
+    #[must_use]
+    pub fn app(mut self, name: &str, wasm: impl AsRef<[u8]>) -> Self {
+        write(&self.folder.path().join("apps").join(format!("{name}.wasm")), wasm.as_ref());
+        self.apps.push(name.to_owned());
+        self
+    }
+
+    #[must_use]
+    pub fn sidecar(self, name: &str, toml: &str) -> Self {
+        write(&self.folder.path().join("apps").join(format!("{name}.toml")), toml.as_bytes());
+        self
+    }
+
+    /// The text of `wasgi.toml`.
+    #[must_use]
+    pub fn config(mut self, toml: &str) -> Self {
+        toml.clone_into(&mut self.config);
+        self
+    }
+
+    #[must_use]
+    pub fn flag(mut self, flag: &str, value: &str) -> Self {
+        self.flags.retain(|(known, _)| known != flag || flag == "--limit" || flag == "--edge");
+        self.flags.push((flag.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A key of `[limits]`: `cpu_time=100ms`.
+    #[must_use]
+    pub fn limit(self, pair: &str) -> Self {
+        self.flag("--limit", pair)
+    }
+
+    /// A key of `[edge]`: `drain_time=1s`.
+    #[must_use]
+    pub fn edge(self, pair: &str) -> Self {
+        self.flag("--edge", pair)
+    }
+
+    #[must_use]
+    pub fn workers(self, workers: usize) -> Self {
+        self.flag("--workers", &workers.to_string())
+    }
+}
+
+impl Host {
+    /// Starts a host and waits until it listens and has judged every app that it was given.
+    ///
+    /// # Panics
+    /// If it does not come up.
+    #[track_caller]
+    pub fn start(build: impl FnOnce(Builder) -> Builder) -> Self {
+        let Builder { folder, config, flags, apps } = build(Builder::new());
+        fs::write(folder.path().join("wasgi.toml"), config).expect("the directory is ours");
+        let mut command = wasgi();
+        command.arg("serve").arg(folder.path().join("apps")).args(["--bind", "127.0.0.1:0"]);
+        command.arg("--config").arg(folder.path().join("wasgi.toml"));
+        command.arg("--state-dir").arg(folder.path().join("state"));
+        command.args(["--log-format", "json", "--access-log-format", "json"]);
+        for (flag, value) in &flags {
+            command.args([flag, value]);
+        }
+        let mut child = command
+            .current_dir(folder.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary can be run");
+        let (log, access) = (Log::default(), Log::default());
+        log.follow(child.stderr.take().expect("it is piped"));
+        access.follow(child.stdout.take().expect("it is piped"));
+        let mut host = Self { child, folder, address: SocketAddr::from(([127, 0, 0, 1], 0)), log, access };
+        let listening = host.log.wait("listening on http://", |event| event.message().contains("listening on http://"));
+        let address = listening.message().rsplit("http://").next().map(str::parse);
+        host.address = address.and_then(Result::ok).expect("an address is shown");
+        for app in apps {
+            host.log.wait(&format!("{app} is live or refused"), |event| event.text("app") == app && is_judged(event));
+        }
+        host
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    #[track_caller]
+    pub fn connect(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    /// A request on a connection of its own.
+    #[track_caller]
+    pub fn ask(&self, request: &Request) -> Response {
+        self.connect().ask(request)
+    }
+
+    #[track_caller]
+    pub fn get(&self, target: &str) -> Response {
+        self.ask(&Request::get(target))
+    }
+
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// The access log.
+    pub fn access(&self) -> &Log {
+        &self.access
+    }
+
+    /// Waits for the line of the log that says why this request failed.
+    #[track_caller]
+    pub fn failure(&self, response: &Response) -> Event {
+        let id = response.request_id();
+        self.log.wait(&format!("why request {id} failed"), |event| {
+            event.text("request") == id && !event.text("cause").is_empty()
+        })
+    }
+
+    /// Waits for a failure with this label.
+    #[track_caller]
+    pub fn failed(&self, cause: &str) -> Event {
+        self.log.wait(&format!("a failure with cause {cause}"), |event| event.text("cause") == cause)
+    }
+
+    /// Waits for a line of the log with `words` in it.
+    #[track_caller]
+    pub fn log_contains(&self, words: &str) -> Event {
+        self.log.wait(words, |event| event.message().contains(words))
+    }
+
+    pub fn apps_dir(&self) -> PathBuf {
+        self.folder.path().join("apps")
+    }
+
+    pub fn state_dir(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    /// Renames a file into place in the apps directory: `hello.wasm`, `shop/cart.toml`.
+    pub fn drop_in(&self, file: &str, bytes: impl AsRef<[u8]>) {
+        let path = self.apps_dir().join(file);
+        write(&path, bytes.as_ref());
+    }
+
+    pub fn remove(&self, file: &str) {
+        fs::remove_file(self.apps_dir().join(file)).expect("the file is there");
+    }
+
+    /// Replaces `wasgi.toml`, without telling the host.
+    pub fn write_config(&self, toml: &str) {
+        fs::write(self.folder.path().join("wasgi.toml"), toml).expect("the directory is ours");
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("the host runs");
+    }
+
+    fn pid(&self) -> Pid {
+        let pid = i32::try_from(self.child.id()).expect("process numbers fit");
+        Pid::from_raw(pid).expect("process numbers are not zero")
+    }
+
+    /// Waits for the process to end by itself.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        eventually("the host ends", || self.child.try_wait().expect("it is our child"))
+    }
+
+    /// Memory of the host that is not file pages, in bytes, and the most that it ever was.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the host runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("Linux shows it");
+        let kilobytes = line.trim().trim_end_matches(" kB").parse::<u64>().expect("it is a number");
+        kilobytes << 10
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn is_judged(event: &Event) -> bool {
+    event.message() == "live" || event.message().starts_with("refused")
+}
+
+/// Writes beside, then renames: whoever looks sees the old file or the new one.
+fn write(path: &Path, bytes: &[u8]) {
+    let folder = path.parent().expect("a file lies in a directory");
+    fs::create_dir_all(folder).expect("the directory is ours");
+    let file = path.file_name().expect("it has a name").to_string_lossy();
+    let new = folder.join(format!(".{file}.new"));
+    fs::write(&new, bytes).expect("the directory is ours");
+    fs::rename(&new, path).expect("the directory is ours");
+}
+
+/// The repository, for tests about its sources.
+pub fn repository() -> PathBuf {
+    root()
+}

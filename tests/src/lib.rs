@@ -1,0 +1,32 @@
+//! The harness of the tests: a host as a child process, a client that sees every byte, guests, and waiting with a deadline.
+//!
+//! It knows the host only as its users do: by its flags and files, its log and what it answers. What goes wrong in the
+//! harness itself panics, with words that say what was waited for.
+
+mod guests;
+mod host;
+mod http;
+mod log;
+
+pub use guests::{guest, wat};
+pub use host::{Builder, Host, repository, wasgi};
+pub use http::{Client, End, Head, Request, Response};
+pub use log::{Event, Log};
+
+use std::time::{Duration, Instant};
+
+/// How long anything is waited for. Far more than it takes: only a test that fails waits so long.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Asks again and again until there is an answer; panics with `what` where none comes.
+#[track_caller]
+pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "waited in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

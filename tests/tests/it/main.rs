@@ -1,0 +1,4 @@
+//! What wasgi promises, proven from outside. Names are claims; a module for each kind of promise.
+
+mod isolation;
+mod response;
