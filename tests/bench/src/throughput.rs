@@ -58,7 +58,7 @@ pub(crate) fn measure(machine: &Machine, programs: &Programs, rows: &[Row<'_>], 
         rounds.time.as_secs(),
         rounds.connections
     );
-    let _ = writeln!(section, "{}", table(rows, &turns));
+    let _ = write!(section, "{}", table(rows, &turns));
     section.push_str(&goals(rows, &turns));
     Ok(section)
 }
@@ -156,28 +156,24 @@ fn table(rows: &[Row<'_>], turns: &[Vec<Turn>]) -> Table {
 
 /// What was to be reached, beside what was.
 fn goals(rows: &[Row<'_>], turns: &[Vec<Turn>]) -> String {
-    let mut text = String::new();
+    let mut text = String::from("\n");
     for (row, own) in rows.iter().zip(turns) {
         let Some((part, multiple)) = row.goal() else { continue };
         let mut line = |what: &str, goal: f64, other: Option<&[Turn]>| {
             let Some(other) = other else { return };
             let (requests, cpu) = compare(own, other);
+            // By requests per second alone, wrk's own limit or a busy core would pass for a quick server.
+            let verdict = if requests.min(cpu) >= goal { "reached" } else { "missed" };
             let _ = writeln!(
                 text,
-                "- {}: to reach {goal:.2} {what}; {requests:.2} by requests per second ({}), {cpu:.2} by CPU ({})",
+                "- {}: {goal:.2} {what} {verdict}: {requests:.2} by requests per second, {cpu:.2} by CPU",
                 row.name,
-                verdict(requests, goal),
-                verdict(cpu, goal),
             );
         };
         line("of the yardstick", part, yardstick(rows, turns, row));
         line("× wasmtime serve", multiple, neighbour(rows, turns, row));
     }
     text
-}
-
-fn verdict(reached: f64, goal: f64) -> &'static str {
-    if reached >= goal { "reached" } else { "missed" }
 }
 
 /// 12345.6 → "12,346"
