@@ -37,6 +37,13 @@ pub(crate) fn root() -> PathBuf {
 /// # Panics
 /// If the text is wrong.
 pub fn wat(core: &str) -> Vec<u8> {
-    let text = include_str!("component.wat").replace(";; CORE", core);
+    parse(&include_str!("component.wat").replace(";; CORE", core))
+}
+
+/// A whole component given as text.
+///
+/// # Panics
+/// If the text is wrong.
+pub fn parse(text: &str) -> Vec<u8> {
     wat::parse_str(text).unwrap_or_else(|error| panic!("{error}"))
 }

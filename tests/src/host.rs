@@ -14,7 +14,10 @@ use crate::{Client, Event, Log, Request, Response, eventually};
 /// A running host. Dropping it kills it.
 pub struct Host {
     child: Child,
-    folder: TempDir,
+    /// None after a restart.
+    folder: Option<TempDir>,
+    flags: Vec<(String, String)>,
+    apps: Vec<String>,
     address: SocketAddr,
     log: Log,
     access: Log,
@@ -38,7 +41,9 @@ pub fn wasgi() -> Command {
     assert!(path.exists(), "there is no {}: run `cargo build -p wasgi-host`", path.display());
     let mut command = Command::new(path);
     command.env_clear().stdin(Stdio::null());
-    for name in ["PATH", "HOME", "CARGO_HOME", "RUSTUP_HOME", "TMPDIR"] {
+    // A test never changes the machine: without this, rustup's stand-ins for cargo and rustc may replace the toolchain.
+    command.env("RUSTUP_AUTO_INSTALL", "0");
+    for name in ["PATH", "HOME", "CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN", "TMPDIR"] {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
         }
@@ -118,7 +123,26 @@ impl Host {
     /// If it does not come up.
     #[track_caller]
     pub fn start(build: impl FnOnce(Builder) -> Builder) -> Self {
-        let Builder { folder, config, flags, apps } = build(Builder::new());
+        Self::run(build(Builder::new()))
+    }
+
+    /// Kills the host and starts another on the same directories.
+    #[track_caller]
+    pub fn restart(mut self) -> Self {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let folder = self.folder.take().expect("a host has its folder until it is dropped");
+        let config = fs::read_to_string(folder.path().join("wasgi.toml")).expect("it was written at the start");
+        Self::run(Builder {
+            folder,
+            config,
+            flags: std::mem::take(&mut self.flags),
+            apps: std::mem::take(&mut self.apps),
+        })
+    }
+
+    #[track_caller]
+    fn run(Builder { folder, config, flags, apps }: Builder) -> Self {
         fs::write(folder.path().join("wasgi.toml"), config).expect("the directory is ours");
         let mut command = wasgi();
         command.arg("serve").arg(folder.path().join("apps")).args(["--bind", "127.0.0.1:0"]);
@@ -137,12 +161,13 @@ impl Host {
         let (log, access) = (Log::default(), Log::default());
         log.follow(child.stderr.take().expect("it is piped"));
         access.follow(child.stdout.take().expect("it is piped"));
-        let mut host = Self { child, folder, address: SocketAddr::from(([127, 0, 0, 1], 0)), log, access };
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut host = Self { child, folder: Some(folder), flags, apps, address, log, access };
         let listening = host.log.wait("listening on http://", |event| event.message().contains("listening on http://"));
         let address = listening.message().rsplit("http://").next().map(str::parse);
         host.address = address.and_then(Result::ok).expect("an address is shown");
-        for app in apps {
-            host.log.wait(&format!("{app} is live or refused"), |event| event.text("app") == app && is_judged(event));
+        for app in &host.apps {
+            host.log.wait(&format!("{app} is live or refused"), |event| event.text("app") == *app && is_judged(event));
         }
         host
     }
@@ -197,12 +222,51 @@ impl Host {
         self.log.wait(words, |event| event.message().contains(words))
     }
 
+    /// What `wasgi apps` shows of an app: its fields as text.
+    ///
+    /// # Panics
+    /// If the command fails.
+    #[track_caller]
+    pub fn listed(&self, app: &str) -> Option<Event> {
+        let listed = wasgi().arg("apps").arg("--json").arg("--state-dir").arg(self.state_dir()).output();
+        let listed = listed.expect("the binary can be run");
+        assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
+        let apps: Vec<serde_json::Value> = serde_json::from_slice(&listed.stdout).expect("it prints JSON");
+        apps.into_iter().map(Event::new).find(|event| event.text("name") == app)
+    }
+
+    /// Waits until `wasgi apps` shows the app with a problem that says `words`.
+    #[track_caller]
+    pub fn listed_problem(&self, app: &str, words: &str) -> Event {
+        self.log.wait(&format!("{app} has a problem: {words}"), |event| {
+            event.text("app") == app && event.message().contains(words)
+        });
+        eventually(&format!("wasgi apps shows a problem of {app}: {words}"), || {
+            self.listed(app).filter(|event| event.text("problem").contains(words))
+        })
+    }
+
+    /// Waits until a path answers so.
+    #[track_caller]
+    pub fn until(&self, target: &str, status: u16, text: &str) {
+        let mut last = String::new();
+        eventually(&format!("{target} answers {status} {text}"), || {
+            let response = self.get(target);
+            last = response.text();
+            (response.status() == status && last.contains(text)).then_some(())
+        });
+    }
+
     pub fn apps_dir(&self) -> PathBuf {
-        self.folder.path().join("apps")
+        self.folder().join("apps")
     }
 
     pub fn state_dir(&self) -> PathBuf {
-        self.folder.path().join("state")
+        self.folder().join("state")
+    }
+
+    fn folder(&self) -> &Path {
+        self.folder.as_ref().expect("a host has its folder until it is restarted").path()
     }
 
     /// Renames a file into place in the apps directory: `hello.wasm`, `shop/cart.toml`.
@@ -217,7 +281,7 @@ impl Host {
 
     /// Replaces `wasgi.toml`, without telling the host.
     pub fn write_config(&self, toml: &str) {
-        fs::write(self.folder.path().join("wasgi.toml"), toml).expect("the directory is ours");
+        fs::write(self.folder().join("wasgi.toml"), toml).expect("the directory is ours");
     }
 
     pub fn signal(&self, signal: Signal) {

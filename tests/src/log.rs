@@ -13,6 +13,10 @@ use crate::PATIENCE;
 pub struct Event(Value);
 
 impl Event {
+    pub(crate) fn new(value: Value) -> Self {
+        Self(value)
+    }
+
     fn parse(line: &str) -> Self {
         Self(serde_json::from_str(line).unwrap_or_else(|_| Value::String(line.to_owned())))
     }

@@ -1,7 +1,10 @@
 //! What wasgi promises, proven from outside. Names are claims; a module for each kind of promise.
 
+mod cli;
+mod deploy;
 mod isolation;
 mod limits;
 mod response;
 mod reuse;
 mod signals;
+mod tidy;

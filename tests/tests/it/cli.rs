@@ -1,0 +1,155 @@
+//! The commands beside `serve`: exit codes, and what they say.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use tests::{Host, guest, repository, wasgi};
+
+struct Ran {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+fn run(command: &mut Command) -> Ran {
+    let Output { status, stdout, stderr } = command.output().expect("the binary can be run");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("it prints text");
+    Ran { code: status.code(), out: text(stdout), err: text(stderr) }
+}
+
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir().expect("there is a temporary directory")
+}
+
+fn write(folder: &Path, file: &str, bytes: impl AsRef<[u8]>) {
+    std::fs::write(folder.join(file), bytes).expect("the directory is ours");
+}
+
+#[test]
+fn check_says_what_a_good_app_is() {
+    let folder = folder();
+    write(folder.path(), "probe.wasm", guest("probe"));
+    let ran = run(wasgi().current_dir(&folder).args(["check", "probe.wasm"]));
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    for words in ["wsgi", "0.1.0", "KiB", "wasi:clocks"] {
+        assert!(ran.out.contains(words), "{words}: {}", ran.out);
+    }
+}
+
+#[test]
+fn check_says_why_a_bad_one_would_not_deploy() {
+    let folder = folder();
+    write(folder.path(), "page.wasm", "<!DOCTYPE html>");
+    write(folder.path(), "good.wasm", guest("probe"));
+    write(folder.path(), "sidecar.wasm", guest("probe"));
+    write(folder.path(), "sidecar.toml", "no_such_key = 1");
+    for (file, words) in [("page.wasm", "not"), ("missing.wasm", "No such file"), ("sidecar.wasm", "no_such_key")] {
+        let ran = run(wasgi().current_dir(&folder).args(["check", "good.wasm", file]));
+        assert_eq!(ran.code, Some(1), "{file}");
+        assert!(ran.err.contains(words) && ran.err.contains(file.split('.').next().unwrap_or(file)), "{}", ran.err);
+    }
+}
+
+#[test]
+fn check_config_prints_the_configuration_or_what_is_wrong_with_it() {
+    let folder = folder();
+    write(folder.path(), "wasgi.toml", "[limits]\ncpu_time = '123ms'\n");
+    let ran = run(wasgi().current_dir(&folder).args(["check", "--config"]));
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(ran.out.contains("cpu_time = \"123ms\"") && ran.out.contains("wall_time"), "{}", ran.out);
+    // What it prints is a configuration that says the same.
+    write(folder.path(), "again.toml", &ran.out);
+    let again = run(wasgi().current_dir(&folder).args(["check", "--config", "-c", "again.toml"]));
+    assert_eq!((again.code, again.out), (Some(0), ran.out), "{}", again.err);
+
+    write(folder.path(), "wasgi.toml", "[limits]\ncpu_time = 'soon'\n");
+    let ran = run(wasgi().current_dir(&folder).args(["check", "--config"]));
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.err.contains("wasgi.toml line 2") && ran.err.contains("cpu_time"), "{}", ran.err);
+}
+
+#[test]
+fn flags_count_more_than_variables_and_these_more_than_the_file() {
+    let folder = folder();
+    write(folder.path(), "wasgi.toml", "workers = 1\nsandboxes = 11\nreuse_requests = 111\n");
+    let mut command = wasgi();
+    command.current_dir(&folder).args(["check", "--config"]).env("WASGI_SANDBOXES", "22").env("PORT", "1234");
+    let ran = run(&mut command);
+    for words in ["workers = 1\n", "sandboxes = 22\n", "reuse_requests = 111\n", "0.0.0.0:1234"] {
+        assert!(ran.out.contains(words), "{words}: {}", ran.out);
+    }
+}
+
+#[test]
+fn apps_without_a_host_says_what_to_do() {
+    let folder = folder();
+    let ran = run(wasgi().current_dir(&folder).arg("apps"));
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.err.contains("wasgi serve"), "{}", ran.err);
+}
+
+#[test]
+fn apps_lists_what_is_live_and_what_is_not_and_why() {
+    let host = Host::start(|host| host.app("good", guest("probe")).app("bad", "<!DOCTYPE html>"));
+    host.get("/good/hello");
+    let ran = run(wasgi().arg("apps").arg("--state-dir").arg(host.state_dir()));
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let line = |name: &str| ran.out.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+    for words in ["live", "wsgi", "/good"] {
+        assert!(line("good").contains(words), "{words}: {}", ran.out);
+    }
+    assert!(line("bad").contains("refused"), "{}", ran.out);
+    assert!(ran.out.lines().any(|line| line.starts_with("  ! ")), "the reason: {}", ran.out);
+}
+
+#[test]
+fn an_unknown_word_is_exit_code_2() {
+    let ran = run(wasgi().arg("srve"));
+    assert_eq!(ran.code, Some(2));
+    assert!(ran.err.contains("serve"), "{}", ran.err);
+}
+
+#[test]
+fn serve_refuses_an_address_in_use_by_name() {
+    let host = Host::start(|host| host);
+    let folder = folder();
+    std::fs::create_dir(folder.path().join("apps")).expect("the directory is ours");
+    let ran = run(wasgi().current_dir(&folder).arg("serve").args(["--bind", &host.address().to_string()]));
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.err.contains(&host.address().to_string()), "{}", ran.err);
+}
+
+#[test]
+fn a_new_app_builds_and_serves() {
+    let folder = folder();
+    let ran = run(wasgi()
+        .current_dir(&folder)
+        .args(["new", "greeter", "--lang", "rust", "--sdk"])
+        .arg(repository().join("guest-sdk")));
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let app = folder.path().join("greeter");
+    // What it needs has been downloaded and built for the tests' own guests.
+    std::fs::copy(repository().join("tests/guests/Cargo.lock"), app.join("Cargo.lock")).expect("both are there");
+    let mut build = wasgi();
+    build.current_dir(&app).args(["build", "-o", "../greeter.wasm"]).env("CARGO_NET_OFFLINE", "true");
+    build.env("CARGO_TARGET_DIR", repository().join("tests/guests/target"));
+    toolchain(&mut build);
+    let ran = run(&mut build);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let built = std::fs::read(folder.path().join("greeter.wasm")).expect("it was built");
+    let host = Host::start(|host| host.app("greeter", built));
+    assert_eq!(host.get("/greeter").status(), 200);
+    let again = run(wasgi().current_dir(&folder).args(["new", "greeter"]));
+    assert_eq!(again.code, Some(1), "what is there is not overwritten");
+}
+
+/// Lets a build use the very programs that built this test, by path: rustup's stand-ins for them might download others.
+fn toolchain(build: &mut Command) {
+    let cargo = Path::new(env!("CARGO"));
+    let programs = cargo.parent().expect("cargo names itself by its whole path");
+    let rustc = std::env::var_os("RUSTC").map_or_else(|| programs.join("rustc"), Into::into);
+    assert!(rustc.is_file(), "there is no {} beside cargo", rustc.display());
+    assert!(!programs.join("rustup").exists(), "{} is rustup's stand-in", cargo.display());
+    let path = std::env::join_paths([programs, Path::new("/usr/bin"), Path::new("/bin")]).expect("no colons");
+    build.env("CARGO", cargo).env("RUSTC", rustc).env("PATH", path);
+}
