@@ -117,7 +117,7 @@ fn a_broken_replacement_leaves_the_old_release_and_says_why() {
     for (bytes, words) in [
         (&b""[..], "empty"),
         (&b"<!DOCTYPE html><title>404</title>"[..], "not WebAssembly"),
-        (&saying("bb")[..1000], "not a valid"),
+        (&saying("bb")[..1000], "truncated"),
         (&b"\0asm\x01\0\0\0"[..], "core module"),
     ] {
         host.drop_in("app.wasm", bytes);

@@ -18,7 +18,6 @@ fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
             found.push((path, text));
         }
     }
-    assert!(!found.is_empty(), "{} has sources", folder.display());
     found
 }
 
@@ -43,7 +42,9 @@ fn only_in(words: &str, allowed: &[&str]) {
 
 #[test]
 fn every_source_says_what_it_is_for() {
-    for (path, text) in sources(&repository()) {
+    let all = sources(&repository());
+    assert!(all.len() > 50, "the sources are found");
+    for (path, text) in all {
         assert!(text.starts_with("//!"), "{} does not begin with //!", path.display());
     }
 }
