@@ -291,7 +291,7 @@ fn an_unreadable_file_is_refused() {
     let host = empty();
     let path = host.apps_dir().join("secret.wasm");
     fs::write(&path, saying("aa")).expect("the directory is ours");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0)).expect("it is ours");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).expect("it is ours");
     if fs::read(&path).is_ok() {
         // Nothing is unreadable for root.
         host.until("/secret", 200, "aa");
