@@ -1,6 +1,13 @@
 ;; The contract's world by hand, around a core module whose attack is put in place of "CORE".
 (component
+  ;; A module with a memory of its own, for attacks that take two.
+  (core module $beside
+    (memory 0)
+    (func (export "grow") (param i32) (result i32) (memory.grow (local.get 0))))
+  (core instance $beside (instantiate $beside))
+
   (core module $module
+    (import "beside" "grow" (func $grow-beside (param i32) (result i32)))
     (memory $memory (export "memory") 1)
     ;; Never frees: an instance serves few calls.
     (global $top (mut i32) (i32.const 4096))
@@ -20,7 +27,7 @@
     (func (export "close") (result i32) unreachable)
     ;; CORE
   )
-  (core instance $instance (instantiate $module))
+  (core instance $instance (instantiate $module (with "beside" (instance $beside))))
   (alias core export $instance "memory" (core memory $memory))
   (alias core export $instance "realloc" (core func $realloc))
 

@@ -80,6 +80,19 @@ impl Cache {
         }
     }
 
+    /// Loads code that was compiled just now. Code that does not fit this host's pool will not do so later either.
+    ///
+    /// # Errors
+    /// Says why it cannot be loaded.
+    pub fn load_new(&self, engine: &Engine, wasm_hash: &str) -> anyhow::Result<Component> {
+        let name = self.entries().get(wasm_hash).cloned();
+        let name = name.ok_or_else(|| anyhow::anyhow!("its compiled code is gone"))?;
+        self.load_entry(engine, &name).inspect_err(|_| {
+            self.entries().remove(wasm_hash);
+            let _ = std::fs::remove_file(self.directory.join(&name));
+        })
+    }
+
     /// A file for the compiler to write to, in the same directory, so that a rename is enough to keep it.
     ///
     /// # Errors

@@ -213,8 +213,8 @@ impl Loader {
                 .cache
                 .keep(&hash, output)
                 .map_err(|error| Outcome::Passing(format!("cannot write to the cache: {error:#}")))?;
-            let loaded = loader.cache.load(loader.engine.wasmtime(), &hash);
-            loaded.ok_or_else(|| Outcome::Passing("its compiled code cannot be loaded; the log says why".to_owned()))
+            let loaded = loader.cache.load_new(loader.engine.wasmtime(), &hash);
+            loaded.map_err(|error| Outcome::Refused(format!("it does not fit this host: {error:#}")))
         })
         .await
     }

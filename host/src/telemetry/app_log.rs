@@ -128,6 +128,14 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
+/// A guest's text of several lines for one event of the host's log: escaped, the lines after the first indented, cut after
+/// `bytes_max`.
+pub fn printable(text: &str, bytes_max: usize) -> String {
+    let kept = &text[..text.floor_char_boundary(bytes_max)];
+    let lines: Vec<_> = kept.lines().map(|line| Escaped { line: line.as_bytes(), cut: false }.to_string()).collect();
+    lines.join("\n  ")
+}
+
 /// Line and paragraph separators, and what changes the direction of the text around it.
 fn is_invisible(character: char) -> bool {
     matches!(character, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

@@ -14,7 +14,7 @@ mod app_log;
 mod stats;
 
 pub use access_log::{AccessLog, AccessRecord};
-pub use app_log::{AppLog, LineBuffer, LogStream};
+pub use app_log::{AppLog, LineBuffer, LogStream, printable};
 pub use stats::{Snapshot, Stats, prometheus};
 
 /// Sends the events of `tracing` to stderr, as text or as one JSON object a line. Called once, by the binary.

@@ -10,6 +10,7 @@ use crate::guest::head::{Head, HeadError};
 use crate::sandbox::call::Commit;
 use crate::sandbox::task::{Finished, Whole};
 use crate::sandbox::{AppContext, CallState, fault};
+use crate::telemetry::printable;
 
 /// `types.head`, and `types.part`.
 type RawHead = (String, Vec<(String, String)>);
@@ -194,11 +195,11 @@ fn head_failure(error: &HeadError) -> Error {
     }
 }
 
+/// An exception's text for the log, where nothing of it may look like a line of the host.
 pub(super) fn exception_text(raised: &ExcInfo) -> String {
-    let mut text = format!("{}: {}", raised.name, raised.message);
-    if !raised.traceback.is_empty() {
-        text.push('\n');
-        text.push_str(&raised.traceback);
-    }
-    text
+    let ExcInfo { name, message, traceback } = raised;
+    printable(&format!("{name}: {message}\n{traceback}"), EXCEPTION_BYTES_MAX)
 }
+
+/// What is logged of an exception. Guests may hand over megabytes.
+const EXCEPTION_BYTES_MAX: usize = 16 << 10;
