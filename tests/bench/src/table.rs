@@ -42,11 +42,12 @@ impl std::fmt::Display for Table {
     }
 }
 
-/// The middle of some figures; of an even number of them the upper one.
+/// The middle of some figures; of an even number of them the mean of the two in the middle.
 pub(crate) fn median(figures: impl IntoIterator<Item = f64>) -> f64 {
     let mut figures: Vec<f64> = figures.into_iter().collect();
     figures.sort_by(f64::total_cmp);
-    figures[figures.len() / 2]
+    let (lower, upper) = (figures[(figures.len() - 1) / 2], figures[figures.len() / 2]);
+    f64::midpoint(lower, upper)
 }
 
 #[cfg(test)]
@@ -61,8 +62,8 @@ mod tests {
     }
 
     #[test]
-    fn the_median_of_an_even_number_is_the_upper_one() {
+    fn the_median_of_an_even_number_is_between_the_two_in_the_middle() {
         assert_eq!(median([3.0, 1.0, 2.0]), 2.0);
-        assert_eq!(median([4.0, 1.0, 3.0, 2.0]), 3.0);
+        assert_eq!(median([4.0, 1.0, 3.0, 2.0]), 2.5);
     }
 }
