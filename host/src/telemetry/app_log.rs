@@ -61,8 +61,8 @@ impl AppLog {
     }
 
     /// Logs one line, given without its `\n`. Bytes that are not UTF-8 are replaced, control characters escaped; beyond
-    /// the app's limits it is cut, or dropped and counted.
-    pub fn line(&self, stream: LogStream, request: Option<RequestId>, line: &[u8]) {
+    /// the app's limits it is cut, or dropped and counted. Says whether it was logged.
+    pub fn line(&self, stream: LogStream, request: Option<RequestId>, line: &[u8]) -> bool {
         let cut = line.len() > self.line_bytes_max;
         let line = &line[..line.len().min(self.line_bytes_max)];
         let (allowed, dropped) = {
@@ -74,7 +74,7 @@ impl AppLog {
             tracing::warn!(target: "wasgi::app", app, "{dropped} lines of the app were dropped: more than limits.log_rate");
         }
         if !allowed {
-            return;
+            return false;
         }
         let text = Escaped { line, cut };
         let stream = stream.as_str();
@@ -82,6 +82,12 @@ impl AppLog {
             Some(request) => tracing::info!(target: "wasgi::app", app, stream, %request, "{text}"),
             None => tracing::info!(target: "wasgi::app", app, stream, "{text}"),
         }
+        true
+    }
+
+    /// Counts lines as dropped that nobody has looked at.
+    fn drop_lines(&self, lines: usize) {
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner).dropped_lines += lines as u64;
     }
 }
 
@@ -132,9 +138,12 @@ impl fmt::Display for Escaped<'_> {
 /// `bytes_max`.
 pub fn printable(text: &str, bytes_max: usize) -> String {
     let kept = &text[..text.floor_char_boundary(bytes_max)];
-    let lines: Vec<_> = kept.lines().map(|line| Escaped { line: line.as_bytes(), cut: false }.to_string()).collect();
+    let lines: Vec<_> = kept.lines().take(PRINTABLE_LINES_MAX).map(|line| Escaped { line: line.as_bytes(), cut: false }.to_string()).collect();
     lines.join("\n  ")
 }
+
+/// A traceback has as many; sixteen thousand empty lines have no use.
+const PRINTABLE_LINES_MAX: usize = 200;
 
 /// Line and paragraph separators, and what changes the direction of the text around it.
 fn is_invisible(character: char) -> bool {
@@ -154,25 +163,36 @@ impl LineBuffer {
 
     /// Takes what was written; logs the lines that it completes.
     pub fn write(&mut self, log: &AppLog, request: Option<RequestId>, bytes: &[u8]) {
-        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            match piece.strip_suffix(b"\n") {
-                // The usual case, a whole line in one write, is not copied.
-                Some(rest) if self.line.is_empty() => log.line(self.stream, request, without_return(rest)),
-                Some(rest) => {
-                    self.append(log, rest);
-                    self.flush(log, request);
-                }
-                None => self.append(log, piece),
+        let mut left = bytes;
+        while let Some(end) = left.iter().position(|byte| *byte == b'\n') {
+            let (line, rest) = (&left[..end], &left[end + 1..]);
+            left = rest;
+            // The usual case, a whole line in one write, is not copied.
+            let logged = if self.line.is_empty() {
+                log.line(self.stream, request, without_return(line))
+            } else {
+                self.append(log, line);
+                self.flush(log, request)
+            };
+            // One write may hold millions of lines, and nothing else runs on this thread meanwhile: those behind one that
+            // was dropped are only counted.
+            if !logged {
+                let last = left.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+                log.drop_lines(left[..last].iter().filter(|byte| **byte == b'\n').count());
+                left = &left[last..];
             }
         }
+        self.append(log, left);
     }
 
-    /// Ends a line that has no `\n` yet. Nothing written, no line.
-    pub fn flush(&mut self, log: &AppLog, request: Option<RequestId>) {
-        if !self.line.is_empty() {
-            log.line(self.stream, request, without_return(&self.line));
-            self.line.clear();
+    /// Ends a line that has no `\n` yet. Nothing written, no line. Says whether it was logged.
+    pub fn flush(&mut self, log: &AppLog, request: Option<RequestId>) -> bool {
+        if self.line.is_empty() {
+            return true;
         }
+        let logged = log.line(self.stream, request, without_return(&self.line));
+        self.line.clear();
+        logged
     }
 
     fn append(&mut self, log: &AppLog, bytes: &[u8]) {
@@ -264,6 +284,26 @@ mod tests {
         let mut buffer = LineBuffer::new(LogStream::Stderr);
         (0..1000).for_each(|_| buffer.write(&log, None, &[b'x'; 1000]));
         assert!(buffer.line.capacity() <= 256, "{}", buffer.line.capacity());
+    }
+
+    #[test]
+    fn a_flood_of_lines_in_one_write_is_counted_not_handled_one_by_one() {
+        let log = log(64, 1024);
+        let text = logged(|| {
+            let mut buffer = LineBuffer::new(LogStream::Errors);
+            buffer.write(&log, None, &[b'\n'; 1 << 24]);
+            buffer.write(&log, None, b"rest");
+            assert_eq!(buffer.line, b"rest");
+        });
+        let shown = text.lines().count() as u64;
+        assert!(shown < 100, "{shown} lines");
+        let dropped = log.budget.lock().expect("no test panics with it").dropped_lines;
+        assert_eq!(dropped + shown, 1 << 24);
+    }
+
+    #[test]
+    fn a_text_of_many_lines_is_cut() {
+        assert_eq!(printable(&"\n".repeat(1 << 14), 1 << 14).lines().count(), PRINTABLE_LINES_MAX);
     }
 
     #[test]
