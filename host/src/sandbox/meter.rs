@@ -32,6 +32,11 @@ impl Meter {
         self.refused
     }
 
+    /// Another call begins: what was refused to an earlier one is no cause of its faults.
+    pub(crate) fn begin(&mut self) {
+        self.refused = false;
+    }
+
     fn grow(&mut self, memory_bytes: u64, table_elements: u64) -> bool {
         let memory_bytes = self.memory_bytes.saturating_add(memory_bytes);
         let table_elements = self.table_elements.saturating_add(table_elements);

@@ -50,6 +50,7 @@ impl State {
     /// The next call begins in a sandbox that has served one.
     pub(crate) fn begin(&mut self, call: &Arc<CallState>) {
         self.call = Arc::clone(call);
+        self.meter.begin();
         self.wsgi.begin();
         if let Some(wasi) = &self.wasi {
             wasi.stdio.begin(call.id);

@@ -67,7 +67,11 @@ impl Exchange<'_> {
             let sent = self.iterate(head, blocks).await;
             // Whatever happened, close() comes after it, once; unless the sandbox is lost anyway.
             if !matches!(sent, Err(Failure::Sandbox(_))) {
-                self.close().await?;
+                match (self.close().await, &sent) {
+                    // What went wrong first is what the log should say.
+                    (Err(Failure::App(_)), Err(_)) => {}
+                    (closed, _) => closed?,
+                }
             }
             return sent;
         }
