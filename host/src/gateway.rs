@@ -60,6 +60,9 @@ impl Gateway {
         if response.body().falls_short() {
             return response.map(|body| Reply { body, record: Some(Box::new(record)) });
         }
+        if let (Some(call), Some(app)) = (&record.call, &record.app) {
+            connection.expect_end_by(call.began + app.spec.limits.wall_time);
+        }
         record.sent = response.body().size_hint().exact().unwrap_or(0);
         record.finish();
         response.map(|body| Reply { body, record: None })

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use tokio::time::Sleep;
 
+use crate::admission::Permit;
 use crate::error::{Error, Wall};
 use crate::guest::head::Head;
 use crate::limits::Limits;
@@ -28,6 +29,32 @@ pub enum Finished {
 pub struct Whole {
     pub(crate) head: Head,
     pub(crate) blocks: Vec<Bytes>,
+}
+
+/// A whole response up to this size may wait for its client without counting as a call.
+const UNCOUNTED_BYTES: usize = 64 << 10;
+
+impl Whole {
+    /// Ties the permit to the blocks, until the last of them is written or dropped: large responses that wait for slow clients
+    /// are memory of the host, so there are no more of them than the app has calls.
+    pub(crate) fn hold(&mut self, permit: Permit) {
+        struct Held {
+            block: Bytes,
+            _permit: Arc<Permit>,
+        }
+        impl AsRef<[u8]> for Held {
+            fn as_ref(&self) -> &[u8] {
+                &self.block
+            }
+        }
+        if self.blocks.iter().map(Bytes::len).sum::<usize>() <= UNCOUNTED_BYTES {
+            return;
+        }
+        let permit = Arc::new(permit);
+        for block in &mut self.blocks {
+            *block = Bytes::from_owner(Held { block: std::mem::take(block), _permit: Arc::clone(&permit) });
+        }
+    }
 }
 
 type Guest = Pin<Box<dyn Future<Output = Result<Finished, Error>> + Send>>;

@@ -103,6 +103,8 @@ impl Exchange<'_> {
 
     /// Python's list: everything is there.
     async fn send_all(&mut self, blocks: Vec<Vec<u8>>) -> Result<Finished, Failure> {
+        // Many small blocks would cost more memory than their bytes, and a poll each.
+        let blocks = if blocks.len() > SEPARATE_BLOCKS_MAX { vec![blocks.concat()] } else { blocks };
         let blocks = blocks.into_iter().filter(|block| !block.is_empty()).map(Bytes::from);
         if let Some(head) = self.uncommitted_head()? {
             return Ok(Finished::Whole(Whole { head, blocks: blocks.collect() }));
@@ -183,6 +185,9 @@ impl Exchange<'_> {
         function.map_err(|error| Failure::Sandbox(fault::classify(error, store.data())))
     }
 }
+
+/// More blocks of one part that ends the response become one.
+const SEPARATE_BLOCKS_MAX: usize = 64;
 
 fn never_started() -> Failure {
     Failure::App(Error::Protocol("the app never called start_response".into()))

@@ -136,7 +136,16 @@ impl Shared {
             // What misbehaved is never used again.
             Err(Failure::Sandbox(error)) => Err(error),
         };
-        drop(permit);
+        let outcome = match outcome {
+            Ok(Finished::Whole(mut whole)) => {
+                whole.hold(permit);
+                Ok(Finished::Whole(whole))
+            }
+            other => {
+                drop(permit);
+                other
+            }
+        };
         if outcome.is_err() && state.outbox().body_too_large {
             return Err(Error::BodyTooLarge(self.app.limits.request_body_bytes));
         }
