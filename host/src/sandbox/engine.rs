@@ -1,6 +1,6 @@
 //! The wasmtime engine: how guests are compiled, and the pool that their memories, tables and stacks come from.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -32,6 +32,14 @@ pub struct Engine {
     linker: Linker<State>,
     /// Set by each call, cleared by the ticker.
     busy: Arc<AtomicBool>,
+    /// Who keeps idle sandboxes.
+    keepers: Mutex<Vec<Weak<dyn Keeper>>>,
+}
+
+/// Somebody who keeps sandboxes for their next call, and gives one up when the pool is full.
+pub(crate) trait Keeper: Send + Sync {
+    /// Drops the sandbox that was idle for longest. False if there is none.
+    fn give_up_one(&self) -> bool;
 }
 
 impl Engine {
@@ -49,7 +57,7 @@ impl Engine {
         guest::link(&mut linker).map_err(|error| anyhow!("cannot link what guests import: {error:#}"))?;
         let busy = Arc::new(AtomicBool::new(false));
         start_ticker(&engine, &busy)?;
-        Ok(Self { engine, linker, busy })
+        Ok(Self { engine, linker, busy, keepers: Mutex::default() })
     }
 
     pub fn wasmtime(&self) -> &wasmtime::Engine {
@@ -58,6 +66,28 @@ impl Engine {
 
     pub(crate) fn linker(&self) -> &Linker<State> {
         &self.linker
+    }
+
+    /// Idle sandboxes of `keeper` may be taken when the pool is full.
+    pub(crate) fn register(&self, keeper: Weak<dyn Keeper>) {
+        let mut keepers = self.keepers();
+        keepers.retain(|keeper| keeper.strong_count() > 0);
+        keepers.push(keeper);
+    }
+
+    /// Makes room in the pool: some idle sandbox goes. False if none is idle.
+    pub(crate) fn make_room(&self) -> bool {
+        let mut keepers = self.keepers();
+        let found = keepers.iter().position(|keeper| keeper.upgrade().is_some_and(|keeper| keeper.give_up_one()));
+        // The next time it is another's turn.
+        if let Some(found) = found {
+            keepers.rotate_left(found + 1);
+        }
+        found.is_some()
+    }
+
+    fn keepers(&self) -> MutexGuard<'_, Vec<Weak<dyn Keeper>>> {
+        self.keepers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A call begins: the ticker must tick.

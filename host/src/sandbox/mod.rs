@@ -16,6 +16,7 @@ use std::sync::Arc;
 use wasmtime::{Store, UpdateDeadline};
 
 pub use call::CallState;
+pub(crate) use engine::Keeper;
 pub use engine::{Engine, compiler};
 pub use state::{AppContext, State};
 

@@ -6,7 +6,7 @@ mod exchange;
 pub(crate) mod gateway;
 pub mod probe;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
 use wasmtime::Store;
@@ -14,11 +14,11 @@ use wasmtime::component::{Component, Instance, InstancePre};
 
 use crate::body::RequestBody;
 use crate::config::{AppSpec, Instances};
-use crate::error::Error;
+use crate::error::{Busy, Error};
 use crate::guest::environ::{EnvironBlock, Place, wants_head_only};
 use crate::guest::{Call, Guest, Reuse};
 use crate::sandbox::task::{Finished, Task};
-use crate::sandbox::{self, AppContext, CallState, Engine, State, fault};
+use crate::sandbox::{self, AppContext, CallState, Engine, Keeper, State, fault};
 use crate::telemetry::AppLog;
 
 use exchange::{CallFunction, Exchange, Exports, Failure};
@@ -68,17 +68,20 @@ impl Wsgi {
             Instances::Reuse { requests_max, idle_time } => Some(Reuse { requests_max, idle_time }),
         };
         let app = AppContext { name: spec.name.clone(), limits: spec.limits.clone(), env: spec.env.clone(), log };
-        Ok(Self {
-            shared: Arc::new(Shared {
-                engine: Arc::clone(engine),
-                environ: EnvironBlock::constant(&app.env),
-                app: Arc::new(app),
-                linked,
-                exports,
-                reuse,
-                idle: Mutex::default(),
-            }),
-        })
+        let shared = Arc::new(Shared {
+            engine: Arc::clone(engine),
+            environ: EnvironBlock::constant(&app.env),
+            app: Arc::new(app),
+            linked,
+            exports,
+            reuse,
+            idle: Mutex::default(),
+        });
+        if reuse.is_some() {
+            let keeper: Weak<Shared> = Arc::downgrade(&shared);
+            engine.register(keeper);
+        }
+        Ok(Self { shared })
     }
 }
 
@@ -102,6 +105,17 @@ impl Guest for Wsgi {
 
     fn idle(&self) -> usize {
         self.shared.idle().len()
+    }
+}
+
+impl Keeper for Shared {
+    fn give_up_one(&self) -> bool {
+        // The longest unused one is at the bottom.
+        let given_up = {
+            let mut idle = self.idle();
+            (!idle.is_empty()).then(|| idle.remove(0))
+        };
+        given_up.is_some()
     }
 }
 
@@ -170,6 +184,16 @@ impl Shared {
                 return Ok(sandbox);
             }
         }
+        loop {
+            match self.instantiate(call).await {
+                // A sandbox that serves goes before ones that wait to be used again.
+                Err(Error::Busy(Busy::Pool)) if self.engine.make_room() => {}
+                opened => return opened,
+            }
+        }
+    }
+
+    async fn instantiate(&self, call: &Arc<CallState>) -> Result<Sandbox, Error> {
         let mut store = sandbox::store(&self.engine, &self.app, call);
         let instantiated = self.linked.instantiate_async(&mut store).await;
         let found = instantiated.and_then(|instance| {
