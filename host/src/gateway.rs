@@ -79,6 +79,7 @@ impl Gateway {
         if target_len(&parts.uri) > target_bytes_max {
             return Err(Error::TargetTooLong(target_bytes_max));
         }
+        check_host(&parts)?;
         let path = decode_path(parts.uri.path())?;
         let (app, script_name_len) = self.resolve(&parts, &path)?;
         record.app = Some(Arc::clone(&app));
@@ -105,6 +106,15 @@ impl Gateway {
             None => Err(Error::NoRoute(format!("{}{}", host.unwrap_or(""), parts.uri.path()))),
         }
     }
+}
+
+/// RFC 9112 §3.2: a request names its host once; else routing, the guest and a proxy in front may each read another one.
+fn check_host(parts: &request::Parts) -> Result<(), Error> {
+    let named = parts.headers.get_all(header::HOST).iter().count();
+    if named > 1 || (named == 0 && parts.version == Version::HTTP_11) {
+        return Err(Error::BadRequest("the Host field is missing or repeated"));
+    }
+    Ok(())
 }
 
 fn target_len(uri: &Uri) -> u64 {
@@ -312,6 +322,20 @@ impl Drop for Reply {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_names_its_host_once() {
+        let check = |version, hosts: &[&str]| {
+            let request = Request::get("/").version(version);
+            let request = hosts.iter().fold(request, |request, host| request.header(header::HOST, *host));
+            check_host(&request.body(()).unwrap().into_parts().0).is_ok()
+        };
+        assert!(check(Version::HTTP_11, &["a"]));
+        assert!(check(Version::HTTP_10, &[]));
+        assert!(!check(Version::HTTP_11, &[]));
+        assert!(!check(Version::HTTP_11, &["a", "b"]));
+        assert!(!check(Version::HTTP_10, &["a", "a"]));
+    }
 
     #[test]
     fn paths_are_decoded_once() {

@@ -40,7 +40,7 @@ impl EnvironBlock {
         block.bytes.extend_from_slice(&constant.bytes);
         block.push_request_line(parts, place);
         block.push_addresses(parts, place);
-        block.push_headers(&parts.headers);
+        block.push_headers(parts);
         block
     }
 
@@ -94,9 +94,15 @@ impl EnvironBlock {
     }
 
     /// One variable for each field name; repeated fields are joined (RFC 9110 §5.3; Cookie: RFC 6265 §5.4).
-    fn push_headers(&mut self, headers: &HeaderMap) {
+    fn push_headers(&mut self, parts: &request::Parts) {
+        let headers = &parts.headers;
+        // What an absolute-form target names goes before the Host field (RFC 9112 §3.2.2), for the guest as for routing.
+        if let Some(named) = parts.uri.authority() {
+            let host = named.as_str().rsplit_once('@').map_or(named.as_str(), |(_, host)| host);
+            self.push(b"HTTP_HOST", host.as_bytes());
+        }
         for name in headers.keys() {
-            if !is_passed(name) {
+            if !is_passed(name) || (*name == header::HOST && parts.uri.authority().is_some()) {
                 continue;
             }
             match *name {
@@ -209,6 +215,13 @@ mod tests {
             );
         }
         assert!(!environ.contains_key("CONTENT_TYPE"));
+    }
+
+    #[test]
+    fn an_absolute_target_names_the_host() {
+        let environ = environ(http::Request::get("http://u@b.example:81/x").header("host", "a").body(()).unwrap());
+        assert_eq!(environ["HTTP_HOST"], b"b.example:81");
+        assert_eq!(environ["SERVER_NAME"], b"b.example");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The wasmtime engine: how guests are compiled, and the pool that their memories, tables and stacks come from.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};

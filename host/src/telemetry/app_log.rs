@@ -138,7 +138,11 @@ impl fmt::Display for Escaped<'_> {
 /// `bytes_max`.
 pub fn printable(text: &str, bytes_max: usize) -> String {
     let kept = &text[..text.floor_char_boundary(bytes_max)];
-    let lines: Vec<_> = kept.lines().take(PRINTABLE_LINES_MAX).map(|line| Escaped { line: line.as_bytes(), cut: false }.to_string()).collect();
+    let lines: Vec<_> = kept
+        .lines()
+        .take(PRINTABLE_LINES_MAX)
+        .map(|line| Escaped { line: line.as_bytes(), cut: false }.to_string())
+        .collect();
     lines.join("\n  ")
 }
 
@@ -309,7 +313,7 @@ mod tests {
     #[test]
     fn the_request_is_named() {
         let request = RequestId::next();
-        let text = logged(|| log(64, 1024).line(LogStream::Errors, Some(request), b"x"));
+        let text = logged(|| _ = log(64, 1024).line(LogStream::Errors, Some(request), b"x"));
         assert!(text.contains(&format!("stream=\"errors\" request={request}")), "{text}");
     }
 
@@ -329,7 +333,7 @@ mod tests {
     fn dropped_lines_are_reported_once() {
         let log = log(64, 1000);
         let text = logged(|| {
-            (0..100).for_each(|_| log.line(LogStream::Stdout, None, &[b'x'; 36]));
+            (0..100).for_each(|_| _ = log.line(LogStream::Stdout, None, &[b'x'; 36]));
             log.budget.lock().expect("no test panics with it").bytes = 1000.0;
             log.line(LogStream::Stdout, None, b"again");
         });
