@@ -58,7 +58,7 @@ impl Serve {
             let path = config.apps_dir.display();
             bail!("the apps directory {path} does not exist: create it, or name another one (wasgi serve DIR)");
         }
-        telemetry::init(&config.log)?;
+        let _log = telemetry::init(&config.log)?;
         raise_open_files();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.workers)

@@ -12,18 +12,22 @@ use crate::config::LogConfig;
 mod access_log;
 mod app_log;
 mod stats;
+mod writer;
 
 pub use access_log::{AccessLog, AccessRecord};
 pub use app_log::{AppLog, LineBuffer, LogStream, printable};
 pub use stats::{Snapshot, Stats, prometheus};
+pub use writer::LogGuard;
 
-/// Sends the events of `tracing` to stderr, as text or as one JSON object a line. Called once, by the binary.
+/// Sends the events of `tracing` to stderr, as text or as one JSON object a line. Called once, by the binary, which keeps what
+/// it gets until it ends.
 ///
 /// # Errors
 /// Where the filter does not parse, or there is a subscriber already.
-pub fn init(config: &LogConfig) -> anyhow::Result<()> {
+pub fn init(config: &LogConfig) -> anyhow::Result<LogGuard> {
     let filter = EnvFilter::builder().parse(&config.filter)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let (writer, guard) = writer::LogWriter::start(std::io::stderr())?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     let started = if config.json {
         builder.json().flatten_event(true).with_current_span(false).try_init()
     } else {
@@ -31,7 +35,8 @@ pub fn init(config: &LogConfig) -> anyhow::Result<()> {
         let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
         builder.with_ansi(ansi).try_init()
     };
-    started.map_err(|error| anyhow::anyhow!("the log could not be started: {error}"))
+    started.map_err(|error| anyhow::anyhow!("the log could not be started: {error}"))?;
+    Ok(guard)
 }
 
 /// The number of one request: in the page that a visitor sees, in the access log and in every line of the log about it.
