@@ -375,7 +375,7 @@ mod tests {
         put(&directory, "1/2/3/4/5/6/7/8/deep.wasm");
         put(&directory, "locked/x.wasm");
         let locked = directory.path().join("locked");
-        std::fs::set_permissions(&locked, std::fs::Permissions::from_mode(0)).expect("modes can be set");
+        std::fs::set_permissions(&locked, std::fs::Permissions::from_mode(0o000)).expect("modes can be set");
         let scan = scan(directory.path()).expect("it can be read");
         // Root reads everything.
         let is_root = rustix::process::geteuid().is_root();

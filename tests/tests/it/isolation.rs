@@ -208,3 +208,24 @@ fn a_slow_client_holds_the_guest_back() {
     let grown = host.resident_bytes().saturating_sub(before);
     assert!(grown < 32 << 20, "the host grew by {} MiB", grown >> 20);
 }
+
+#[test]
+fn large_responses_that_wait_for_their_clients_count_as_calls() {
+    let host = Host::start(|host| {
+        let large = guest("raw");
+        host.app("raw", large)
+            .sidecar("raw", "limits = { concurrent_calls = 2, queued_calls = 0 }")
+            .limit("host_call_size=32MiB")
+    });
+    let ask = || {
+        let mut client = host.connect();
+        client.send(&Request::get("/raw/payload-block?16000000").to_bytes());
+        let status = client.head("GET").status;
+        (client, status)
+    };
+    let (first, second) = (ask(), ask());
+    assert_eq!((first.1, second.1), (200, 200));
+    assert_eq!(ask().1, 503, "the host holds no third one");
+    drop((first, second));
+    tests::eventually("the permits are free", || (ask().1 == 200).then_some(()));
+}

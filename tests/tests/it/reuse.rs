@@ -131,3 +131,18 @@ fn handles_of_an_earlier_call_reach_nothing() {
     );
     assert!(host.log().all(|event| event.message().contains("through a kept handle")).is_empty());
 }
+
+#[test]
+fn idle_instances_make_room_when_all_sandboxes_are_in_use() {
+    let host = Host::start(|host| {
+        host.app("probe", guest("probe"))
+            .sidecar("probe", REUSE)
+            .app("other", guest("probe"))
+            .sidecar("other", REUSE)
+            .flag("--sandboxes", "1")
+    });
+    for _ in 0..3 {
+        assert_eq!(host.get("/probe/state").text(), "call 1");
+        assert_eq!(host.get("/other/state").text(), "call 1", "the idle instance has gone");
+    }
+}

@@ -197,7 +197,7 @@ impl Shared {
         let mut store = sandbox::store(&self.engine, &self.app, call);
         let instantiated = self.linked.instantiate_async(&mut store).await;
         let found = instantiated.and_then(|instance| {
-            let call = instance.get_typed_func(&mut store, &self.exports.call)?;
+            let call = instance.get_typed_func(&mut store, self.exports.call)?;
             Ok((instance, call))
         });
         match found {
