@@ -186,7 +186,7 @@ mod tests {
             let manifest: toml::Table = manifest("hello", sdk).parse().expect("it is TOML");
             manifest["dependencies"]["wasgi"].clone()
         };
-        assert_eq!(dependency(None).as_str(), Some(env!("CARGO_PKG_VERSION")));
+        assert_eq!(dependency(None)["version"].as_str(), Some(env!("CARGO_PKG_VERSION")));
         let path = Path::new("/a \"b\"\\c");
         assert_eq!(dependency(Some(path))["path"].as_str(), path.to_str());
     }
