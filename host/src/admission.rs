@@ -21,6 +21,14 @@ pub struct Admission {
 /// The right to run one call; given back when it is dropped.
 pub struct Permit {
     _permit: OwnedSemaphorePermit,
+    waited: bool,
+}
+
+impl Permit {
+    /// Whether there was a wait for it.
+    pub fn waited(&self) -> bool {
+        self.waited
+    }
 }
 
 impl Admission {
@@ -40,12 +48,12 @@ impl Admission {
     /// [`Error::Busy`] when the queue is full, or no place was free in time.
     pub async fn admit(&self) -> Result<Permit, Error> {
         if let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() {
-            return Ok(Permit { _permit: permit });
+            return Ok(Permit { _permit: permit, waited: false });
         }
         let _place = self.queue().ok_or(Error::Busy(Busy::QueueFull))?;
         let acquire = Arc::clone(&self.free).acquire_owned();
         match tokio::time::timeout(self.queue_time, acquire).await {
-            Ok(permit) => Ok(Permit { _permit: permit.expect("the semaphore is never closed") }),
+            Ok(permit) => Ok(Permit { _permit: permit.expect("the semaphore is never closed"), waited: true }),
             Err(_) => Err(Error::Busy(Busy::QueueTime)),
         }
     }

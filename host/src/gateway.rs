@@ -38,8 +38,8 @@ impl Gateway {
     }
 
     /// Answers a request.
-    pub async fn serve(&self, request: Request<Incoming>, connection: &Connection) -> Response<Reply> {
-        connection.expect_nothing();
+    pub async fn serve(&self, request: Request<Incoming>, connection: &Arc<Connection>) -> Response<Reply> {
+        connection.request_arrived();
         let (parts, body) = request.into_parts();
         let mut record = Record::new(&parts, connection, &self.access_log);
         let answered = self.answer(parts, body, connection, &mut record).await;
@@ -88,12 +88,14 @@ impl Gateway {
         }
         let permit = app.admission.admit().await?;
 
-        let state = Arc::new(CallState::new(record.id, Instant::now(), app.spec.limits.cpu_time));
+        // A request that did not have to wait was admitted when it arrived, as far as its clocks can tell.
+        let admitted = if permit.waited() { Instant::now() } else { record.began };
+        let state = Arc::new(CallState::new(record.id, admitted, app.spec.limits.cpu_time));
         record.call = Some(Arc::clone(&state));
         let head_only = wants_head_only(&parts.method);
         let (script_name, path_info) = (path[..script_name_len].to_vec(), path[script_name_len..].to_vec());
-        let (remote, local) = (Some(connection.remote), Some(connection.local));
-        let call = Call { state, script_name, path_info, remote, local, parts, body, permit };
+        let (client, local) = (Arc::clone(&connection.environ), Some(connection.local));
+        let call = Call { state, script_name, path_info, client, local, parts, body, permit };
         let started = app.guest.call(call).start().await?;
         Ok(respond(started, head_only))
     }
@@ -200,7 +202,7 @@ struct Record {
     host: Option<HeaderValue>,
     referer: Option<HeaderValue>,
     user_agent: Option<HeaderValue>,
-    remote: std::net::IpAddr,
+    connection: Arc<Connection>,
     status: StatusCode,
     app: Option<Arc<App>>,
     call: Option<Arc<CallState>>,
@@ -210,7 +212,7 @@ struct Record {
 }
 
 impl Record {
-    fn new(parts: &request::Parts, connection: &Connection, access_log: &Arc<AccessLog>) -> Self {
+    fn new(parts: &request::Parts, connection: &Arc<Connection>, access_log: &Arc<AccessLog>) -> Self {
         // Without an access log nobody reads the fields.
         let field = |name| access_log.is_on().then(|| parts.headers.get(name).cloned()).flatten();
         Self {
@@ -222,7 +224,7 @@ impl Record {
             host: field(header::HOST),
             referer: field(header::REFERER),
             user_agent: field(header::USER_AGENT),
-            remote: connection.remote.ip(),
+            connection: Arc::clone(connection),
             status: StatusCode::OK,
             app: None,
             call: None,
@@ -245,20 +247,23 @@ impl Record {
         }
     }
 
+    /// The response is through, as far as the guest and this host are concerned.
     fn finish(&self) {
+        let now = Instant::now();
+        self.connection.response_ended(now);
         let cpu = self.call.as_ref().map(|call| call.cpu()).unwrap_or_default();
         if let Some(app) = &self.app {
             app.stats.record(self.status.as_u16(), self.cause, cpu, self.sent);
         }
         self.access_log.record(&AccessRecord {
-            remote: self.remote,
+            remote: self.connection.remote.ip(),
             request_id: self.id,
             method: self.method.as_str(),
             target: self.uri.path_and_query().map_or("*", http::uri::PathAndQuery::as_str),
             version: self.version,
             status: self.status.as_u16(),
             bytes: self.sent,
-            duration: self.began.elapsed(),
+            duration: now - self.began,
             cpu,
             app: self.app.as_ref().map(|app| app.spec.name.as_str()),
             cause: self.cause,

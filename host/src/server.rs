@@ -1,11 +1,12 @@
 //! Listeners and connections: how many, how long a head may take, how slow a client may be, and the drain at the end.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -13,13 +14,15 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::AbortHandle;
 use tokio::time::Sleep;
 
 use crate::gateway::Gateway;
+use crate::guest::client_environ;
 use crate::limits::EdgeLimits;
 
 /// Connections that the kernel may hold for us before they are accepted.
@@ -49,21 +52,56 @@ pub struct Connection {
     pub remote: SocketAddr,
     pub local: SocketAddr,
     pub edge: Arc<EdgeLimits>,
+    /// REMOTE_ADDR and REMOTE_PORT, packed once for all requests.
+    pub environ: Arc<[u8]>,
     began: Instant,
     /// When the response under way has to be through, however slowly it is taken: in nanoseconds since `began`, 0 for none.
     end_by: AtomicU64,
+    /// Since when the client owes a request head: in nanoseconds since `began`, plus one; 0 while a request is served.
+    head_awaited: AtomicU64,
+    /// Something waits for the client to take it: then it owes that first, and [`Client`] has an eye on it.
+    write_stalled: AtomicBool,
 }
 
 impl Connection {
     /// A response that is still being made is on its way. It is cut off at `deadline`.
     pub fn expect_end_by(&self, deadline: Instant) {
-        let nanos = deadline.saturating_duration_since(self.began).as_nanos();
-        self.end_by.store(u64::try_from(nanos).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
+        self.end_by.store(self.nanos(deadline).max(1), Ordering::Relaxed);
     }
 
-    /// A new request has arrived: the last response is through.
-    pub fn expect_nothing(&self) {
+    /// A request's head is there; the last response is through.
+    pub fn request_arrived(&self) {
         self.end_by.store(0, Ordering::Relaxed);
+        self.head_awaited.store(0, Ordering::Relaxed);
+    }
+
+    /// The response is through: from now on the client owes the next request.
+    pub fn response_ended(&self, now: Instant) {
+        self.head_awaited.store(self.nanos(now) + 1, Ordering::Relaxed);
+    }
+
+    fn write_stalls(&self) {
+        self.write_stalled.store(true, Ordering::Relaxed);
+    }
+
+    fn write_goes_on(&self) {
+        self.write_stalled.store(false, Ordering::Relaxed);
+        if self.head_awaited.load(Ordering::Relaxed) != 0 {
+            self.response_ended(Instant::now());
+        }
+    }
+
+    fn nanos(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.began).as_nanos()).unwrap_or(u64::MAX - 1)
+    }
+
+    /// Whether the client has been owing a request head for longer than it may.
+    fn is_overdue(&self, now: Instant) -> bool {
+        match self.head_awaited.load(Ordering::Relaxed) {
+            _ if self.write_stalled.load(Ordering::Relaxed) => false,
+            0 => false,
+            since => self.nanos(now).saturating_sub(since) > self.edge.header_time.as_nanos() as u64,
+        }
     }
 
     fn end_by(&self) -> Option<Instant> {
@@ -105,12 +143,15 @@ impl Server {
         // Every connection holds a sender: when the last is dropped, all are done.
         let (alive, mut all_done) = mpsc::channel::<()>(1);
         let mut accepting = tokio::task::JoinSet::new();
+        let roll = Arc::new(Roll::default());
+        let roll_calls = tokio::spawn(Arc::clone(&roll).call());
         for listener in self.listeners {
             let acceptor = Acceptor {
                 gateway: Arc::clone(&self.gateway),
                 edge: Arc::clone(&self.edge),
                 connections: Arc::clone(&self.connections),
                 drain: Arc::clone(&self.drain),
+                roll: Arc::clone(&roll),
                 alive: alive.clone(),
             };
             accepting.spawn(acceptor.accept(listener));
@@ -122,7 +163,9 @@ impl Server {
         self.drain.begun.store(true, Ordering::SeqCst);
         self.drain.told.notify_waiters();
         let drain_time = self.edge.load().drain_time;
-        tokio::time::timeout(drain_time, all_done.recv()).await.is_ok()
+        let drained = tokio::time::timeout(drain_time, all_done.recv()).await.is_ok();
+        roll_calls.abort();
+        drained
     }
 }
 
@@ -141,6 +184,7 @@ struct Acceptor {
     edge: Arc<ArcSwap<EdgeLimits>>,
     connections: Arc<Semaphore>,
     drain: Arc<Drain>,
+    roll: Arc<Roll>,
     alive: mpsc::Sender<()>,
 }
 
@@ -168,14 +212,22 @@ impl Acceptor {
             remote,
             local,
             edge: self.edge.load_full(),
+            environ: client_environ(remote),
             began: Instant::now(),
             end_by: AtomicU64::new(0),
+            head_awaited: AtomicU64::new(1),
+            write_stalled: AtomicBool::new(false),
         });
         let (gateway, drain, alive) = (Arc::clone(&self.gateway), Arc::clone(&self.drain), self.alive.clone());
-        tokio::spawn(async move {
+        let (roll, number) = (Arc::clone(&self.roll), self.roll.number());
+        let watched = Arc::clone(&connection);
+        let task = tokio::spawn(async move {
+            // Leaves the roll however the task ends.
+            let _entry = Entry { roll, number };
             serve_connection(stream, connection, gateway, &drain).await;
             drop((permit, alive));
         });
+        self.roll.enter(number, watched, task.abort_handle());
     }
 }
 
@@ -188,8 +240,6 @@ async fn serve_connection(stream: TcpStream, connection: Arc<Connection>, gatewa
     });
     let served = http1::Builder::new()
         // Not pipeline_flush: with it hyper takes blocks without end from a guest whose client takes none.
-        .timer(TokioTimer::new())
-        .header_read_timeout(edge.header_time)
         .max_headers(edge.request_headers as usize)
         .max_buf_size(usize::try_from(edge.request_head_bytes).expect("config bounds the head"))
         .serve_connection(TokioIo::new(client), service);
@@ -213,6 +263,60 @@ async fn serve_connection(stream: TcpStream, connection: Arc<Connection>, gatewa
     }
 }
 
+/// All connections, for the one task that looks for clients that are too slow with a request's head. A timer for each request
+/// would cost more than all that this does.
+#[derive(Default)]
+struct Roll {
+    numbers: AtomicU64,
+    connections: Mutex<HashMap<u64, (Arc<Connection>, AbortHandle)>>,
+}
+
+/// A connection's place in the roll.
+struct Entry {
+    roll: Arc<Roll>,
+    number: u64,
+}
+
+/// How often the roll is called.
+const ROLL_CALL: Duration = Duration::from_millis(250);
+
+impl Roll {
+    fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn connections(&self) -> MutexGuard<'_, HashMap<u64, (Arc<Connection>, AbortHandle)>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(&self, number: u64, connection: Arc<Connection>, task: AbortHandle) {
+        let mut connections = self.connections();
+        // It may have ended before it was entered, and then nothing would take it out again.
+        if !task.is_finished() {
+            connections.insert(number, (connection, task));
+        }
+    }
+
+    /// Cuts off who is overdue, again and again.
+    async fn call(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(ROLL_CALL).await;
+            let now = Instant::now();
+            for (connection, task) in self.connections().values() {
+                if connection.is_overdue(now) {
+                    task.abort();
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.roll.connections().remove(&self.number);
+    }
+}
+
 /// A client's socket. One that takes nothing for `client_idle_time`, or not all of a response by its deadline, is cut off.
 struct Client {
     stream: TcpStream,
@@ -224,11 +328,14 @@ struct Client {
 impl Client {
     /// Watches over a write: `written` is what the socket said.
     fn watched<T>(&mut self, written: Poll<io::Result<T>>, context: &mut Context<'_>) -> Poll<io::Result<T>> {
+        let connection = &self.connection;
         if written.is_ready() {
-            self.stalled = None;
+            if self.stalled.take().is_some() {
+                connection.write_goes_on();
+            }
             return written;
         }
-        let connection = &self.connection;
+        connection.write_stalls();
         let stalled = self.stalled.get_or_insert_with(|| {
             let idle = Instant::now() + connection.edge.client_idle_time;
             let deadline = connection.end_by().map_or(idle, |end_by| idle.min(end_by));

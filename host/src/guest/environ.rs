@@ -4,6 +4,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, Method, Version, header, request};
 
@@ -18,7 +19,8 @@ pub(crate) struct Place<'a> {
     pub(crate) script_name: &'a [u8],
     /// Decoded, once.
     pub(crate) path_info: &'a [u8],
-    pub(crate) remote: Option<SocketAddr>,
+    /// What [`client_environ`] made.
+    pub(crate) client: &'a [u8],
     pub(crate) local: Option<SocketAddr>,
 }
 
@@ -70,10 +72,7 @@ impl EnvironBlock {
     }
 
     fn push_addresses(&mut self, parts: &request::Parts, place: &Place<'_>) {
-        if let Some(remote) = place.remote {
-            self.push_display("REMOTE_ADDR", remote.ip());
-            self.push_display("REMOTE_PORT", remote.port());
-        }
+        self.bytes.extend_from_slice(place.client);
         let local_port = place.local.map_or(80, |local| local.port());
         match authority(parts) {
             Some((host, port)) => {
@@ -161,6 +160,14 @@ pub(crate) fn authority(parts: &request::Parts) -> Option<(&str, Option<&str>)> 
     (!host.is_empty()).then_some((host, port))
 }
 
+/// The variables of a client's address, packed: the same for all requests of its connection.
+pub fn client_environ(remote: SocketAddr) -> Arc<[u8]> {
+    let mut block = EnvironBlock::default();
+    block.push_display("REMOTE_ADDR", remote.ip());
+    block.push_display("REMOTE_PORT", remote.port());
+    block.bytes.into()
+}
+
 /// Whether a response to this method carries no body.
 pub(crate) fn wants_head_only(method: &Method) -> bool {
     method == Method::HEAD
@@ -176,7 +183,7 @@ mod tests {
         let place = Place {
             script_name: b"/app",
             path_info: b"/x",
-            remote: Some("192.0.2.7:4711".parse().unwrap()),
+            client: &client_environ("192.0.2.7:4711".parse().unwrap()),
             local: Some("127.0.0.1:8000".parse().unwrap()),
         };
         let constant = EnvironBlock::constant(&[("GREETING".into(), "hi".into())]);

@@ -9,6 +9,8 @@ pub(crate) mod wsgi;
 #[doc(hidden)]
 pub use wsgi::probe;
 
+pub use environ::client_environ;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,7 +49,8 @@ pub struct Call {
     pub(crate) script_name: Vec<u8>,
     /// The rest of it: `PATH_INFO`.
     pub(crate) path_info: Vec<u8>,
-    pub(crate) remote: Option<SocketAddr>,
+    /// What `client_environ` made of the client's address.
+    pub(crate) client: Arc<[u8]>,
     pub(crate) local: Option<SocketAddr>,
     /// Kept as long as the sandbox.
     pub(crate) permit: Permit,

@@ -89,7 +89,8 @@ impl CallState {
             began,
             cpu_time,
             cpu_nanos: AtomicU64::new(0),
-            poll_began: AtomicU64::new(0),
+            // The first poll begins with the call: one look at the clock less for each request.
+            poll_began: AtomicU64::new(1),
             input_progress: AtomicU64::new(0),
             awaits_input: AtomicBool::new(false),
             outbox: Mutex::default(),
@@ -107,7 +108,9 @@ impl CallState {
 
     /// The guest's task is about to be polled.
     pub(crate) fn poll_begins(&self) {
-        self.poll_began.store(self.now() + 1, Ordering::Relaxed);
+        if self.poll_began.load(Ordering::Relaxed) == 0 {
+            self.poll_began.store(self.now() + 1, Ordering::Relaxed);
+        }
     }
 
     /// The guest's task has been polled: what it took is charged, what it waits from now on is not.

@@ -170,7 +170,7 @@ impl Shared {
         let place = Place {
             script_name: &call.script_name,
             path_info: &call.path_info,
-            remote: call.remote,
+            client: &call.client,
             local: call.local,
         };
         EnvironBlock::of_request(&self.environ, &call.parts, &place).into_bytes()

@@ -86,7 +86,7 @@ impl Probe {
     }
 
     fn environ(&self) -> Vec<u8> {
-        let place = Place { script_name: b"/probe", path_info: b"", remote: None, local: None };
+        let place = Place { script_name: b"/probe", path_info: b"", client: b"", local: None };
         EnvironBlock::of_request(&self.shared.environ, &self.parts, &place).into_bytes()
     }
 }
