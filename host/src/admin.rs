@@ -57,6 +57,8 @@ pub struct AppStatus {
     pub problem: Option<String>,
     /// Since when that is so; RFC 3339.
     pub problem_since: Option<String>,
+    /// Younger apps that claim a route of this one, and so are refused.
+    pub rivals: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -216,6 +218,7 @@ fn status(name: &str, entry: &Entry) -> AppStatus {
         requests: live.map_or(0, |app| app.stats.requests()),
         problem: entry.problem.as_ref().map(|problem| problem.reason.clone()),
         problem_since: entry.problem.as_ref().map(|problem| time(problem.since)),
+        rivals: entry.rivals.clone(),
     }
 }
 

@@ -50,6 +50,8 @@ pub struct Entry {
     pub problem: Option<Problem>,
     /// A new release is being compiled.
     pub loading: bool,
+    /// Younger apps that claim a route of this one, and so are refused: one line for each.
+    pub rivals: Vec<String>,
 }
 
 #[derive(Clone, Debug)]

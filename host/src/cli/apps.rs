@@ -65,6 +65,9 @@ fn table(apps: &[AppStatus]) -> String {
             let since = app.problem_since.as_deref().unwrap_or("?");
             text.push_str(&format!("  ! {} (since {since})\n", printable(problem)));
         }
+        for rival in &app.rivals {
+            text.push_str(&format!("  ! {}\n", printable(rival)));
+        }
     }
     text
 }
@@ -116,6 +119,7 @@ mod tests {
             requests: 42,
             problem: None,
             problem_since: None,
+            rivals: Vec::new(),
         };
         let refused = AppStatus {
             name: "a\x1b[2J".to_owned(),
@@ -128,6 +132,7 @@ mod tests {
             requests: 0,
             problem: Some("apps/a.wasm: not a component".to_owned()),
             problem_since: Some("2026-11-22T10:00:01Z".to_owned()),
+            rivals: Vec::new(),
         };
         assert_eq!(
             table(&[refused, live]),

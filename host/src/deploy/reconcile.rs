@@ -40,7 +40,16 @@ struct Record {
     /// Loaded, but not live: it goes live with the next table, unless its place is taken.
     ready: Option<Box<Ready>>,
     problem: Option<Problem>,
+    /// What younger apps want of this one's routes.
+    rivals: Vec<String>,
     retry_at: Option<Instant>,
+}
+
+/// An app that wants what another one has.
+struct Loser {
+    name: String,
+    holder: String,
+    route: String,
 }
 
 struct Job {
@@ -183,9 +192,18 @@ impl Records {
     /// Lets what is ready go live where its place is free, and makes the table of it.
     pub fn table(&mut self) -> Table {
         let (losers, winners) = self.contest();
-        for (name, reason) in losers {
-            if let Some(record) = self.records.get_mut(&name) {
-                record.complain(&name, reason);
+        self.records.values_mut().for_each(|record| record.rivals.clear());
+        for Loser { name, holder, route } in losers {
+            let told = self.records.get_mut(&name).is_some_and(|record| {
+                let remedy = format!("give one of them another route, or remove {holder}");
+                record.complain(&name, format!("{holder} has the route {route} already: {remedy}"))
+            });
+            if let Some(record) = self.records.get_mut(&holder) {
+                let rival = format!("{name} claims the route {route} too, and is refused");
+                if told {
+                    tracing::warn!(app = %holder, "{rival}");
+                }
+                record.rivals.push(rival);
             }
         }
         for name in winners {
@@ -197,6 +215,7 @@ impl Records {
                 live: record.live.as_ref().map(|live| Arc::clone(&live.app)),
                 problem: record.problem.clone(),
                 loading: record.job.is_some(),
+                rivals: record.rivals.clone(),
             };
             (name.clone(), entry)
         });
@@ -219,8 +238,8 @@ impl Records {
         });
     }
 
-    /// Who of those that are ready cannot go live (with the reason), and who can.
-    fn contest(&self) -> (Vec<(String, String)>, BTreeSet<String>) {
+    /// Who of those that are ready cannot go live, and who can.
+    fn contest(&self) -> (Vec<Loser>, BTreeSet<String>) {
         let mut seniority: Vec<_> =
             self.records.iter().filter(|(_, record)| record.live.is_some() || record.ready.is_some()).collect();
         seniority.sort_by_key(|(name, record)| {
@@ -243,11 +262,8 @@ impl Records {
                 Ruling::Nothing => {}
                 Ruling::Granted => _ = winners.insert(claim.name.to_owned()),
                 Ruling::Lost { route, holder } => {
-                    let route = show(route);
-                    let reason = format!(
-                        "{holder} has the route {route} already: give one of them another route, or remove {holder}"
-                    );
-                    losers.push((claim.name.to_owned(), reason));
+                    let (name, holder) = (claim.name.to_owned(), holder.to_owned());
+                    losers.push(Loser { name, holder, route: show(route) });
                 }
             }
         }

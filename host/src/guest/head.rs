@@ -60,7 +60,7 @@ impl Head {
             bytes += (name.len() + value.len()) as u64;
             if bytes > limits.response_header_bytes {
                 let max = limits.response_header_bytes;
-                return Err(HeadError::TooLarge(format!("more than response_header_bytes = {max}")));
+                return Err(HeadError::TooLarge(format!("more than response_header_size = {max} bytes")));
             }
             head.append(name, value)?;
         }

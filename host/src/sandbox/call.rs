@@ -39,6 +39,8 @@ pub(crate) struct Outbox {
     pub(crate) block: Option<Bytes>,
     /// The request body went beyond its limit, whatever the guest made of that.
     pub(crate) body_too_large: bool,
+    /// The request body broke off, whatever the guest made of that.
+    pub(crate) body_broken: Option<String>,
 }
 
 /// When the head was made final.

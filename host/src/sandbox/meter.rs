@@ -32,6 +32,11 @@ impl Meter {
         self.refused
     }
 
+    /// All linear memories together, in bytes.
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        self.memory_bytes
+    }
+
     /// Another call begins: what was refused to an earlier one is no cause of its faults.
     pub(crate) fn begin(&mut self) {
         self.refused = false;

@@ -222,6 +222,8 @@ fn of_two_that_claim_a_route_the_older_stays_and_both_are_told() {
     host.drop_in("newer.wasm", saying("bb"));
     let problem = host.listed_problem("newer", "/app").text("problem");
     assert!(problem.contains("app"), "{problem}");
+    let told = host.listed("app").expect("it is live").text("rivals");
+    assert!(told.contains("newer") && told.contains("/app"), "the older one is not told: {told}");
     assert_eq!((host.get("/app").text().as_str(), host.get("/newer").status()), ("aa", 404));
     host.remove("app.wasm");
     host.until("/app", 200, "bb");

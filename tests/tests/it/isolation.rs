@@ -229,3 +229,11 @@ fn large_responses_that_wait_for_their_clients_count_as_calls() {
     drop((first, second));
     tests::eventually("the permits are free", || (ask().1 == 200).then_some(()));
 }
+
+#[test]
+fn a_guest_reaches_no_file_no_socket_and_no_environment() {
+    let host = Host::start(|host| host.app("probe", guest("probe")));
+    let neighbour = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = neighbour.local_addr().expect("it is bound");
+    assert_eq!(host.get(&format!("/probe/reach?address={address}")).text(), "reached: ");
+}

@@ -159,7 +159,10 @@ impl State {
                 self.call.outbox().body_too_large = true;
                 StreamError::TooLarge
             }
-            ReadError::Broken(why) => StreamError::Disconnected(why),
+            ReadError::Broken(why) => {
+                self.call.outbox().body_broken = Some(why.clone());
+                StreamError::Disconnected(why)
+            }
         }
     }
 }

@@ -5,6 +5,7 @@
 mod exchange;
 pub(crate) mod gateway;
 pub mod probe;
+mod stock;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
@@ -22,6 +23,7 @@ use crate::sandbox::{self, AppContext, CallState, Engine, Keeper, State, fault};
 use crate::telemetry::AppLog;
 
 use exchange::{CallFunction, Exchange, Exports, Failure};
+use stock::Stock;
 
 /// An app that speaks WSGI.
 pub(crate) struct Wsgi {
@@ -35,7 +37,9 @@ struct Shared {
     exports: Exports,
     environ: EnvironBlock,
     reuse: Option<Reuse>,
+    /// Under `reuse`, sandboxes that wait for their next call; under `fresh`, for their only one.
     idle: Mutex<Vec<Idle>>,
+    stock: Stock,
 }
 
 /// A sandbox with the instance in it.
@@ -76,11 +80,10 @@ impl Wsgi {
             exports,
             reuse,
             idle: Mutex::default(),
+            stock: Stock::default(),
         });
-        if reuse.is_some() {
-            let keeper: Weak<Shared> = Arc::downgrade(&shared);
-            engine.register(keeper);
-        }
+        let keeper: Weak<Shared> = Arc::downgrade(&shared);
+        engine.register(keeper);
         Ok(Self { shared })
     }
 }
@@ -93,7 +96,7 @@ impl Guest for Wsgi {
     }
 
     fn sweep(&self) {
-        let Some(reuse) = self.shared.reuse else { return };
+        let Some(reuse) = self.shared.reuse else { return self.shared.sweep_stock() };
         let retired: Vec<Idle> = {
             let mut idle = self.shared.idle();
             // The longest unused ones are at the bottom.
@@ -110,6 +113,9 @@ impl Guest for Wsgi {
 
 impl Keeper for Shared {
     fn give_up_one(&self) -> bool {
+        if self.stock.give_up_one() {
+            return true;
+        }
         // The longest unused one is at the bottom.
         let given_up = {
             let mut idle = self.idle();
@@ -125,7 +131,7 @@ impl Shared {
     }
 
     /// One call, in a sandbox of its own or in one that has served before.
-    async fn serve(&self, call: Call) -> Result<Finished, Error> {
+    async fn serve(self: &Arc<Self>, call: Call) -> Result<Finished, Error> {
         self.engine.wake_ticker();
         let environ = self.environ(&call);
         let Call { state, parts, body, permit, .. } = call;
@@ -160,10 +166,16 @@ impl Shared {
                 other
             }
         };
-        if outcome.is_err() && state.outbox().body_too_large {
-            return Err(Error::BodyTooLarge(self.app.limits.request_body_bytes));
+        outcome.map_err(|error| self.clients_fault(&state).unwrap_or(error))
+    }
+
+    /// What was wrong with the request's body, if anything: then the app's failure is the client's.
+    fn clients_fault(&self, call: &CallState) -> Option<Error> {
+        let mut outbox = call.outbox();
+        if outbox.body_too_large {
+            return Some(Error::BodyTooLarge(self.app.limits.request_body_bytes));
         }
-        outcome
+        outbox.body_broken.take().map(Error::ClientGone)
     }
 
     fn environ(&self, call: &Call) -> Vec<u8> {
@@ -176,13 +188,17 @@ impl Shared {
         EnvironBlock::of_request(&self.environ, &call.parts, &place).into_bytes()
     }
 
-    async fn open(&self, call: &Arc<CallState>) -> Result<Sandbox, Error> {
-        if self.reuse.is_some() {
-            let idle = self.idle().pop();
-            if let Some(Idle { mut sandbox, .. }) = idle {
-                sandbox::renew(&mut sandbox.store, call);
-                return Ok(sandbox);
-            }
+    async fn open(self: &Arc<Self>, call: &Arc<CallState>) -> Result<Sandbox, Error> {
+        let (idle, left) = {
+            let mut idle = self.idle();
+            (idle.pop(), idle.len())
+        };
+        if self.reuse.is_none() {
+            self.restock(left);
+        }
+        if let Some(Idle { mut sandbox, .. }) = idle {
+            sandbox::renew(&mut sandbox.store, call);
+            return Ok(sandbox);
         }
         loop {
             match self.instantiate(call).await {
@@ -206,9 +222,9 @@ impl Shared {
         }
     }
 
-    /// Puts a sandbox that has served without fault back, where the app's policy says so.
+    /// A sandbox has served without fault: the app's policy says what becomes of it.
     fn keep(&self, mut sandbox: Sandbox) {
-        let Some(reuse) = self.reuse else { return };
+        let Some(reuse) = self.reuse else { return self.discard(sandbox) };
         sandbox.served += 1;
         if sandbox.served < reuse.requests_max {
             sandbox.store.data_mut().end();

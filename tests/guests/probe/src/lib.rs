@@ -67,6 +67,7 @@ fn app(environ: Environ, start_response: StartResponse) -> Answer {
         }
         "/state" => state::count(&query, &start_response),
         "/hunt" => state::hunt(&start_response),
+        "/reach" => text(&start_response, fault::reach(&query.text("address", "127.0.0.1:80"))),
 
         path => {
             start_response.call("404 Not Found", TEXT)?;

@@ -1,0 +1,119 @@
+//! Fresh sandboxes in stock: an app that is being called often has some made in advance and others thrown away later, in
+//! batches, between requests rather than within them.
+//!
+//! A sandbox in stock has never served; it is as fresh as one that is made when the request arrives. Making twenty in a row costs
+//! half as much as making each between two requests, since code and data stay in the processor's caches
+//! (docs/decisions/0003).
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::{Idle, Sandbox, Shared};
+use crate::sandbox::CallState;
+use crate::telemetry::RequestId;
+
+/// Sandboxes in a full batch.
+const BATCH: u32 = 24;
+
+/// A batch holds one sandbox for so many calls a second: an app with fewer has none in stock.
+const CALLS_PER_SANDBOX: u32 = 32;
+
+/// A spent sandbox with more memory than this is thrown away at once.
+const SPENT_BYTES_MAX: u64 = 4 << 20;
+
+/// What an app keeps in stock, apart from the sandboxes themselves, which are with the idle ones.
+#[derive(Default)]
+pub(super) struct Stock {
+    /// Calls in this second, as [`Shared::sweep_stock`] counts seconds.
+    calls: AtomicU32,
+    /// Calls in the last second.
+    calls_before: AtomicU32,
+    /// A batch is being made.
+    stocking: AtomicBool,
+    /// Have served, and wait to be thrown away together.
+    spent: Mutex<Vec<Sandbox>>,
+}
+
+impl Stock {
+    fn spent(&self) -> MutexGuard<'_, Vec<Sandbox>> {
+        self.spent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many sandboxes the app's traffic is worth having in stock.
+    fn size(&self) -> u32 {
+        let calls = self.calls.load(Ordering::Relaxed).max(self.calls_before.load(Ordering::Relaxed));
+        (calls / CALLS_PER_SANDBOX).min(BATCH)
+    }
+
+    /// Gives up one that is spent. False if there is none.
+    pub(super) fn give_up_one(&self) -> bool {
+        let given_up = self.spent().pop();
+        given_up.is_some()
+    }
+}
+
+impl Shared {
+    /// A call takes a sandbox, and leaves `left` of them: makes more in time.
+    pub(super) fn restock(self: &Arc<Self>, left: usize) {
+        self.stock.calls.fetch_add(1, Ordering::Relaxed);
+        let size = self.stock.size();
+        if left > 0 || size == 0 || self.stock.stocking.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let shared = Arc::clone(self);
+        tokio::spawn(async move {
+            let spent = std::mem::take(&mut *shared.stock.spent());
+            drop(spent);
+            shared.make(size).await;
+            shared.stock.stocking.store(false, Ordering::Relaxed);
+        });
+    }
+
+    /// Makes sandboxes. What a guest does meanwhile is metered as in a call, and the batch together has one call's time.
+    async fn make(&self, size: u32) {
+        let limits = &self.app.limits;
+        let call = Arc::new(CallState::new(RequestId::next(), Instant::now(), limits.cpu_time));
+        let batch = async {
+            for _ in 0..size {
+                // The next call will meet the same error, and report it.
+                let Ok(sandbox) = self.instantiate(&call).await else { return };
+                self.idle().push(Idle { sandbox, since: Instant::now() });
+            }
+        };
+        let mut batch = std::pin::pin!(batch);
+        let metered = std::future::poll_fn(|context| {
+            call.poll_begins();
+            let polled = batch.as_mut().poll(context);
+            call.poll_ends();
+            polled
+        });
+        let _ = tokio::time::timeout(limits.first_byte_time, metered).await;
+    }
+
+    /// Throws a sandbox away that has served: together with others, where many do.
+    pub(super) fn discard(&self, mut sandbox: Sandbox) {
+        if self.stock.size() == 0 || sandbox.store.data().meter.memory_bytes() > SPENT_BYTES_MAX {
+            return;
+        }
+        // What belongs to the call ends with it.
+        sandbox.store.data_mut().end();
+        let mut spent = self.stock.spent();
+        if spent.len() < BATCH as usize {
+            spent.push(sandbox);
+        }
+    }
+
+    /// Counts a second; an app that is called less keeps less.
+    pub(super) fn sweep_stock(&self) {
+        self.stock.calls_before.store(self.stock.calls.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+        let spent = std::mem::take(&mut *self.stock.spent());
+        drop(spent);
+        let surplus: Vec<Idle> = {
+            let mut idle = self.idle();
+            let kept = (self.stock.size() as usize).min(idle.len());
+            idle.split_off(kept)
+        };
+        drop(surplus);
+    }
+}
