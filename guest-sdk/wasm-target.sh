@@ -42,7 +42,8 @@ if ! { [ -x $debian ] && has_target $debian; }; then
     mkdir -p "$work/src"
     printf '[package]\nname = "seed"\nversion = "0.0.0"\nedition = "2024"\n[workspace]\n' >"$work/Cargo.toml"
     : >"$work/src/lib.rs"
-    (cd "$work" && RUSTC=$debian RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR="$work/target" \
+    # With bitcode, since guests are built with link-time optimisation.
+    (cd "$work" && RUSTC=$debian RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Cembed-bitcode=yes CARGO_TARGET_DIR="$work/target" \
         cargo build -q --release -Z build-std=std,panic_abort --target $target >&2)
     lib=$("$debian" --print sysroot)/lib/rustlib/$target/lib
     mkdir -p "$lib/self-contained"
