@@ -1,6 +1,6 @@
 //! The feature `quiet`: `std` without its standard streams, so that an app that does no I/O of its own imports no WASI.
 //!
-//! Every program with `std` holds the code that prints a panic's message, and with it fourteen WASI interfaces that a
+//! Every program with `std` holds the code that prints a panic's message, and with it thirteen WASI interfaces that a
 //! fresh instance pays for. These three functions stand before the C library's, which are then not linked. What they cost:
 //! `println!` and a panic's message go nowhere (the host still logs the trap with its backtrace, and
 //! [`Environ::errors`](crate::Environ::errors) works), `std::env::var` finds nothing (variables are in the

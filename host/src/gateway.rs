@@ -174,7 +174,7 @@ fn respond(started: Started, head_only: bool) -> Response<ResponseBody> {
 }
 
 fn allows_body(status: StatusCode) -> bool {
-    !(status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED)
+    !matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 /// A short page: what a visitor may know, and the id under which the log has the rest.

@@ -203,10 +203,12 @@ fn env_name(name: &str) -> Result<(), String> {
     if !starts_well || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte)) {
         return Err("a name has letters, digits, \"_\", \".\" and \"-\", and begins with a letter or \"_\"".to_owned());
     }
-    if ENV_RESERVED.contains(&name) {
+    // Some read variables without regard to case.
+    if ENV_RESERVED.iter().any(|reserved| reserved.eq_ignore_ascii_case(name)) {
         return Err("the server sets this variable".to_owned());
     }
-    match ENV_RESERVED_PREFIXES.iter().find(|prefix| name.starts_with(**prefix)) {
+    let begins_with = |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+    match ENV_RESERVED_PREFIXES.iter().find(|prefix| begins_with(prefix)) {
         Some(prefix) => Err(format!("the variables that begin with \"{prefix}\" are the server's")),
         None => Ok(()),
     }

@@ -364,6 +364,7 @@ fn environment_variables_cannot_pose_as_the_servers() {
     assert_eq!(spec.env, [variable("A", "é=\n"), variable("B", "2"), variable("my.key", "")]);
 
     check_sidecar_refused("[env]\nPATH_INFO = \"x\"", "line 2: env.PATH_INFO: the server sets this variable");
+    check_sidecar_refused("[env]\nPath_Info = \"x\"", "line 2: env.Path_Info: the server sets this variable");
     check_sidecar_refused(
         "[env]\nHTTP_HOST = \"x\"",
         "line 2: env.HTTP_HOST: the variables that begin with \"HTTP_\" are the server's",

@@ -139,7 +139,7 @@ fn head_has_the_length_and_no_body() {
 fn statuses_without_body_have_none() {
     let host = probe();
     let mut client = host.connect();
-    for status in ["204 No Content", "304 Not Modified"] {
+    for status in ["204 No Content", "205 Reset Content", "304 Not Modified"] {
         for iterator in [0, 1] {
             let target = format!("/probe/respond?status={}&block=body&iterator={iterator}", status.replace(' ', "%20"));
             let response = client.get(&target);
@@ -259,6 +259,8 @@ fn a_failing_close_does_not_disturb_the_response() {
     for target in ["/raw/close-raises", "/raw/close-traps"] {
         let response = host.get(target);
         assert!(response.text().starts_with("block block "), "{target}: {}", response.text());
+        let whole = matches!(response.end, End::Whole);
+        assert_eq!(whole, target == "/raw/close-raises", "{target}: an exception after the response is for the log");
     }
     host.log().wait_for("both were closed, once", 2, |event| event.message().contains("after 3 steps"));
     assert_eq!(host.get("/raw/empty-blocks").status(), 200);

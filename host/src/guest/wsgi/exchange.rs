@@ -70,6 +70,11 @@ impl Exchange<'_> {
                 match (self.close().await, &sent) {
                     // What went wrong first is what the log should say.
                     (Err(Failure::App(_)), Err(_)) => {}
+                    // The client has the whole response: only the log is told.
+                    (Err(Failure::App(error)), Ok(_)) => {
+                        let (app, request) = (self.shared.app.name.as_str(), self.call.id);
+                        tracing::warn!(target: "wasgi::request", %request, app, "after the response, close(): {error}");
+                    }
                     (closed, _) => closed?,
                 }
             }
