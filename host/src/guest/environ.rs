@@ -151,7 +151,8 @@ pub(crate) fn authority(parts: &request::Parts) -> Option<(&str, Option<&str>)> 
         Some(authority) => authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, host)| host),
         None => parts.headers.get(header::HOST)?.to_str().ok()?,
     };
-    let (host, port) = match text.rsplit_once(':') {
+    let colon = text.bytes().rposition(|byte| byte == b':');
+    let (host, port) = match colon.map(|colon| (&text[..colon], &text[colon + 1..])) {
         Some((host, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => (host, Some(port)),
         // `example.com:` names no port; an IPv6 address without a port ends in its bracket.
         Some((host, "")) => (host, None),

@@ -265,6 +265,9 @@ struct Scratch {
     clf_time: String,
     /// `2026-11-22T09:55:49`
     iso_time: String,
+    /// The last client's address, and its text: clients come back.
+    remote: Option<IpAddr>,
+    remote_text: String,
 }
 
 impl Scratch {
@@ -291,12 +294,26 @@ impl Scratch {
 
     /// Apache's combined log format.
     fn combined(&mut self, record: &AccessRecord<'_>) -> io::Result<()> {
+        if self.remote != Some(record.remote) {
+            self.remote = Some(record.remote);
+            self.remote_text = record.remote.to_string();
+        }
         let line = &mut self.line;
-        write!(line, "{} - - [{}] \"", record.remote, self.clf_time)?;
+        let mut number = itoa::Buffer::new();
+        line.extend_from_slice(self.remote_text.as_bytes());
+        line.extend_from_slice(b" - - [");
+        line.extend_from_slice(self.clf_time.as_bytes());
+        line.extend_from_slice(b"] \"");
         escape_clf(line, record.method.as_bytes());
         line.push(b' ');
         escape_clf(line, record.target.as_bytes());
-        write!(line, " {:?}\" {} {} \"", record.version, record.status, record.bytes)?;
+        line.push(b' ');
+        line.extend_from_slice(version_text(record.version).as_bytes());
+        line.extend_from_slice(b"\" ");
+        line.extend_from_slice(number.format(record.status).as_bytes());
+        line.push(b' ');
+        line.extend_from_slice(number.format(record.bytes).as_bytes());
+        line.extend_from_slice(b" \"");
         escape_clf(line, record.referer.unwrap_or(b"-"));
         line.extend_from_slice(b"\" \"");
         escape_clf(line, record.user_agent.unwrap_or(b"-"));
@@ -342,9 +359,25 @@ impl Scratch {
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
+fn version_text(version: http::Version) -> &'static str {
+    match version {
+        http::Version::HTTP_09 => "HTTP/0.9",
+        http::Version::HTTP_10 => "HTTP/1.0",
+        http::Version::HTTP_2 => "HTTP/2.0",
+        http::Version::HTTP_3 => "HTTP/3.0",
+        _ => "HTTP/1.1",
+    }
+}
+
 /// As Apache does it: what is not printable ASCII becomes `\xHH`, so that nobody can write a line of their own.
 fn escape_clf(line: &mut Vec<u8>, text: &[u8]) {
-    for byte in &text[..text.len().min(TEXT_BYTES_MAX)] {
+    let text = &text[..text.len().min(TEXT_BYTES_MAX)];
+    // Nearly all texts are plain, and this is done for each request.
+    if text.iter().all(|byte| matches!(byte, b' '..=b'~') && *byte != b'"' && *byte != b'\\') {
+        line.extend_from_slice(text);
+        return;
+    }
+    for byte in text {
         match byte {
             b'"' | b'\\' => line.extend_from_slice(&[b'\\', *byte]),
             b' '..=b'~' => line.push(*byte),
