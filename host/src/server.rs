@@ -1,6 +1,5 @@
 //! Listeners and connections: how many, how long a head may take, how slow a client may be, and the drain at the end.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -219,15 +218,12 @@ impl Acceptor {
             write_stalled: AtomicBool::new(false),
         });
         let (gateway, drain, alive) = (Arc::clone(&self.gateway), Arc::clone(&self.drain), self.alive.clone());
-        let (roll, number) = (Arc::clone(&self.roll), self.roll.number());
         let watched = Arc::clone(&connection);
         let task = tokio::spawn(async move {
-            // Leaves the roll however the task ends.
-            let _entry = Entry { roll, number };
             serve_connection(stream, connection, gateway, &drain).await;
             drop((permit, alive));
         });
-        self.roll.enter(number, watched, task.abort_handle());
+        self.roll.enter(watched, task.abort_handle());
     }
 }
 
@@ -266,54 +262,32 @@ async fn serve_connection(stream: TcpStream, connection: Arc<Connection>, gatewa
 /// All connections, for the one task that looks for clients that are too slow with a request's head. A timer for each request
 /// would cost more than all that this does.
 #[derive(Default)]
-struct Roll {
-    numbers: AtomicU64,
-    connections: Mutex<HashMap<u64, (Arc<Connection>, AbortHandle)>>,
-}
-
-/// A connection's place in the roll.
-struct Entry {
-    roll: Arc<Roll>,
-    number: u64,
-}
+struct Roll(Mutex<Vec<(Arc<Connection>, AbortHandle)>>);
 
 /// How often the roll is called.
 const ROLL_CALL: Duration = Duration::from_millis(250);
 
 impl Roll {
-    fn number(&self) -> u64 {
-        self.numbers.fetch_add(1, Ordering::Relaxed)
+    fn connections(&self) -> MutexGuard<'_, Vec<(Arc<Connection>, AbortHandle)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn connections(&self) -> MutexGuard<'_, HashMap<u64, (Arc<Connection>, AbortHandle)>> {
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    fn enter(&self, connection: Arc<Connection>, task: AbortHandle) {
+        self.connections().push((connection, task));
     }
 
-    fn enter(&self, number: u64, connection: Arc<Connection>, task: AbortHandle) {
-        let mut connections = self.connections();
-        // It may have ended before it was entered, and then nothing would take it out again.
-        if !task.is_finished() {
-            connections.insert(number, (connection, task));
-        }
-    }
-
-    /// Cuts off who is overdue, again and again.
+    /// Cuts off who is overdue and forgets who has left, again and again.
     async fn call(self: Arc<Self>) {
         loop {
             tokio::time::sleep(ROLL_CALL).await;
             let now = Instant::now();
-            for (connection, task) in self.connections().values() {
+            self.connections().retain(|(connection, task)| {
                 if connection.is_overdue(now) {
                     task.abort();
                 }
-            }
+                !task.is_finished()
+            });
         }
-    }
-}
-
-impl Drop for Entry {
-    fn drop(&mut self) {
-        self.roll.connections().remove(&self.number);
     }
 }
 

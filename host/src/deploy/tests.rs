@@ -24,10 +24,6 @@ impl Guest for Silent {
     }
 
     fn sweep(&self) {}
-
-    fn idle(&self) -> usize {
-        0
-    }
 }
 
 fn stand_in(_: &Arc<Engine>, _: &Component, _: &AppSpec, _: Arc<AppLog>) -> anyhow::Result<Box<dyn Guest>> {

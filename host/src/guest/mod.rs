@@ -63,9 +63,6 @@ pub trait Guest: Send + Sync {
 
     /// Retires idle instances whose time is over. Called about once a second.
     fn sweep(&self);
-
-    /// Instances that wait for their next call.
-    fn idle(&self) -> usize;
 }
 
 /// Offers guests what this host has for them. One linker serves all apps.

@@ -34,10 +34,11 @@ pub struct Whole {
 /// A whole response up to this size may wait for its client without counting as a call.
 const UNCOUNTED_BYTES: usize = 64 << 10;
 
-impl Whole {
-    /// Ties the permit to the blocks, until the last of them is written or dropped: large responses that wait for slow clients
-    /// are memory of the host, so there are no more of them than the app has calls.
-    pub(crate) fn hold(&mut self, permit: Permit) {
+impl Finished {
+    /// Ties the call's permit to the blocks of a large whole response, until the last of them is written or dropped: responses
+    /// that wait for slow clients are memory of the host, so there are no more of them than the app has calls. Otherwise the
+    /// call is over, and the permit free.
+    pub(crate) fn holding(mut self, permit: Permit) -> Self {
         struct Held {
             block: Bytes,
             _permit: Arc<Permit>,
@@ -47,13 +48,14 @@ impl Whole {
                 &self.block
             }
         }
-        if self.blocks.iter().map(Bytes::len).sum::<usize>() <= UNCOUNTED_BYTES {
-            return;
+        let Self::Whole(whole) = &mut self else { return self };
+        if whole.blocks.iter().map(Bytes::len).sum::<usize>() > UNCOUNTED_BYTES {
+            let permit = Arc::new(permit);
+            for block in &mut whole.blocks {
+                *block = Bytes::from_owner(Held { block: std::mem::take(block), _permit: Arc::clone(&permit) });
+            }
         }
-        let permit = Arc::new(permit);
-        for block in &mut self.blocks {
-            *block = Bytes::from_owner(Held { block: std::mem::take(block), _permit: Arc::clone(&permit) });
-        }
+        self
     }
 }
 

@@ -105,10 +105,6 @@ impl Guest for Wsgi {
         };
         drop(retired);
     }
-
-    fn idle(&self) -> usize {
-        self.shared.idle().len()
-    }
 }
 
 impl Keeper for Shared {
@@ -143,11 +139,10 @@ impl Shared {
         // Concurrent requests are served by concurrent sandboxes: `wsgi.multiprocess`.
         let arguments = (environ, false, true, self.reuse.is_none());
         let exchange = Exchange { shared: self, sandbox: &mut sandbox, call: &state };
-        let outcome = exchange.run(arguments).await;
-        let outcome = match outcome {
+        let outcome = match exchange.run(arguments).await {
             Ok(finished) => {
                 self.keep(sandbox);
-                Ok(finished)
+                Ok(finished.holding(permit))
             }
             Err(Failure::App(error)) => {
                 self.keep(sandbox);
@@ -155,16 +150,6 @@ impl Shared {
             }
             // What misbehaved is never used again.
             Err(Failure::Sandbox(error)) => Err(error),
-        };
-        let outcome = match outcome {
-            Ok(Finished::Whole(mut whole)) => {
-                whole.hold(permit);
-                Ok(Finished::Whole(whole))
-            }
-            other => {
-                drop(permit);
-                other
-            }
         };
         outcome.map_err(|error| self.clients_fault(&state).unwrap_or(error))
     }

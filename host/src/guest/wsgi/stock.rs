@@ -1,9 +1,9 @@
 //! Fresh sandboxes in stock: an app that is being called often has some made in advance and others thrown away later, in
 //! batches, between requests rather than within them.
 //!
-//! A sandbox in stock has never served; it is as fresh as one that is made when the request arrives. Making twenty in a row costs
-//! half as much as making each between two requests, since code and data stay in the processor's caches
-//! (docs/decisions/0003).
+//! A sandbox in stock has never served; it is as fresh as one that is made when the request arrives. Making and dropping
+//! many in a row is cheaper than one between two requests each time, since code and data stay in the processor's caches
+//! (docs/decisions/0003 has the figures).
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
