@@ -89,7 +89,7 @@ fn check(config: &Config, path: &Path) -> anyhow::Result<String> {
 /// What a component is, for people.
 pub(super) fn report(path: &str, inspection: &Inspection) -> String {
     let mut text =
-        format!("{path}: {} app, contract {}, {}\n", inspection.kind, inspection.contract, size(inspection.bytes));
+        format!("{path}: {} app, speaks {}, {}\n", inspection.kind, inspection.speaks, size(inspection.bytes));
     for package in &inspection.imports {
         let grant = match package.grant {
             Some(grant) => format!("  (of use only with {grant}, which cannot be granted yet)"),

@@ -11,20 +11,29 @@ use crate::guest::Kind;
 
 /// The version of `wit/wasgi.wit` that this host speaks.
 pub const CONTRACT_VERSION: &str = "0.1.0";
-/// The interface that makes a component an app.
-const APPLICATION: &str = "wasgi:gateway/application";
+/// What makes a component an app: the interface that it exports, in the order in which they count, and the line of versions
+/// that this host speaks.
+const DIALECTS: &[Dialect] =
+    &[Dialect { interface: "wasgi:gateway/application", version: CONTRACT_VERSION, kind: Kind::Wsgi }];
 const CONTRACT_PACKAGE: &str = "wasgi:gateway";
 /// The line of WASI that the host implements.
 const WASI_VERSION: &str = "0.2.0";
 /// Names that are listed in a message or an [`Inspection`]; a hostile file may have 100,000.
 const NAMES_MAX: usize = 1000;
 
+struct Dialect {
+    interface: &'static str,
+    version: &'static str,
+    kind: Kind,
+}
+
 /// What a deployable file is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Inspection {
     pub kind: Kind,
-    /// The contract version that it was built for: `0.1.0`.
-    pub contract: String,
+    /// The interface that it is called through, with the version that it was built for:
+    /// `wasgi:gateway/application@0.1.0`.
+    pub speaks: String,
     /// The size of the file.
     pub bytes: u64,
     /// Core modules in it, at any depth: each costs time at every instantiation.
@@ -97,7 +106,8 @@ pub enum Refusal {
     #[error("imports {import}, which this host does not offer")]
     UnknownImport { import: String },
     #[error(
-        "exports {exports}, but an app exports {APPLICATION}@{CONTRACT_VERSION}: build it with the wasgi SDK or for world wasgi:gateway/app"
+        "exports {exports}, but an app exports one of {}: build it with the wasgi SDK or for world wasgi:gateway/app",
+        dialects()
     )]
     NoApplication { exports: String },
 }
@@ -127,11 +137,10 @@ enum Bodies {
 fn read(bytes: &[u8], bodies: Bodies) -> Result<Inspection, Refusal> {
     check_header(bytes)?;
     let outside = walk(bytes, bodies)?;
-    if let Some(name) = outside.exports.iter().find(|name| name.path() == APPLICATION) {
-        let contract = contract_version(name, "exports")?;
+    if let Some((dialect, name)) = dialect(&outside.exports)? {
         return Ok(Inspection {
-            kind: Kind::Wsgi,
-            contract,
+            kind: dialect.kind,
+            speaks: name.to_string(),
             bytes: bytes.len() as u64,
             core_modules: outside.core_modules,
             imports: packages(&outside.imports)?,
@@ -283,9 +292,23 @@ impl fmt::Display for Name {
     }
 }
 
-fn contract_version(name: &Name, direction: &'static str) -> Result<String, Refusal> {
-    let compatible = name.is_compatible(CONTRACT_VERSION).then(|| name.version().to_owned());
-    compatible.ok_or_else(|| version_refusal(name, direction, CONTRACT_VERSION))
+/// What the component speaks. An interface that exists in other versions too is refused only if none of them fits.
+fn dialect(exports: &[Name]) -> Result<Option<(&'static Dialect, &Name)>, Refusal> {
+    let mut misfit = None;
+    for dialect in DIALECTS {
+        for name in exports.iter().filter(|name| name.path() == dialect.interface) {
+            if name.is_compatible(dialect.version) {
+                return Ok(Some((dialect, name)));
+            }
+            misfit.get_or_insert_with(|| version_refusal(name, "exports", dialect.version));
+        }
+    }
+    misfit.map_or(Ok(None), Err)
+}
+
+fn dialects() -> String {
+    let names: Vec<_> = DIALECTS.iter().map(|dialect| format!("{}@{}", dialect.interface, dialect.version)).collect();
+    names.join(", ")
 }
 
 fn version_refusal(name: &Name, direction: &'static str, ours: &'static str) -> Refusal {
@@ -297,10 +320,8 @@ fn packages(imports: &[Name]) -> Result<Vec<Package>, Refusal> {
     let mut packages: BTreeMap<String, Package> = BTreeMap::new();
     for import in imports {
         let grant = match import.package.as_deref() {
-            Some(CONTRACT_PACKAGE) => {
-                contract_version(import, "imports")?;
-                None
-            }
+            Some(CONTRACT_PACKAGE) if import.is_compatible(CONTRACT_VERSION) => None,
+            Some(CONTRACT_PACKAGE) => return Err(version_refusal(import, "imports", CONTRACT_VERSION)),
             Some("wasi:cli" | "wasi:clocks" | "wasi:io" | "wasi:random") => None,
             Some("wasi:filesystem") => Some(Grant::Directory),
             Some("wasi:sockets") => Some(Grant::Network),
@@ -363,7 +384,10 @@ mod tests {
             &["wasgi:gateway/application@0.1.0"],
         );
         let found = inspect(&wat::parse_str(text).expect("valid")).expect("deployable");
-        assert_eq!((found.kind, found.contract.as_str(), found.core_modules), (Kind::Wsgi, "0.1.0", 0));
+        assert_eq!(
+            (found.kind, found.speaks.as_str(), found.core_modules),
+            (Kind::Wsgi, "wasgi:gateway/application@0.1.0", 0)
+        );
         let packages: Vec<_> =
             found.imports.iter().map(|p| (p.name.as_str(), p.interfaces.join(" "), p.grant)).collect();
         assert_eq!(

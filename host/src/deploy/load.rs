@@ -25,7 +25,7 @@ use crate::telemetry::AppLog;
 const SIDECAR_BYTES_MAX: u64 = 64 << 10;
 
 /// How a component becomes callable: `guest::load`, or a test's stand-in.
-pub type LoadGuest = fn(&Arc<Engine>, &Component, &AppSpec, Arc<AppLog>) -> anyhow::Result<Box<dyn Guest>>;
+pub type LoadGuest = fn(&Arc<Engine>, Kind, &Component, &AppSpec, Arc<AppLog>) -> anyhow::Result<Box<dyn Guest>>;
 
 /// Loads apps, off the request path.
 pub struct Loader {
@@ -221,7 +221,7 @@ impl Loader {
 
     fn app(&self, order: &Order, spec: AppSpec, hash: String, code: Code) -> anyhow::Result<App> {
         let log = Arc::new(AppLog::new(&spec.name, &spec.limits));
-        let guest = (self.load_guest)(&self.engine, &code.component, &spec, log)?;
+        let guest = (self.load_guest)(&self.engine, code.kind, &code.component, &spec, log)?;
         let now = SystemTime::now();
         let live = order.live.as_ref();
         let release = Release {

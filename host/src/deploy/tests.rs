@@ -26,7 +26,13 @@ impl Guest for Silent {
     fn sweep(&self) {}
 }
 
-fn stand_in(_: &Arc<Engine>, _: &Component, _: &AppSpec, _: Arc<AppLog>) -> anyhow::Result<Box<dyn Guest>> {
+fn stand_in(
+    _: &Arc<Engine>,
+    _: crate::guest::Kind,
+    _: &Component,
+    _: &AppSpec,
+    _: Arc<AppLog>,
+) -> anyhow::Result<Box<dyn Guest>> {
     Ok(Box::new(Silent))
 }
 

@@ -13,7 +13,6 @@ pub use environ::client_environ;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use hyper::body::Incoming;
 use wasmtime::component::{Component, Linker};
@@ -30,12 +29,18 @@ use crate::telemetry::AppLog;
 pub enum Kind {
     /// `wasgi:gateway/application`
     Wsgi,
+    /// `wasi:http`'s handlers
+    Http,
+    /// `wasi:cli/run`, and core modules with `_start`
+    Cgi,
 }
 
 impl std::fmt::Display for Kind {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(match self {
             Self::Wsgi => "wsgi",
+            Self::Http => "http",
+            Self::Cgi => "cgi",
         })
     }
 }
@@ -71,22 +76,19 @@ pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     wsgi::gateway::link(linker)
 }
 
-/// Makes a loaded component callable: picks the kind by what it exports, links what it imports.
+/// Makes a loaded component of this kind callable: links what it imports.
 ///
 /// # Errors
 /// Says which import or export does not fit, in words for the operator.
 pub fn load(
     engine: &Arc<Engine>,
+    kind: Kind,
     component: &Component,
     spec: &AppSpec,
     log: Arc<AppLog>,
 ) -> anyhow::Result<Box<dyn Guest>> {
-    Ok(Box::new(wsgi::Wsgi::load(engine, component, spec, log)?))
-}
-
-/// How long an idle instance is kept, and how often it may serve.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Reuse {
-    pub(crate) requests_max: u32,
-    pub(crate) idle_time: Duration,
+    Ok(match kind {
+        Kind::Wsgi => Box::new(wsgi::Wsgi::load(engine, component, spec, log)?),
+        Kind::Http | Kind::Cgi => anyhow::bail!("{kind} apps cannot be served yet"),
+    })
 }

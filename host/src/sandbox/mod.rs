@@ -9,6 +9,8 @@ mod engine;
 pub(crate) mod fault;
 pub(crate) mod meter;
 mod state;
+mod stock;
+pub(crate) mod supply;
 pub mod task;
 
 use std::sync::Arc;

@@ -60,7 +60,7 @@ pub(super) struct Exchange<'a> {
 
 impl Exchange<'_> {
     pub(super) async fn run(mut self, arguments: (Vec<u8>, bool, bool, bool)) -> Result<Finished, Failure> {
-        let Sandbox { store, call, .. } = &mut *self.sandbox;
+        let Sandbox { store, functions: call, .. } = &mut *self.sandbox;
         let returned = call.call_async(store, arguments).await;
         let (head, blocks, more) = self.unwrap(returned)?;
         if more {
@@ -72,7 +72,7 @@ impl Exchange<'_> {
                     (Err(Failure::App(_)), Err(_)) => {}
                     // The client has the whole response: only the log is told.
                     (Err(Failure::App(error)), Ok(_)) => {
-                        let (app, request) = (self.shared.app.name.as_str(), self.call.id);
+                        let (app, request) = (self.shared.supply.app.name.as_str(), self.call.id);
                         tracing::warn!(target: "wasgi::request", %request, app, "after the response, close(): {error}");
                     }
                     (closed, _) => closed?,
@@ -135,7 +135,7 @@ impl Exchange<'_> {
     async fn iterate(&mut self, head: Option<RawHead>, blocks: Vec<Vec<u8>>) -> Result<Finished, Failure> {
         let mut owed = None;
         let mut part = (head, blocks, true);
-        let next: NextFunction = self.function(&self.shared.exports.next)?;
+        let next: NextFunction = self.function(&self.shared.supply.entry.next)?;
         loop {
             let (head, blocks, more) = part;
             if let Some(head) = head {
@@ -175,7 +175,7 @@ impl Exchange<'_> {
     }
 
     async fn close(&mut self) -> Result<(), Failure> {
-        let close: CloseFunction = self.function(&self.shared.exports.close)?;
+        let close: CloseFunction = self.function(&self.shared.supply.entry.close)?;
         let closed = close.call_async(&mut self.sandbox.store, ()).await;
         self.unwrap(closed)
     }

@@ -54,17 +54,17 @@ impl Probe {
     /// Where the app fails.
     pub async fn call(&self) -> anyhow::Result<Steps> {
         let shared = &self.shared;
-        shared.engine.wake_ticker();
+        shared.supply.engine.wake_ticker();
         let began = Instant::now();
-        let call = Arc::new(CallState::new(RequestId::next(), began, shared.app.limits.cpu_time));
+        let call = Arc::new(CallState::new(RequestId::next(), began, shared.supply.app.limits.cpu_time));
         let environ = self.environ();
         let packed = Instant::now();
-        let mut store = sandbox::store(&shared.engine, &shared.app, &call);
+        let mut store = sandbox::store(&shared.supply.engine, &shared.supply.app, &call);
         let stored = Instant::now();
         let failed = |error: wasmtime::Error| anyhow!("{error:#}");
-        let instance = shared.linked.instantiate_async(&mut store).await.map_err(failed)?;
-        let function = instance.get_typed_func(&mut store, shared.exports.call).map_err(failed)?;
-        let mut sandbox = Sandbox { store, instance, call: function, served: 0 };
+        let instance = shared.supply.linked.instantiate_async(&mut store).await.map_err(failed)?;
+        let function = instance.get_typed_func(&mut store, shared.supply.entry.call).map_err(failed)?;
+        let mut sandbox = Sandbox::new(store, instance, function);
         let instantiated = Instant::now();
         call.poll_begins();
         let exchange = Exchange { shared, sandbox: &mut sandbox, call: &call };

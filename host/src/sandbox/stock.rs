@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use super::{Idle, Sandbox, Shared};
-use crate::sandbox::CallState;
+use super::CallState;
+use super::supply::{Entry, Idle, Sandbox, Supply};
 use crate::telemetry::RequestId;
 
 /// Sandboxes in a full batch.
@@ -23,20 +23,30 @@ const CALLS_PER_SANDBOX: u32 = 32;
 const SPENT_BYTES_MAX: u64 = 4 << 20;
 
 /// What an app keeps in stock, apart from the sandboxes themselves, which are with the idle ones.
-#[derive(Default)]
-pub(super) struct Stock {
-    /// Calls in this second, as [`Shared::sweep_stock`] counts seconds.
+pub(super) struct Stock<F> {
+    /// Calls in this second, as [`Supply::sweep_stock`] counts seconds.
     calls: AtomicU32,
     /// Calls in the last second.
     calls_before: AtomicU32,
     /// A batch is being made.
     stocking: AtomicBool,
     /// Have served, and wait to be thrown away together.
-    spent: Mutex<Vec<Sandbox>>,
+    spent: Mutex<Vec<Sandbox<F>>>,
 }
 
-impl Stock {
-    fn spent(&self) -> MutexGuard<'_, Vec<Sandbox>> {
+impl<F> Default for Stock<F> {
+    fn default() -> Self {
+        Self {
+            calls: AtomicU32::default(),
+            calls_before: AtomicU32::default(),
+            stocking: AtomicBool::default(),
+            spent: Mutex::default(),
+        }
+    }
+}
+
+impl<F> Stock<F> {
+    fn spent(&self) -> MutexGuard<'_, Vec<Sandbox<F>>> {
         self.spent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -53,7 +63,7 @@ impl Stock {
     }
 }
 
-impl Shared {
+impl<E: Entry> Supply<E> {
     /// A call takes a sandbox, and leaves `left` of them: makes more in time.
     pub(super) fn restock(self: &Arc<Self>, left: usize) {
         self.stock.calls.fetch_add(1, Ordering::Relaxed);
@@ -61,12 +71,12 @@ impl Shared {
         if left > 0 || size == 0 || self.stock.stocking.swap(true, Ordering::Relaxed) {
             return;
         }
-        let shared = Arc::clone(self);
+        let supply = Arc::clone(self);
         tokio::spawn(async move {
-            let spent = std::mem::take(&mut *shared.stock.spent());
+            let spent = std::mem::take(&mut *supply.stock.spent());
             drop(spent);
-            shared.make(size).await;
-            shared.stock.stocking.store(false, Ordering::Relaxed);
+            supply.make(size).await;
+            supply.stock.stocking.store(false, Ordering::Relaxed);
         });
     }
 
@@ -78,7 +88,7 @@ impl Shared {
             for _ in 0..size {
                 // The next call will meet the same error, and report it.
                 let Ok(sandbox) = self.instantiate(&call).await else { return };
-                self.idle().push(Idle { sandbox, since: Instant::now() });
+                self.idle().push(Idle::new(sandbox));
             }
         };
         let mut batch = std::pin::pin!(batch);
@@ -92,7 +102,7 @@ impl Shared {
     }
 
     /// Throws a sandbox away that has served: together with others, where many do.
-    pub(super) fn discard(&self, mut sandbox: Sandbox) {
+    pub(super) fn discard(&self, mut sandbox: Sandbox<E::Functions>) {
         if self.stock.size() == 0 || sandbox.store.data().meter.memory_bytes() > SPENT_BYTES_MAX {
             return;
         }
@@ -109,7 +119,7 @@ impl Shared {
         self.stock.calls_before.store(self.stock.calls.swap(0, Ordering::Relaxed), Ordering::Relaxed);
         let spent = std::mem::take(&mut *self.stock.spent());
         drop(spent);
-        let surplus: Vec<Idle> = {
+        let surplus: Vec<_> = {
             let mut idle = self.idle();
             let kept = (self.stock.size() as usize).min(idle.len());
             idle.split_off(kept)
