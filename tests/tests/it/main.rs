@@ -1,6 +1,7 @@
 //! What wasgi promises, proven from outside. Names are claims; a module for each kind of promise.
 
 mod cli;
+mod conformance;
 mod deploy;
 mod isolation;
 mod limits;
