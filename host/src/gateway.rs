@@ -94,8 +94,7 @@ impl Gateway {
         record.call = Some(Arc::clone(&state));
         let head_only = wants_head_only(&parts.method);
         let (script_name, path_info) = (path[..script_name_len].to_vec(), path[script_name_len..].to_vec());
-        let (client, local) = (Arc::clone(&connection.environ), Some(connection.local));
-        let call = Call { state, script_name, path_info, client, local, parts, body, permit };
+        let call = Call { state, script_name, path_info, origin: Arc::clone(&connection.origin), parts, body, permit };
         let started = app.guest.call(call).start().await?;
         Ok(respond(started, head_only))
     }
@@ -256,7 +255,7 @@ impl Record {
             app.stats.record(self.status.as_u16(), self.cause, cpu, self.sent);
         }
         self.access_log.record(&AccessRecord {
-            remote: self.connection.remote.ip(),
+            remote: self.connection.origin.remote,
             request_id: self.id,
             method: self.method.as_str(),
             target: self.uri.path_and_query().map_or("*", http::uri::PathAndQuery::as_str),

@@ -7,6 +7,7 @@
 //! | [`config`] | raw settings → validated [`config::Config`]; the only reader of settings, the only home of defaults |
 //! | [`limits`] | every number that a guest or a client can exhaust |
 //! | [`server`] | listeners, connection caps, header time-outs, signals' effects, drain |
+//! | [`origin`] | where a request comes from: addresses, scheme |
 //! | [`gateway`] | one request end to end; the file to read first |
 //! | [`route`] | pure: host + path → app, `SCRIPT_NAME`, `PATH_INFO` |
 //! | [`apps`] | what is live: the immutable table that is swapped atomically |
@@ -29,6 +30,7 @@ pub mod error;
 pub mod gateway;
 pub mod guest;
 pub mod limits;
+pub mod origin;
 pub mod route;
 pub mod sandbox;
 pub mod server;

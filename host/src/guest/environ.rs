@@ -3,10 +3,11 @@
 //! The rules' numbers: E3 what is always there, E5 decoding, E6 CONTENT_*, E7 headers, E8 names that would alias others.
 
 use std::io::Write;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, Method, Version, header, request};
+
+use crate::origin::Origin;
 
 /// A variable per line of this would be: name, NUL, value, NUL.
 #[derive(Debug, Default)]
@@ -19,9 +20,7 @@ pub(crate) struct Place<'a> {
     pub(crate) script_name: &'a [u8],
     /// Decoded, once.
     pub(crate) path_info: &'a [u8],
-    /// What [`client_environ`] made.
-    pub(crate) client: &'a [u8],
-    pub(crate) local: Option<SocketAddr>,
+    pub(crate) origin: &'a Origin,
 }
 
 impl EnvironBlock {
@@ -72,22 +71,21 @@ impl EnvironBlock {
     }
 
     fn push_addresses(&mut self, parts: &request::Parts, place: &Place<'_>) {
-        self.bytes.extend_from_slice(place.client);
-        let local_port = place.local.map_or(80, |local| local.port());
+        self.bytes.extend_from_slice(&place.origin.environ);
         match authority(parts) {
             Some((host, port)) => {
                 self.push(b"SERVER_NAME", host.as_bytes());
                 match port {
                     Some(port) => self.push(b"SERVER_PORT", port.as_bytes()),
-                    None => self.push_display("SERVER_PORT", local_port),
+                    None => self.push_display("SERVER_PORT", place.origin.port),
                 }
             }
             None => {
-                match place.local {
+                match place.origin.local {
                     Some(local) => self.push_display("SERVER_NAME", local.ip()),
                     None => self.push(b"SERVER_NAME", b"localhost"),
                 }
-                self.push_display("SERVER_PORT", local_port);
+                self.push_display("SERVER_PORT", place.origin.port);
             }
         }
     }
@@ -161,11 +159,22 @@ pub(crate) fn authority(parts: &request::Parts) -> Option<(&str, Option<&str>)> 
     (!host.is_empty()).then_some((host, port))
 }
 
-/// The variables of a client's address, packed: the same for all requests of its connection.
-pub fn client_environ(remote: SocketAddr) -> Arc<[u8]> {
+/// The variables of an [`Origin`], packed.
+///
+/// A client that came by a Unix socket has no address: REMOTE_ADDR is then empty, as gunicorn has it. RFC 3875 §4.1.8 wants the
+/// variable, and frameworks look it up without asking whether it is there.
+pub(crate) fn client_environ(remote: Option<IpAddr>, port: Option<u16>, https: bool) -> Box<[u8]> {
     let mut block = EnvironBlock::default();
-    block.push_display("REMOTE_ADDR", remote.ip());
-    block.push_display("REMOTE_PORT", remote.port());
+    match remote {
+        Some(remote) => block.push_display("REMOTE_ADDR", remote),
+        None => block.push(b"REMOTE_ADDR", b""),
+    }
+    if let Some(port) = port {
+        block.push_display("REMOTE_PORT", port);
+    }
+    if https {
+        block.push(b"HTTPS", b"on");
+    }
     block.bytes.into()
 }
 
@@ -184,8 +193,11 @@ mod tests {
         let place = Place {
             script_name: b"/app",
             path_info: b"/x",
-            client: &client_environ("192.0.2.7:4711".parse().unwrap()),
-            local: Some("127.0.0.1:8000".parse().unwrap()),
+            origin: &Origin::of_connection(
+                Some("192.0.2.7:4711".parse().unwrap()),
+                Some("127.0.0.1:8000".parse().unwrap()),
+                false,
+            ),
         };
         let constant = EnvironBlock::constant(&[("GREETING".into(), "hi".into())]);
         let bytes = EnvironBlock::of_request(&constant, &parts, &place).into_bytes();

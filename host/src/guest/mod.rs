@@ -9,9 +9,8 @@ pub(crate) mod wsgi;
 #[doc(hidden)]
 pub use wsgi::probe;
 
-pub use environ::client_environ;
+pub(crate) use environ::client_environ;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hyper::body::Incoming;
@@ -19,6 +18,7 @@ use wasmtime::component::{Component, Linker};
 
 use crate::admission::Permit;
 use crate::config::AppSpec;
+use crate::origin::Origin;
 use crate::sandbox::task::Task;
 use crate::sandbox::{CallState, Engine, State};
 use crate::telemetry::AppLog;
@@ -54,9 +54,7 @@ pub struct Call {
     pub(crate) script_name: Vec<u8>,
     /// The rest of it: `PATH_INFO`.
     pub(crate) path_info: Vec<u8>,
-    /// What `client_environ` made of the client's address.
-    pub(crate) client: Arc<[u8]>,
-    pub(crate) local: Option<SocketAddr>,
+    pub(crate) origin: Arc<Origin>,
     /// Kept as long as the sandbox.
     pub(crate) permit: Permit,
 }

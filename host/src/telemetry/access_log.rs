@@ -15,7 +15,8 @@ use crate::telemetry::RequestId;
 /// What is known about a request when it is over.
 #[derive(Clone, Debug)]
 pub struct AccessRecord<'a> {
-    pub remote: IpAddr,
+    /// None where the client came by a Unix socket.
+    pub remote: Option<IpAddr>,
     pub request_id: RequestId,
     pub method: &'a str,
     /// As the client sent it.
@@ -294,13 +295,13 @@ impl Scratch {
 
     /// Apache's combined log format.
     fn combined(&mut self, record: &AccessRecord<'_>) -> io::Result<()> {
-        if self.remote != Some(record.remote) {
-            self.remote = Some(record.remote);
-            self.remote_text = record.remote.to_string();
+        if self.remote != record.remote {
+            self.remote = record.remote;
+            self.remote_text = record.remote.map_or_else(String::new, |remote| remote.to_string());
         }
         let line = &mut self.line;
         let mut number = itoa::Buffer::new();
-        line.extend_from_slice(self.remote_text.as_bytes());
+        line.extend_from_slice(if self.remote.is_some() { self.remote_text.as_bytes() } else { b"-" });
         line.extend_from_slice(b" - - [");
         line.extend_from_slice(self.clf_time.as_bytes());
         line.extend_from_slice(b"] \"");
@@ -324,12 +325,14 @@ impl Scratch {
     /// One object; what is not known is left out.
     fn json(&mut self, record: &AccessRecord<'_>, millis: u32) -> io::Result<()> {
         let line = &mut self.line;
+        write!(line, "{{\"time\":\"{}.{millis:03}Z\"", self.iso_time)?;
+        if let Some(remote) = record.remote {
+            write!(line, ",\"remote\":\"{remote}\"")?;
+        }
         write!(
             line,
-            "{{\"time\":\"{}.{millis:03}Z\",\"remote\":\"{}\",\"request\":\"{}\",\"version\":\"{:?}\",\"status\":{},\
+            ",\"request\":\"{}\",\"version\":\"{:?}\",\"status\":{},\
              \"bytes\":{},\"duration_us\":{},\"cpu_us\":{}",
-            self.iso_time,
-            record.remote,
             record.request_id,
             record.version,
             record.status,
@@ -413,7 +416,7 @@ mod tests {
 
     fn record<'a>() -> AccessRecord<'a> {
         AccessRecord {
-            remote: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            remote: Some(IpAddr::V4(Ipv4Addr::LOCALHOST)),
             request_id: RequestId::next(),
             method: "GET",
             target: "/hello?x=1",

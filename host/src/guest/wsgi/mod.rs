@@ -78,6 +78,7 @@ impl Shared {
     async fn serve(self: &Arc<Self>, call: Call) -> Result<Finished, Error> {
         self.supply.engine.wake_ticker();
         let environ = self.environ(&call);
+        let https = call.origin.https;
         let Call { state, parts, body, permit, .. } = call;
         let mut sandbox = self.supply.open(&state).await?;
         let host = &mut sandbox.store.data_mut().wsgi;
@@ -85,7 +86,7 @@ impl Shared {
         host.input = Some(RequestBody::new(body, self.supply.app.limits.request_body_bytes));
 
         // Concurrent requests are served by concurrent sandboxes: `wsgi.multiprocess`.
-        let arguments = (environ, false, true, self.supply.is_fresh());
+        let arguments = (environ, https, true, self.supply.is_fresh());
         let exchange = Exchange { shared: self, sandbox: &mut sandbox, call: &state };
         let outcome = match exchange.run(arguments).await {
             Ok(finished) => {
@@ -112,12 +113,7 @@ impl Shared {
     }
 
     fn environ(&self, call: &Call) -> Vec<u8> {
-        let place = Place {
-            script_name: &call.script_name,
-            path_info: &call.path_info,
-            client: &call.client,
-            local: call.local,
-        };
+        let place = Place { script_name: &call.script_name, path_info: &call.path_info, origin: &call.origin };
         EnvironBlock::of_request(&self.environ, &call.parts, &place).into_bytes()
     }
 }

@@ -10,6 +10,7 @@ use wasmtime::component::Component;
 
 use super::{EnvironBlock, Exchange, Failure, Place, Sandbox, Shared, Wsgi};
 use crate::config::Config;
+use crate::origin::Origin;
 use crate::sandbox::{self, CallState, Engine};
 use crate::telemetry::{AppLog, RequestId};
 
@@ -17,6 +18,7 @@ use crate::telemetry::{AppLog, RequestId};
 pub struct Probe {
     shared: Arc<Shared>,
     parts: Parts,
+    origin: Arc<Origin>,
 }
 
 /// How long each step of one call took.
@@ -45,7 +47,8 @@ impl Probe {
         let log = Arc::new(AppLog::new(&spec.name, &spec.limits));
         let Wsgi { shared } = Wsgi::load(&engine, &component, &spec, log)?;
         let (parts, ()) = http::Request::get("/probe").header("host", "127.0.0.1:8000").body(())?.into_parts();
-        Ok(Self { shared, parts })
+        let origin = Origin::of_connection(None, None, false);
+        Ok(Self { shared, parts, origin })
     }
 
     /// One call.
@@ -86,7 +89,7 @@ impl Probe {
     }
 
     fn environ(&self) -> Vec<u8> {
-        let place = Place { script_name: b"/probe", path_info: b"", client: b"", local: None };
+        let place = Place { script_name: b"/probe", path_info: b"", origin: &self.origin };
         EnvironBlock::of_request(&self.shared.environ, &self.parts, &place).into_bytes()
     }
 }

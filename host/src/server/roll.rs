@@ -1,0 +1,39 @@
+//! All connections, for the one task that looks for clients that are too slow with a request's head. A timer for each request
+//! would cost more than all that this does.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::task::AbortHandle;
+
+use super::connection::Connection;
+
+#[derive(Default)]
+pub(super) struct Roll(Mutex<Vec<(Arc<Connection>, AbortHandle)>>);
+
+/// How often the roll is called.
+const ROLL_CALL: Duration = Duration::from_millis(250);
+
+impl Roll {
+    fn connections(&self) -> MutexGuard<'_, Vec<(Arc<Connection>, AbortHandle)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn enter(&self, connection: Arc<Connection>, task: AbortHandle) {
+        self.connections().push((connection, task));
+    }
+
+    /// Cuts off who is overdue and forgets who has left, again and again.
+    pub(super) async fn call(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(ROLL_CALL).await;
+            let now = Instant::now();
+            self.connections().retain(|(connection, task)| {
+                if connection.is_overdue(now) {
+                    task.abort();
+                }
+                !task.is_finished()
+            });
+        }
+    }
+}
