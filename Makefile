@@ -52,6 +52,11 @@ test-guests: example-guests
 test: host test-guests ## Run all tests.
 	$(CARGO) test --locked --workspace
 
+# The claims in host/src/properties are tested with 256 inputs each by `make test`.
+.PHONY: fuzz
+fuzz: ## Try the pure parts with many random inputs (CASES=100000: some minutes).
+	PROPTEST_CASES=$(or $(CASES),100000) $(CARGO) test --locked -p wasgi-host --lib properties
+
 .PHONY: lint
 lint: ## Formatting and clippy, as CI wants them.
 	$(CARGO) fmt --all --check

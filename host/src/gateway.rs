@@ -124,7 +124,7 @@ fn target_len(uri: &Uri) -> u64 {
 
 /// The path, percent-decoded once (PEP 3333 through CGI). What is routed is what the guest sees: a path that means something
 /// else after decoding or joining (NUL, dot segments) is refused rather than guessed at.
-fn decode_path(path: &str) -> Result<Cow<'_, [u8]>, Error> {
+pub(crate) fn decode_path(path: &str) -> Result<Cow<'_, [u8]>, Error> {
     if !path.starts_with('/') {
         return Err(Error::BadRequest("the target has no path"));
     }

@@ -31,6 +31,8 @@ pub mod gateway;
 pub mod guest;
 pub mod limits;
 pub mod origin;
+#[cfg(test)]
+mod properties;
 pub mod route;
 pub mod sandbox;
 pub mod server;

@@ -234,7 +234,13 @@ fn invalid(error: wasmparser::BinaryReaderError) -> Refusal {
     if error.message().starts_with("unexpected end") {
         return Refusal::Truncated;
     }
-    Refusal::Invalid { reason: format!("{} (at offset {:#x})", error.message(), error.offset()) }
+    Refusal::Invalid { reason: format!("{} (at offset {:#x})", one_line(error.message()), error.offset()) }
+}
+
+/// A message of the validator's may have several lines, and names of the file's in it: a reason is one line of the log.
+fn one_line(message: &str) -> String {
+    let words = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    words.chars().map(|char| if char.is_control() { char::REPLACEMENT_CHARACTER } else { char }).collect()
 }
 
 /// `wasi:io/streams@0.2.3`, or a plain name.

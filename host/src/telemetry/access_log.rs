@@ -360,6 +360,17 @@ impl Scratch {
     }
 }
 
+/// Both forms of a line, for the claims about all of them.
+#[cfg(test)]
+pub(crate) fn access_lines(record: &AccessRecord<'_>) -> (String, String) {
+    let line = |mode| {
+        let mut scratch = Scratch::default();
+        scratch.format(mode, record, SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_341_349_007));
+        String::from_utf8(scratch.line).expect("lines are text")
+    };
+    (line(COMBINED), line(JSON))
+}
+
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
 fn version_text(version: http::Version) -> &'static str {
@@ -389,17 +400,19 @@ fn escape_clf(line: &mut Vec<u8>, text: &[u8]) {
     }
 }
 
-/// Bytes that are not UTF-8 become U+FFFD.
+/// Bytes that are not UTF-8 become U+FFFD. Control characters are escaped, also those above ASCII, which JSON would allow: a
+/// terminal obeys them.
 fn escape_json(line: &mut Vec<u8>, text: &[u8]) {
     for chunk in text[..text.len().min(TEXT_BYTES_MAX)].utf8_chunks() {
-        for byte in chunk.valid().bytes() {
-            match byte {
-                b'"' | b'\\' => line.extend_from_slice(&[b'\\', byte]),
-                0..=0x1f | 0x7f => {
+        for char in chunk.valid().chars() {
+            match char {
+                '"' | '\\' => line.extend_from_slice(&[b'\\', char as u8]),
+                _ if char.is_control() => {
+                    let byte = char as u8;
                     line.extend_from_slice(b"\\u00");
                     line.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
                 }
-                _ => line.push(byte),
+                _ => line.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes()),
             }
         }
         if !chunk.invalid().is_empty() {

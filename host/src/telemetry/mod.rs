@@ -14,6 +14,8 @@ mod app_log;
 mod stats;
 mod writer;
 
+#[cfg(test)]
+pub(crate) use access_log::access_lines;
 pub use access_log::{AccessLog, AccessRecord};
 pub use app_log::{AppLog, LineBuffer, LogStream, printable};
 pub use stats::{Snapshot, Stats, prometheus};
