@@ -51,8 +51,28 @@ const TOML: &[&str] = &[
     "connections = 7\n",
     "drain_time = \"0s\"\n",
     "A = \"b\"\n",
+    "[env]\nB = \"\\u0000\"\n",
     "dev = true\n",
 ];
+
+/// Whole lines, most of which are right, and right together.
+const LINES: &[&str] = &[
+    "routes = [\"/a/b\", \"*.example.com\"]\n",
+    "routes = [\"/a/../b\"]\n",
+    "instances = \"reuse\"\n",
+    "reuse_requests = 2\n",
+    "env.A = \"b\"\n",
+    "env.B = \"\\u0000\"\n",
+    "env.HTTP_X = \"b\"\n",
+    "limits.memory = \"1MiB\"\n",
+    "limits.memory = \"1GiB\"\n",
+    "limits.cpu_time = \"1s\"\n",
+    "limits.cpu_time = \"1h\"\n",
+];
+
+fn sidecar() -> impl Strategy<Value = String> {
+    prop_oneof![prop::sample::subsequence(LINES, 0..=4).prop_map(|lines| lines.concat()), text_like(TOML, 30)]
+}
 
 fn load(folder: &Path, text: &str) -> Result<Config, String> {
     let path = folder.join("wasgi.toml");
@@ -96,7 +116,7 @@ proptest! {
     }
 
     #[test]
-    fn any_sidecar_is_read_or_refused_by_place(name in "[a-z/. é%]{1,12}", text in text_like(TOML, 30)) {
+    fn any_sidecar_is_read_or_refused_by_place(name in "[a-z/. é%]{1,12}", text in sidecar()) {
         let operator = Config::default();
         match operator.app_spec(&name, Some(&text)) {
             Err(error) => {

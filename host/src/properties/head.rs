@@ -13,11 +13,15 @@ const NAME: &[&str] =
 const VALUE: &[&str] =
     &["a", " ", "1", "0", "\r", "\n", "\t", "é", "€", "\0", "\u{7f}", "Set-Cookie: a=b", "chunked", ","];
 
+fn name() -> impl Strategy<Value = String> {
+    prop_oneof![1 => text_like(NAME, 3), 4 => "[a-zA-Z][a-zA-Z-]{0,6}"]
+}
+
 proptest! {
     #[test]
     fn a_head_that_passes_cannot_be_misread(
-        status in prop_oneof![text_like(STATUS, 5), "[0-9]{3} [a-zA-Z ]{1,8}"],
-        headers in prop::collection::vec((text_like(NAME, 3), text_like(VALUE, 4)), 0..6),
+        status in prop_oneof![1 => text_like(STATUS, 5), 4 => "[2-5][0-9]{2} [a-zA-Z ]{1,8}"],
+        headers in prop::collection::vec((name(), text_like(VALUE, 3)), 0..4),
         limits in (1_u32..6, 16_u64..200),
     ) {
         let limits = Limits { response_headers: limits.0, response_header_bytes: limits.1, ..Limits::default() };
@@ -50,7 +54,7 @@ proptest! {
     }
 
     #[test]
-    fn a_length_is_a_number_or_refused(value in text_like(&["1", "0", "9", "+", "-", " ", ",", "x", "٣"], 22)) {
+    fn a_length_is_a_number_or_refused(value in text_like(&["1", "0", "9", "+", "-", " ", ",", "x", "٣", "99999999"], 3)) {
         let head = Head::new("200 OK", [("Content-Length", value.as_str())].into_iter(), &Limits::default());
         match head {
             Ok(head) => {
