@@ -98,6 +98,13 @@ impl Builder {
         self
     }
 
+    /// Apps are called as soon as a request's head is there, and read its body as it arrives: a test holds a call by sending
+    /// the body piece by piece.
+    #[must_use]
+    pub fn stream_bodies(self) -> Self {
+        self.flag("--chunked-bodies", "stream")
+    }
+
     /// A key of `[limits]`: `cpu_time=100ms`.
     #[must_use]
     pub fn limit(self, pair: &str) -> Self {

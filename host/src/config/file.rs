@@ -24,6 +24,7 @@ pub(super) struct File {
     pub(super) rescan_time: Item,
     pub(super) settle_time: Item,
     pub(super) instances: Item,
+    pub(super) chunked_bodies: Item,
     pub(super) reuse_requests: Item,
     pub(super) reuse_idle_time: Item,
     pub(super) limits: Items,

@@ -6,8 +6,8 @@ use std::path::{Component, Path, PathBuf};
 use super::field::{self, EDGE, Field, LIMITS};
 use super::file::{File, Given, Item, Source};
 use super::{
-    AccessLogFormat, AccessLogTarget, Config, ConfigError, INSTANCES, Instances, LOG_FORMATS, Settings, apply_table,
-    top,
+    AccessLogFormat, AccessLogTarget, CHUNKED_BODIES, Config, ConfigError, INSTANCES, Instances, LOG_FORMATS, Settings,
+    apply_table, top,
 };
 
 const FILE_NAME: &str = "wasgi.toml";
@@ -77,6 +77,9 @@ fn apply_file(source: &Source, file: &File, config: &mut Config, reuses: &mut bo
     if let Some(given) = given("instances", &file.instances) {
         *reuses = given.word(INSTANCES)?;
     }
+    if let Some(given) = given("chunked_bodies", &file.chunked_bodies) {
+        config.chunked_bodies = given.word(CHUNKED_BODIES)?;
+    }
     if let Some(given) = given("log.filter", &file.log.filter) {
         config.log.filter = filter(&given)?;
     }
@@ -121,6 +124,10 @@ fn apply_settings(settings: &Settings, config: &mut Config, reuses: &mut bool) -
     }
     if let Some(text) = &settings.instances {
         *reuses = Given::flag("--instances (WASGI_INSTANCES)", text).word(INSTANCES)?;
+    }
+    if let Some(text) = &settings.chunked_bodies {
+        let given = Given::flag("--chunked-bodies (WASGI_CHUNKED_BODIES)", text);
+        config.chunked_bodies = given.word(CHUNKED_BODIES)?;
     }
     if let Some(text) = &settings.log_filter {
         config.log.filter = filter(&Given::flag("--log-filter (WASGI_LOG_FILTER)", text))?;

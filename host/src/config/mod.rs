@@ -45,6 +45,8 @@ pub struct Config {
     pub limits: Limits,
     /// How instances serve calls where an app does not say.
     pub instances: Instances,
+    /// What becomes of request bodies of unknown length where an app does not say.
+    pub chunked_bodies: ChunkedBodies,
     /// Of an app that says "reuse": calls after which an instance is retired. An app may lower it.
     pub reuse_requests_max: u32,
     /// Of an app that says "reuse": an instance unused for this long is retired. An app may lower it.
@@ -71,6 +73,7 @@ impl Default for Config {
             edge: EdgeLimits::default(),
             limits: Limits::default(),
             instances: Instances::Fresh,
+            chunked_bodies: ChunkedBodies::Spool,
             reuse_requests_max: 1000,
             reuse_idle_time: Duration::from_secs(60),
             rescan_time: Duration::from_secs(2),
@@ -203,6 +206,16 @@ pub enum Instances {
     },
 }
 
+/// What an app gets of a request body that does not say how long it is (`Transfer-Encoding: chunked`, or HTTP/2 without
+/// `content-length`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChunkedBodies {
+    /// All of it is read before the app is called, and `CONTENT_LENGTH` says how long it is.
+    Spool,
+    /// The app is called at once and reads what arrives; there is no `CONTENT_LENGTH`.
+    Stream,
+}
+
 /// What one app is to be: its sidecar, checked against the operator's [`Config`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct AppSpec {
@@ -212,6 +225,9 @@ pub struct AppSpec {
     /// Environment variables for the guest, by name; they go into environ as they are.
     pub env: Vec<(String, String)>,
     pub instances: Instances,
+    pub chunked_bodies: ChunkedBodies,
+    /// Where spooled bodies go that are too large for memory.
+    pub spool_dir: PathBuf,
     pub limits: Limits,
 }
 
@@ -235,6 +251,9 @@ pub enum HostPattern {
 
 /// The values of `instances`; whether instances are reused.
 const INSTANCES: &[(&str, bool)] = &[("fresh", false), ("reuse", true)];
+
+/// The values of `chunked_bodies`.
+const CHUNKED_BODIES: &[(&str, ChunkedBodies)] = &[("spool", ChunkedBodies::Spool), ("stream", ChunkedBodies::Stream)];
 
 /// The values of `log.format`; whether it is JSON.
 const LOG_FORMATS: &[(&str, bool)] = &[("text", false), ("json", true)];

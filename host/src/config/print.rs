@@ -5,7 +5,7 @@ use std::fmt::Write;
 use toml::Value;
 
 use super::field::{EDGE, Field, LIMITS, TOP};
-use super::{AccessLogFormat, AccessLogTarget, Config, Instances};
+use super::{AccessLogFormat, AccessLogTarget, CHUNKED_BODIES, Config, Instances};
 
 pub(super) fn to_toml(config: &Config) -> String {
     let text = |text: &str| Value::String(text.to_owned()).to_string();
@@ -19,6 +19,8 @@ pub(super) fn to_toml(config: &Config) -> String {
     let bind = config.bind.iter().map(|address| Value::String(address.to_string())).collect();
     line("bind", &Value::Array(bind).to_string());
     line("instances", if matches!(config.instances, Instances::Fresh) { "\"fresh\"" } else { "\"reuse\"" });
+    let known = CHUNKED_BODIES.iter().find(|(_, meaning)| *meaning == config.chunked_bodies);
+    line("chunked_bodies", &text(known.map_or("", |(word, _)| word)));
     for field in TOP {
         line(field.key, &field.toml(config));
     }

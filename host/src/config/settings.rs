@@ -41,6 +41,11 @@ pub struct Settings {
     #[arg(long, value_name = "POLICY", env = "WASGI_INSTANCES", hide_env_values = true)]
     pub instances: Option<String>,
 
+    /// What an app gets of a request body of unknown length where its sidecar does not say: "spool" (its length, once all
+    /// of it is there) or "stream" [default: spool]
+    #[arg(long, value_name = "WAY", env = "WASGI_CHUNKED_BODIES", hide_env_values = true)]
+    pub chunked_bodies: Option<String>,
+
     /// With "reuse": requests after which an instance is retired [default: 1000]
     #[arg(long, value_name = "N", env = "WASGI_REUSE_REQUESTS", hide_env_values = true)]
     pub reuse_requests: Option<String>,

@@ -15,6 +15,7 @@ struct Sidecar {
     routes: Item,
     env: Items,
     instances: Item,
+    chunked_bodies: Item,
     reuse_requests: Item,
     reuse_idle_time: Item,
     limits: Items,
@@ -61,6 +62,11 @@ pub(super) fn app_spec(config: &Config, name: &str, sidecar: Option<&str>) -> Re
         routes,
         env: env(&source, &sidecar.env)?,
         instances: instances(config, &source, &sidecar)?,
+        chunked_bodies: match &sidecar.chunked_bodies {
+            Some(item) => source.given("chunked_bodies", item).word(super::CHUNKED_BODIES)?,
+            None => config.chunked_bodies,
+        },
+        spool_dir: config.state_dir.clone(),
         limits: limits(config, &source, &sidecar)?,
     })
 }

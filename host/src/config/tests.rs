@@ -70,6 +70,7 @@ fn every_key_is_read_and_survives_printing() {
         rescan_time = "7s"
         settle_time = "0s"
         instances = "reuse"
+        chunked_bodies = "stream"
         reuse_requests = 5
         reuse_idle_time = "1m 30s"
         [log]
@@ -109,6 +110,7 @@ fn every_key_is_read_and_survives_printing() {
     "#;
     let config = load(text).expect("it is right");
     assert_eq!(config.instances, Instances::Reuse { requests_max: 5, idle_time: Duration::from_secs(90) });
+    assert_eq!(config.chunked_bodies, ChunkedBodies::Stream);
     assert_eq!(config.bind, ["0.0.0.0:80".parse().expect("an address"), "[::1]:8080".parse().expect("an address")]);
     assert_eq!(config.access_log, Some(AccessLogTarget::File("/var/log/wasgi.log".into())));
     assert_eq!(config.limits.host_call_bytes, 3 << 19);
@@ -188,6 +190,10 @@ fn errors_name_place_key_value_and_what_is_allowed() {
     check_refused(
         "[limits]\ncpu_time = \"99999999999years\"",
         "wasgi.toml line 2: limits.cpu_time = \"99999999999years\": 1ms to 1h is allowed",
+    );
+    check_refused(
+        "chunked_bodies = \"both\"",
+        "wasgi.toml line 1: chunked_bodies = \"both\": it is one of \"spool\", \"stream\"",
     );
     check_refused(
         "instances = \"forever\"",

@@ -21,6 +21,8 @@ pub(crate) struct Place<'a> {
     /// Decoded, once.
     pub(crate) path_info: &'a [u8],
     pub(crate) origin: &'a Origin,
+    /// How long the body is, where the client did not say and it has been spooled.
+    pub(crate) spooled_bytes: Option<u64>,
 }
 
 impl EnvironBlock {
@@ -42,6 +44,9 @@ impl EnvironBlock {
         block.push_request_line(parts, place);
         block.push_addresses(parts, place);
         block.push_headers(parts);
+        if let Some(bytes) = place.spooled_bytes {
+            block.push_display("CONTENT_LENGTH", bytes);
+        }
         block
     }
 
@@ -198,6 +203,7 @@ mod tests {
                 Some("127.0.0.1:8000".parse().unwrap()),
                 false,
             ),
+            spooled_bytes: None,
         };
         let constant = EnvironBlock::constant(&[("GREETING".into(), "hi".into())]);
         let bytes = EnvironBlock::of_request(&constant, &parts, &place).into_bytes();

@@ -1,10 +1,12 @@
 //! What a store holds: the app, the call that it serves, the meter, and what host functions keep.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
+use crate::config::ChunkedBodies;
 use crate::guest::wasi;
 use crate::guest::wsgi;
 use crate::limits::Limits;
@@ -17,6 +19,9 @@ pub struct AppContext {
     pub name: String,
     pub limits: Limits,
     pub env: Vec<(String, String)>,
+    pub chunked_bodies: ChunkedBodies,
+    /// Where spooled request bodies go that are too large for memory.
+    pub spool_dir: PathBuf,
     pub log: Arc<AppLog>,
 }
 

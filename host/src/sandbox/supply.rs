@@ -77,7 +77,14 @@ impl<E: Entry> Supply<E> {
             Instances::Fresh => None,
             Instances::Reuse { requests_max, idle_time } => Some(Reuse { requests_max, idle_time }),
         };
-        let app = AppContext { name: spec.name.clone(), limits: spec.limits.clone(), env: spec.env.clone(), log };
+        let app = AppContext {
+            name: spec.name.clone(),
+            limits: spec.limits.clone(),
+            env: spec.env.clone(),
+            chunked_bodies: spec.chunked_bodies,
+            spool_dir: spec.spool_dir.clone(),
+            log,
+        };
         let supply = Arc::new(Self {
             engine: Arc::clone(engine),
             app: Arc::new(app),

@@ -92,7 +92,7 @@ fn twenty_replacements_under_load_fail_no_request() {
 
 #[test]
 fn a_call_that_runs_ends_in_the_release_in_which_it_began() {
-    let host = Host::start(|host| host.app("app", guest("probe")));
+    let host = Host::start(|host| host.app("app", guest("probe")).stream_bodies());
     let mut running = host.connect();
     running.send(&Request::chunked("/app/echo-blocks").to_bytes());
     running.chunk(b"one");

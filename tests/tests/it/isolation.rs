@@ -9,6 +9,7 @@ fn lonely() -> Host {
             .app("other", guest("probe"))
             .sidecar("probe", "limits = { concurrent_calls = 1 }")
             .limit("queue_time=30s")
+            .stream_bodies()
             .workers(1)
     })
 }
@@ -132,6 +133,7 @@ fn a_client_gone_while_it_waits_in_the_queue_leaves_it() {
         host.app("probe", guest("probe"))
             .sidecar("probe", "limits = { concurrent_calls = 1, queued_calls = 1 }")
             .limit("queue_time=30s")
+            .stream_bodies()
     });
     let mut first = host.connect();
     first.send(&Request::chunked("/probe/echo-blocks").to_bytes());

@@ -8,7 +8,7 @@ use tests::{Builder, End, Host, Request, eventually, guest, wat};
 const SOON: Duration = Duration::from_secs(10);
 
 fn probe(build: impl FnOnce(Builder) -> Builder) -> Host {
-    Host::start(|host| build(host.app("probe", guest("probe"))))
+    Host::start(|host| build(host.app("probe", guest("probe")).stream_bodies()))
 }
 
 /// Asks for `target`, which has to fail as said, on the page, in the log and in the access log; and the host goes on.

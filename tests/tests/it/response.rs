@@ -3,7 +3,7 @@
 use tests::{End, Host, Request, guest};
 
 fn probe() -> Host {
-    Host::start(|host| host.app("probe", guest("probe")))
+    Host::start(|host| host.app("probe", guest("probe")).stream_bodies())
 }
 
 fn raw() -> Host {

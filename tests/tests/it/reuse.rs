@@ -5,7 +5,7 @@ use tests::{Host, Request, eventually, guest};
 const REUSE: &str = "instances = 'reuse'";
 
 fn reusing(sidecar: &str) -> Host {
-    Host::start(|host| host.app("probe", guest("probe")).sidecar("probe", sidecar))
+    Host::start(|host| host.app("probe", guest("probe")).sidecar("probe", sidecar).stream_bodies())
 }
 
 #[test]

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use tests::{End, Host, Request, eventually, guest};
 
 fn probe() -> Host {
-    Host::start(|host| host.app("probe", guest("probe")))
+    Host::start(|host| host.app("probe", guest("probe")).stream_bodies())
 }
 
 #[test]

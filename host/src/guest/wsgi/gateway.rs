@@ -163,6 +163,11 @@ impl State {
                 self.call.outbox().body_broken = Some(why.clone());
                 StreamError::Disconnected(why)
             }
+            ReadError::Spool(_) => {
+                let (app, request) = (self.app.name.as_str(), self.call.id);
+                tracing::error!(target: "wasgi::request", %request, app, "{error}");
+                StreamError::Disconnected("the host has lost it".to_owned())
+            }
         }
     }
 }

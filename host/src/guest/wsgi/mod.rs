@@ -77,16 +77,23 @@ impl Shared {
     /// One call, in a sandbox of its own or in one that has served before.
     async fn serve(self: &Arc<Self>, call: Call) -> Result<Finished, Error> {
         self.supply.engine.wake_ticker();
-        let environ = self.environ(&call);
-        let https = call.origin.https;
-        let Call { state, parts, body, permit, .. } = call;
+        let Call { state, parts, body, permit, script_name, path_info, origin } = call;
+        // Before there is a sandbox: none waits for a client that sends slowly.
+        let input = RequestBody::open(body, &self.supply.app, &state).await?;
+        let place = Place {
+            script_name: &script_name,
+            path_info: &path_info,
+            origin: &origin,
+            spooled_bytes: input.spooled_bytes(),
+        };
+        let environ = EnvironBlock::of_request(&self.environ, &parts, &place).into_bytes();
         let mut sandbox = self.supply.open(&state).await?;
         let host = &mut sandbox.store.data_mut().wsgi;
         host.head_only = wants_head_only(&parts.method);
-        host.input = Some(RequestBody::new(body, self.supply.app.limits.request_body_bytes));
+        host.input = Some(input);
 
         // Concurrent requests are served by concurrent sandboxes: `wsgi.multiprocess`.
-        let arguments = (environ, https, true, self.supply.is_fresh());
+        let arguments = (environ, origin.https, true, self.supply.is_fresh());
         let exchange = Exchange { shared: self, sandbox: &mut sandbox, call: &state };
         let outcome = match exchange.run(arguments).await {
             Ok(finished) => {
@@ -110,10 +117,5 @@ impl Shared {
             return Some(Error::BodyTooLarge(self.supply.app.limits.request_body_bytes));
         }
         outbox.body_broken.take().map(Error::ClientGone)
-    }
-
-    fn environ(&self, call: &Call) -> Vec<u8> {
-        let place = Place { script_name: &call.script_name, path_info: &call.path_info, origin: &call.origin };
-        EnvironBlock::of_request(&self.environ, &call.parts, &place).into_bytes()
     }
 }

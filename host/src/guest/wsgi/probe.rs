@@ -89,7 +89,7 @@ impl Probe {
     }
 
     fn environ(&self) -> Vec<u8> {
-        let place = Place { script_name: b"/probe", path_info: b"", origin: &self.origin };
+        let place = Place { script_name: b"/probe", path_info: b"", origin: &self.origin, spooled_bytes: None };
         EnvironBlock::of_request(&self.shared.environ, &self.parts, &place).into_bytes()
     }
 }

@@ -1,4 +1,7 @@
-//! Bodies in both directions: the request's, capped, as it arrives; the response's, block by block, as long as was promised.
+//! Bodies in both directions: the request's, capped, as it arrives or spooled; the response's, block by block, as long as was
+//! promised.
+
+mod spool;
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -8,17 +11,28 @@ use bytes::{Buf, Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use self::spool::{Spool, SpoolFile, Spooled};
+use crate::config::ChunkedBodies;
 use crate::error::Error;
-use crate::sandbox::CallState;
 use crate::sandbox::task::Task;
+use crate::sandbox::{AppContext, CallState};
 
 /// The request body, as a guest reads it.
 pub(crate) struct RequestBody {
-    incoming: Option<Incoming>,
+    source: Source,
     /// Arrived and not yet read.
     buffer: Bytes,
     received: u64,
     bytes_max: u64,
+    /// The whole length, where it is known only because the body was spooled.
+    spooled_bytes: Option<u64>,
+}
+
+/// Where more of it comes from.
+enum Source {
+    Client(Incoming),
+    File(SpoolFile),
+    Ended,
 }
 
 /// Why a request body ended before its end.
@@ -28,27 +42,82 @@ pub(crate) enum ReadError {
     TooLarge(u64),
     #[error("the request body broke off: {0}")]
     Broken(String),
+    /// The host's own fault.
+    #[error("the request body cannot be kept: {0}")]
+    Spool(String),
+}
+
+impl From<ReadError> for Error {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::TooLarge(bytes_max) => Self::BodyTooLarge(bytes_max),
+            ReadError::Broken(why) => Self::ClientGone(why),
+            ReadError::Spool(_) => Self::Host(error.to_string()),
+        }
+    }
 }
 
 impl RequestBody {
-    pub(crate) fn new(incoming: Incoming, bytes_max: u64) -> Self {
-        let incoming = (!incoming.is_end_stream()).then_some(incoming);
-        Self { incoming, buffer: Bytes::new(), received: 0, bytes_max }
+    /// The body of a call, as its app wants it: one that does not say how long it is has been spooled first, unless the app
+    /// takes it as it comes.
+    pub(crate) async fn open(incoming: Incoming, app: &AppContext, call: &CallState) -> Result<Self, Error> {
+        let length_is_known = incoming.size_hint().exact().is_some();
+        let mut body = Self::new(incoming, app.limits.request_body_bytes);
+        if !length_is_known && app.chunked_bodies == ChunkedBodies::Spool {
+            // Boxed: it is rare, and every call's future would have room for it.
+            Box::pin(body.spool(app, call)).await?;
+        }
+        Ok(body)
     }
 
-    /// Waits until something can be read; false at the end. The call is told about the wait.
+    fn new(incoming: Incoming, bytes_max: u64) -> Self {
+        let source = if incoming.is_end_stream() { Source::Ended } else { Source::Client(incoming) };
+        Self { source, buffer: Bytes::new(), received: 0, bytes_max, spooled_bytes: None }
+    }
+
+    /// How long a body is that did not say so and was spooled.
+    pub(crate) fn spooled_bytes(&self) -> Option<u64> {
+        self.spooled_bytes
+    }
+
+    /// Reads all of it. The clocks run as they do for a guest that reads.
+    async fn spool(&mut self, app: &AppContext, call: &CallState) -> Result<(), ReadError> {
+        let mut spool = Spool::default();
+        let failed = |error: std::io::Error| ReadError::Spool(error.to_string());
+        while self.fill(call).await? {
+            let piece = std::mem::take(&mut self.buffer);
+            spool.push(&piece, &app.spool_dir).await.map_err(failed)?;
+        }
+        match spool.finish(&app.spool_dir).await.map_err(failed)? {
+            Spooled::Memory(bytes) => self.buffer = bytes,
+            Spooled::File(file) => self.source = Source::File(file),
+        }
+        self.spooled_bytes = Some(self.received);
+        Ok(())
+    }
+
+    /// Waits until something can be read; false at the end. The call is told about the wait for its client.
     async fn fill(&mut self, call: &CallState) -> Result<bool, ReadError> {
         while self.buffer.is_empty() {
-            let Some(incoming) = &mut self.incoming else {
-                return Ok(false);
+            let incoming = match &mut self.source {
+                Source::Client(incoming) => incoming,
+                Source::File(file) => {
+                    let read = file.read().await;
+                    self.buffer = read.map_err(|error| ReadError::Spool(error.to_string()))?;
+                    if self.buffer.is_empty() {
+                        self.source = Source::Ended;
+                    }
+                    continue;
+                }
+                Source::Ended => return Ok(false),
             };
             call.input_awaited();
             let frame = std::future::poll_fn(|context| Pin::new(&mut *incoming).poll_frame(context)).await;
             call.input_arrived();
             match frame {
-                None => self.incoming = None,
+                None => self.source = Source::Ended,
                 Some(Err(error)) => {
-                    self.incoming = None;
+                    self.source = Source::Ended;
                     return Err(ReadError::Broken(error.to_string()));
                 }
                 Some(Ok(frame)) => {
@@ -56,7 +125,7 @@ impl RequestBody {
                     let Ok(data) = frame.into_data() else { continue };
                     self.received += data.len() as u64;
                     if self.received > self.bytes_max {
-                        self.incoming = None;
+                        self.source = Source::Ended;
                         return Err(ReadError::TooLarge(self.bytes_max));
                     }
                     self.buffer = data;

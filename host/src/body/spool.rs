@@ -1,0 +1,151 @@
+//! A request body of unknown length, kept until its end is there: in memory while it is small, then in a file without a name.
+//!
+//! What is held per request is bounded: [`MEMORY_BYTES`] of memory, and on disk what `request_body_size` lets through, which
+//! [`RequestBody`](super::RequestBody) sees to. A call that spools has its permit, so an app has no more of them than
+//! `concurrent_calls`.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+/// A larger body goes to the file, in pieces of this size.
+const MEMORY_BYTES: usize = 256 << 10;
+
+/// How much is read from the file at once.
+const READ_BYTES: u64 = 256 << 10;
+
+/// Takes a body piece by piece.
+#[derive(Default)]
+pub(super) struct Spool {
+    /// What is not in the file.
+    memory: BytesMut,
+    file: Option<Arc<File>>,
+    /// What is in the file.
+    filed: u64,
+}
+
+/// A body that is there to its end.
+pub(super) enum Spooled {
+    Memory(Bytes),
+    File(SpoolFile),
+}
+
+/// Read from its beginning to its end, once. The file is gone with the last handle, also where the host is killed.
+pub(super) struct SpoolFile {
+    file: Arc<File>,
+    at: u64,
+    end: u64,
+}
+
+impl Spool {
+    /// Keeps a piece; the file, if there has to be one, is in `directory`.
+    pub(super) async fn push(&mut self, piece: &[u8], directory: &Path) -> io::Result<()> {
+        if !self.memory.is_empty() && self.memory.len() + piece.len() > MEMORY_BYTES {
+            self.write_out(directory).await?;
+        }
+        self.memory.extend_from_slice(piece);
+        Ok(())
+    }
+
+    /// The whole of it.
+    pub(super) async fn finish(mut self, directory: &Path) -> io::Result<Spooled> {
+        if self.file.is_none() {
+            return Ok(Spooled::Memory(self.memory.freeze()));
+        }
+        self.write_out(directory).await?;
+        let Self { file, filed, .. } = self;
+        let file = file.ok_or_else(|| io::Error::other("nothing was written"))?;
+        Ok(Spooled::File(SpoolFile { file, at: 0, end: filed }))
+    }
+
+    async fn write_out(&mut self, directory: &Path) -> io::Result<()> {
+        let block = self.memory.split().freeze();
+        let (at, bytes) = (self.filed, block.len() as u64);
+        let (file, directory) = (self.file.clone(), directory.to_owned());
+        let file = off_the_worker(move || {
+            let file = match file {
+                Some(file) => file,
+                // The kernel makes it without a name (O_TMPFILE), where the file system can.
+                None => Arc::new(tempfile::tempfile_in(directory)?),
+            };
+            file.write_all_at(&block, at)?;
+            Ok(file)
+        })
+        .await?;
+        self.file = Some(file);
+        self.filed += bytes;
+        Ok(())
+    }
+}
+
+impl SpoolFile {
+    /// The next piece; empty at the end.
+    pub(super) async fn read(&mut self) -> io::Result<Bytes> {
+        let (at, bytes) = (self.at, (self.end - self.at).min(READ_BYTES));
+        if bytes == 0 {
+            return Ok(Bytes::new());
+        }
+        let file = Arc::clone(&self.file);
+        let block = off_the_worker(move || {
+            let mut block = vec![0; bytes as usize];
+            file.read_exact_at(&mut block, at)?;
+            Ok(block)
+        })
+        .await?;
+        self.at += bytes;
+        Ok(block.into())
+    }
+}
+
+/// A disk may take its time, and nothing else would run on the worker's thread meanwhile.
+async fn off_the_worker<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn check(pieces: &[usize], in_file: bool) {
+        let directory = tempfile::tempdir().unwrap();
+        let mut spool = Spool::default();
+        let mut expected = Vec::new();
+        for (index, bytes) in pieces.iter().enumerate() {
+            let piece: Vec<u8> = (0..*bytes).map(|at| (at * 7 + index) as u8).collect();
+            expected.extend_from_slice(&piece);
+            spool.push(&piece, directory.path()).await.unwrap();
+            assert!(spool.memory.len() <= MEMORY_BYTES.max(*bytes), "{} bytes in memory", spool.memory.len());
+        }
+        let mut got = Vec::new();
+        match spool.finish(directory.path()).await.unwrap() {
+            Spooled::Memory(bytes) => {
+                assert!(!in_file);
+                got.extend_from_slice(&bytes);
+            }
+            Spooled::File(mut file) => {
+                assert!(in_file);
+                assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "the file has no name");
+                while let block @ 1.. =
+                    file.read().await.map(|block| (got.extend_from_slice(&block), block.len()).1).unwrap()
+                {
+                    assert!(block as u64 <= READ_BYTES);
+                }
+            }
+        }
+        assert!(got == expected, "{} bytes of {}", got.len(), expected.len());
+    }
+
+    #[tokio::test]
+    async fn what_goes_in_comes_out() {
+        check(&[], false).await;
+        check(&[1, 2, 3], false).await;
+        check(&[MEMORY_BYTES], false).await;
+        check(&[MEMORY_BYTES, 1], true).await;
+        check(&[100_000; 20], true).await;
+        check(&[2 * MEMORY_BYTES, 5], true).await;
+    }
+}
