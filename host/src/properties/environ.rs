@@ -73,10 +73,13 @@ proptest! {
         path_info in path(),
         env in prop::collection::btree_map("[A-Z]{1,3}_OWN", "[^\\x00]{0,8}", 0..4),
         remote in prop::option::of(any::<std::net::SocketAddr>()),
+        spooled in prop::option::of(any::<u64>()),
     ) {
         let (parts, ()) = request.into_parts();
+        // Only a body that came without a length is spooled.
+        let spooled = spooled.filter(|_| !parts.headers.contains_key("content-length"));
         let origin = Origin::of_connection(remote, Some("127.0.0.1:8000".parse().expect("an address")), false);
-        let place = Place { script_name: &script_name, path_info: &path_info, origin: &origin };
+        let place = Place { script_name: &script_name, path_info: &path_info, origin: &origin, spooled_bytes: spooled };
         let env: Vec<_> = env.into_iter().collect();
         let block = EnvironBlock::of_request(&EnvironBlock::constant(&env), &parts, &place).into_bytes();
         let variables = take_apart(&block)?;
