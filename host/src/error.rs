@@ -32,6 +32,8 @@ pub enum Error {
     Exception(String),
     #[error("the app broke the protocol: {0}")]
     Protocol(String),
+    #[error("the app answered with an error: {code}")]
+    Declined { status: StatusCode, code: String },
     #[error("the response head is too large: {0}")]
     ResponseHead(String),
     #[error("the guest holds more than {0} handles")]
@@ -80,6 +82,7 @@ impl Error {
             Self::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::ClientGone(_) | Self::Wall(Wall::Input(_)) => StatusCode::REQUEST_TIMEOUT,
             Self::Cpu(_) | Self::Wall(_) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Declined { status, .. } => *status,
             Self::ResponseHead(_) | Self::Handles(_) | Self::HostCall(_) => StatusCode::BAD_GATEWAY,
             Self::Memory(_)
             | Self::Stack(_)
@@ -119,6 +122,7 @@ impl Error {
             Self::Trap(_) => "trap",
             Self::Exception(_) => "exception",
             Self::Protocol(_) => "protocol",
+            Self::Declined { .. } => "declined",
             Self::ResponseHead(_) => "response_head",
             Self::Handles(_) => "handles",
             Self::HostCall(_) => "host_call",
@@ -141,6 +145,7 @@ impl Error {
         "trap",
         "exception",
         "protocol",
+        "declined",
         "response_head",
         "handles",
         "host_call",

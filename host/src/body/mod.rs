@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -167,6 +168,8 @@ pub struct ResponseBody {
     blocks: Blocks,
     /// Bytes still owed to the client, where the length was promised.
     owed: Option<u64>,
+    /// What follows the blocks.
+    trailers: Option<HeaderMap>,
     /// Why the body breaks off, as soon as what went before is with the client.
     failed: Option<Error>,
 }
@@ -178,14 +181,28 @@ enum Blocks {
     Ended,
 }
 
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        // A client that has all that was promised asks for no more; another one is gone, and its guest with it.
+        if self.owed == Some(0) && self.failed.is_none() {
+            self.end();
+        }
+    }
+}
+
 impl ResponseBody {
+    fn new(blocks: Blocks, owed: Option<u64>) -> Self {
+        Self { blocks, owed, trailers: None, failed: None }
+    }
+
     pub(crate) fn empty() -> Self {
-        Self { blocks: Blocks::Ended, owed: None, failed: None }
+        Self::new(Blocks::Ended, None)
     }
 
     /// One block, whole.
     pub(crate) fn one(block: Bytes) -> Self {
-        Self { owed: Some(block.len() as u64), blocks: Blocks::One(block), failed: None }
+        let length = block.len() as u64;
+        Self::new(Blocks::One(block), Some(length))
     }
 
     /// Blocks that are all there, of which `length` bytes are promised.
@@ -195,12 +212,12 @@ impl ResponseBody {
             1 => Blocks::One(blocks.swap_remove(0)),
             _ => Blocks::Ready(blocks.into()),
         };
-        Self { blocks, owed: Some(length), failed: None }
+        Self::new(blocks, Some(length))
     }
 
     /// Blocks that the guest still has to give.
     pub(crate) fn streaming(task: Task, length: Option<u64>) -> Self {
-        Self { blocks: Blocks::Guest(Box::new(task)), owed: length, failed: None }
+        Self::new(Blocks::Guest(Box::new(task)), length)
     }
 
     /// Whether all of it is there, and is less than was promised: it will break off.
@@ -241,11 +258,23 @@ impl ResponseBody {
             Blocks::Ready(blocks) => Poll::Ready(blocks.pop_front().map(Ok)),
             Blocks::Guest(task) => {
                 let block = ready!(task.poll_block(context));
-                if !matches!(block, Some(Ok(_))) {
-                    self.blocks = Blocks::Ended;
+                match &block {
+                    Some(Ok(_)) => {}
+                    Some(Err(_)) => self.blocks = Blocks::Ended,
+                    None => {
+                        self.trailers = task.call().outbox().trailers.take();
+                        self.end();
+                    }
                 }
                 Poll::Ready(block)
             }
+        }
+    }
+
+    /// No more is wanted of the guest; it may go on by itself.
+    fn end(&mut self) {
+        if let Blocks::Guest(task) = std::mem::replace(&mut self.blocks, Blocks::Ended) {
+            task.outlive();
         }
     }
 }
@@ -267,7 +296,7 @@ impl Body for ResponseBody {
                     let why = format!("the body is {owed} bytes shorter than its Content-Length");
                     return self.fail(Error::Protocol(why), context);
                 }
-                _ => return Poll::Ready(None),
+                _ => return Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers)))),
             },
         };
         if let Some(owed) = &mut self.owed {
@@ -279,7 +308,10 @@ impl Body for ResponseBody {
 
     fn is_end_stream(&self) -> bool {
         // A body that owes bytes has still to say so.
-        matches!(self.blocks, Blocks::Ended) && self.owed.unwrap_or(0) == 0 && self.failed.is_none()
+        matches!(self.blocks, Blocks::Ended)
+            && self.owed.unwrap_or(0) == 0
+            && self.failed.is_none()
+            && self.trailers.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -34,9 +34,7 @@ pub struct Cache {
     directory: PathBuf,
     /// The directory that was checked, whatever is at its path later: code is loaded from this one.
     handle: OwnedFd,
-    /// Which engine can load the code: version, settings and processor.
-    fingerprint: String,
-    /// File names by component, for this fingerprint.
+    /// File names by component and engine: `<wasm>-<engine>`.
     entries: Mutex<HashMap<String, String>>,
 }
 
@@ -45,7 +43,7 @@ impl Cache {
     ///
     /// # Errors
     /// If the directory cannot be made or read, or if anybody else may write in it.
-    pub fn open(state_dir: &Path, engine: &Engine) -> anyhow::Result<Self> {
+    pub fn open(state_dir: &Path) -> anyhow::Result<Self> {
         let directory = state_dir.join("cache");
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).with_context(|| {
             format!("cannot make the directory {} for compiled code: choose another state_dir", directory.display())
@@ -59,20 +57,21 @@ impl Cache {
         let handle = rustix::fs::open(&directory, flags, Mode::empty())
             .with_context(|| format!("cannot open {}: it should be a directory", directory.display()))?;
         check_private(&directory, &rustix::fs::fstat(&handle)?)?;
-        let cache = Self { directory, handle, fingerprint: fingerprint(engine), entries: Mutex::default() };
+        let cache = Self { directory, handle, entries: Mutex::default() };
         cache.index().with_context(|| format!("cannot read {}", cache.directory.display()))?;
         Ok(cache)
     }
 
     /// Loads the code that was compiled for a component, if it is there and sound. `wasm_hash` is the component's SHA-256 in hex.
     pub fn load(&self, engine: &Engine, wasm_hash: &str) -> Option<Component> {
-        let name = self.entries().get(wasm_hash).cloned()?;
+        let key = key(engine, wasm_hash);
+        let name = self.entries().get(&key).cloned()?;
         let path = self.directory.join(&name);
         match self.load_entry(engine, &name) {
             Ok(component) => Some(component),
             Err(error) => {
                 tracing::warn!("compiled code {} is not used: {error:#}; compiling again", path.display());
-                self.entries().remove(wasm_hash);
+                self.entries().remove(&key);
                 // It may be gone already, which is what was wanted.
                 let _ = std::fs::remove_file(&path);
                 None
@@ -85,10 +84,11 @@ impl Cache {
     /// # Errors
     /// Says why it cannot be loaded.
     pub fn load_new(&self, engine: &Engine, wasm_hash: &str) -> anyhow::Result<Component> {
-        let name = self.entries().get(wasm_hash).cloned();
+        let key = key(engine, wasm_hash);
+        let name = self.entries().get(&key).cloned();
         let name = name.ok_or_else(|| anyhow::anyhow!("its compiled code is gone"))?;
         self.load_entry(engine, &name).inspect_err(|_| {
-            self.entries().remove(wasm_hash);
+            self.entries().remove(&key);
             let _ = std::fs::remove_file(self.directory.join(&name));
         })
     }
@@ -101,16 +101,17 @@ impl Cache {
         tempfile::Builder::new().prefix(TEMP_PREFIX).tempfile_in(&self.directory)
     }
 
-    /// Keeps what the compiler has written as the code of a component.
+    /// Keeps what the compiler has written as the code of a component, for engines such as this one.
     ///
     /// # Errors
     /// If it cannot be read again, written to disk or renamed.
-    pub fn keep(&self, wasm_hash: &str, compiled: NamedTempFile) -> anyhow::Result<()> {
+    pub fn keep(&self, engine: &Engine, wasm_hash: &str, compiled: NamedTempFile) -> anyhow::Result<()> {
         let code_hash = hash(&mut compiled.reopen()?)?;
         compiled.as_file().sync_all()?;
-        let name = format!("{wasm_hash}-{}-{code_hash}{SUFFIX}", self.fingerprint);
+        let key = key(engine, wasm_hash);
+        let name = format!("{key}-{code_hash}{SUFFIX}");
         compiled.persist(self.directory.join(&name))?;
-        self.entries().insert(wasm_hash.to_owned(), name);
+        self.entries().insert(key, name);
         Ok(())
     }
 
@@ -154,11 +155,8 @@ impl Cache {
                 let _ = std::fs::remove_file(self.directory.join(&name));
                 continue;
             }
-            let mut parts = name.splitn(3, '-');
-            if let (Some(wasm), Some(engine)) = (parts.next(), parts.next())
-                && engine == self.fingerprint
-            {
-                known.insert(wasm.to_owned(), name);
+            if let Some((key, _)) = name.rsplit_once('-') {
+                known.insert(key.to_owned(), name);
             }
         }
         Ok(())
@@ -204,11 +202,12 @@ fn own_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-fn fingerprint(engine: &Engine) -> String {
+/// What an entry is known by: the component, and which engine can load the code (version, settings and processor).
+fn key(engine: &Engine, wasm_hash: &str) -> String {
     let mut hasher = DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut hasher);
     env!("CARGO_PKG_VERSION").hash(&mut hasher);
-    format!("{:016x}", hasher.finish())
+    format!("{wasm_hash}-{:016x}", hasher.finish())
 }
 
 /// The SHA-256 of all that is read, in hex.

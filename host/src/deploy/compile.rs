@@ -18,7 +18,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::limits::Limits;
-use crate::sandbox;
+use crate::sandbox::{self, Abi};
 
 /// The hidden subcommand.
 pub const SUBCOMMAND: &str = "compile";
@@ -104,16 +104,17 @@ impl Compiler {
         &self,
         _slot: &Slot<'_>,
         wasm: &[u8],
+        abi: Abi,
         limits: &Limits,
         output: &NamedTempFile,
     ) -> Result<(), Failure> {
         #[cfg(test)]
         if self.is_here {
-            let engine = sandbox::compiler(self.stack_bytes).expect("this machine is supported");
+            let engine = sandbox::compiler(self.stack_bytes, abi).expect("this machine is supported");
             let code = engine.precompile_component(wasm).map_err(|error| Failure::Refused(format!("{error:#}")))?;
             return std::fs::write(output.path(), code).map_err(|error| passing("write", error));
         }
-        let mut child = self.spawn(wasm.len() as u64, limits, output)?;
+        let mut child = self.spawn(wasm.len() as u64, abi, limits, output)?;
         match tokio::time::timeout(limits.compile_time, converse(&mut child, wasm)).await {
             Ok(Ok((status, words))) => verdict(status, &words, limits),
             Ok(Err(error)) => Err(passing("cannot talk to the compiler's process", error)),
@@ -125,15 +126,21 @@ impl Compiler {
         }
     }
 
-    fn spawn(&self, wasm_bytes: u64, limits: &Limits, output: &NamedTempFile) -> Result<Child, Failure> {
+    fn spawn(&self, wasm_bytes: u64, abi: Abi, limits: &Limits, output: &NamedTempFile) -> Result<Child, Failure> {
         let code = output.reopen().map_err(|error| passing("cannot open a file for compiled code", error))?;
         let code_bytes_max = (wasm_bytes.saturating_mul(CODE_BYTES_PER_BYTE_MAX)).max(CODE_BYTES_MIN);
         Command::new(&self.program)
             .arg0("wasgi")
             .arg(SUBCOMMAND)
             .args(
-                [self.stack_bytes, limits.compile_memory_bytes, cpu_seconds(limits), code_bytes_max]
-                    .map(|n| n.to_string()),
+                [
+                    self.stack_bytes,
+                    limits.compile_memory_bytes,
+                    cpu_seconds(limits),
+                    code_bytes_max,
+                    u64::from(abi == Abi::Async),
+                ]
+                .map(|n| n.to_string()),
             )
             .env_clear()
             // Read by the allocator, in KiB: it would reserve more address space at once than the limit allows.
@@ -225,18 +232,19 @@ fn cpu_seconds(limits: &Limits) -> u64 {
     limits.compile_time.saturating_add(Duration::from_millis(999)).as_secs().max(1)
 }
 
-/// The compiler's process: `wasgi compile STACK_BYTES MEMORY_BYTES CPU_SECONDS CODE_BYTES`, the component on stdin, the code
-/// to stdout. For `main`, before it does anything else.
+/// The compiler's process: `wasgi compile STACK_BYTES MEMORY_BYTES CPU_SECONDS CODE_BYTES ASYNC`, the component on stdin, the
+/// code to stdout. For `main`, before it does anything else.
 pub fn compile_child_main<'a>(arguments: impl IntoIterator<Item = &'a OsStr>) -> ExitCode {
     let numbers: Option<Vec<u64>> = arguments.into_iter().map(|argument| argument.to_str()?.parse().ok()).collect();
-    let Some(Ok([stack_bytes, memory_bytes, cpu_seconds, code_bytes])) = numbers.map(<[u64; 4]>::try_from) else {
+    let Some(Ok([stack_bytes, memory_bytes, cpu_seconds, code_bytes, is_async])) = numbers.map(<[u64; 5]>::try_from)
+    else {
         return fail(NOT_LIMITED, "the host starts this subcommand by itself; it is not for you");
     };
     // Before the first byte is read: what comes next may be hostile.
     if let Err(error) = limit_self(memory_bytes, cpu_seconds, code_bytes) {
         return fail(NOT_LIMITED, &format!("{error:#}"));
     }
-    match compile_stdin(stack_bytes) {
+    match compile_stdin(stack_bytes, if is_async == 0 { Abi::Sync } else { Abi::Async }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(REFUSED, &format!("{error:#}")),
     }
@@ -266,10 +274,10 @@ fn limit_self(memory_bytes: u64, cpu_seconds: u64, code_bytes: u64) -> anyhow::R
     Ok(())
 }
 
-fn compile_stdin(stack_bytes: u64) -> anyhow::Result<()> {
+fn compile_stdin(stack_bytes: u64, abi: Abi) -> anyhow::Result<()> {
     let mut wasm = Vec::new();
     std::io::stdin().lock().read_to_end(&mut wasm).context("cannot read the component")?;
-    let engine = sandbox::compiler(stack_bytes)?;
+    let engine = sandbox::compiler(stack_bytes, abi)?;
     let code = engine.precompile_component(&wasm).map_err(|error| anyhow::anyhow!("{error:#}"))?;
     std::io::stdout().lock().write_all(&code).context("cannot write the code")?;
     Ok(())

@@ -5,19 +5,27 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
-use wasmparser::{ComponentExternalKind, Encoding, Parser, Payload, ValidPayload, Validator, WasmFeatures};
+use wasmparser::{
+    CanonicalFunction, CanonicalOption, ComponentExternalKind, Encoding, Parser, Payload, ValidPayload, Validator,
+    WasmFeatures,
+};
 
 use crate::guest::Kind;
+use crate::sandbox::Abi;
 
 /// The version of `wit/wasgi.wit` that this host speaks.
 pub const CONTRACT_VERSION: &str = "0.1.0";
 /// What makes a component an app: the interface that it exports, in the order in which they count, and the line of versions
 /// that this host speaks.
-const DIALECTS: &[Dialect] =
-    &[Dialect { interface: "wasgi:gateway/application", version: CONTRACT_VERSION, kind: Kind::Wsgi }];
+const DIALECTS: &[Dialect] = &[
+    Dialect { interface: "wasgi:gateway/application", version: CONTRACT_VERSION, kind: Kind::Wsgi },
+    Dialect { interface: "wasi:http/handler", version: WASI_0_3, kind: Kind::Http },
+    Dialect { interface: "wasi:http/incoming-handler", version: WASI_0_2, kind: Kind::Http },
+];
 const CONTRACT_PACKAGE: &str = "wasgi:gateway";
-/// The line of WASI that the host implements.
-const WASI_VERSION: &str = "0.2.0";
+/// The lines of WASI that the host implements.
+const WASI_0_2: &str = "0.2.0";
+const WASI_0_3: &str = "0.3.0";
 /// Names that are listed in a message or an [`Inspection`]; a hostile file may have 100,000.
 const NAMES_MAX: usize = 1000;
 
@@ -34,6 +42,7 @@ pub struct Inspection {
     /// The interface that it is called through, with the version that it was built for:
     /// `wasgi:gateway/application@0.1.0`.
     pub speaks: String,
+    pub abi: Abi,
     /// The size of the file.
     pub bytes: u64,
     /// Core modules in it, at any depth: each costs time at every instantiation.
@@ -63,6 +72,9 @@ pub enum Grant {
     Directory,
     /// Sockets and name look-ups.
     Network,
+    /// HTTP requests to other servers.
+    #[serde(rename = "outbound_http")]
+    OutboundHttp,
 }
 
 impl fmt::Display for Grant {
@@ -70,6 +82,7 @@ impl fmt::Display for Grant {
         f.write_str(match self {
             Self::Directory => "a directory",
             Self::Network => "network access",
+            Self::OutboundHttp => "outgoing HTTP requests",
         })
     }
 }
@@ -141,6 +154,7 @@ fn read(bytes: &[u8], bodies: Bodies) -> Result<Inspection, Refusal> {
         return Ok(Inspection {
             kind: dialect.kind,
             speaks: name.to_string(),
+            abi: outside.abi(),
             bytes: bytes.len() as u64,
             core_modules: outside.core_modules,
             imports: packages(&outside.imports)?,
@@ -186,6 +200,32 @@ struct Outside {
     imports: Vec<Name>,
     exports: Vec<Name>,
     core_modules: u32,
+    /// Some function in it, at any depth, is called or calls with the async ABI.
+    is_async: bool,
+}
+
+impl Outside {
+    /// What has to do with WASI 0.3 needs the engine for it, even where no call of its own is asynchronous.
+    fn abi(&self) -> Abi {
+        let names = || self.imports.iter().chain(&self.exports);
+        if self.is_async || names().any(|name| name.is_wasi() && name.is_compatible(WASI_0_3)) {
+            return Abi::Async;
+        }
+        Abi::Sync
+    }
+}
+
+/// Whether it belongs to the component model's asynchronous part.
+fn is_async(function: &CanonicalFunction) -> bool {
+    match function {
+        CanonicalFunction::Lift { options, .. } | CanonicalFunction::Lower { options, .. } => {
+            options.contains(&CanonicalOption::Async)
+        }
+        CanonicalFunction::ResourceNew { .. }
+        | CanonicalFunction::ResourceDrop { .. }
+        | CanonicalFunction::ResourceRep { .. } => false,
+        _ => true,
+    }
 }
 
 fn walk(bytes: &[u8], bodies: Bodies) -> Result<Outside, Refusal> {
@@ -210,6 +250,11 @@ fn walk(bytes: &[u8], bodies: Bodies) -> Result<Outside, Refusal> {
                 outside.core_modules += u32::from(encoding == Encoding::Module);
             }
             Payload::End(_) => depth = depth.saturating_sub(1),
+            Payload::ComponentCanonicalSection(section) => {
+                for function in section {
+                    outside.is_async |= is_async(&function.map_err(invalid)?);
+                }
+            }
             Payload::ComponentImportSection(section) if depth == 1 => {
                 for import in section {
                     outside.imports.push(Name::parse(import.map_err(invalid)?.name.name));
@@ -274,6 +319,10 @@ impl Name {
         }
     }
 
+    fn is_wasi(&self) -> bool {
+        self.package.as_deref().is_some_and(|package| package.starts_with("wasi:"))
+    }
+
     fn version(&self) -> &str {
         self.version.as_deref().unwrap_or("no version")
     }
@@ -323,25 +372,29 @@ fn version_refusal(name: &Name, direction: &'static str, ours: &'static str) -> 
 
 /// Groups the imports by package, and refuses those that the host has nothing for.
 fn packages(imports: &[Name]) -> Result<Vec<Package>, Refusal> {
-    let mut packages: BTreeMap<String, Package> = BTreeMap::new();
+    let mut packages: BTreeMap<(String, bool), Package> = BTreeMap::new();
     for import in imports {
         let grant = match import.package.as_deref() {
             Some(CONTRACT_PACKAGE) if import.is_compatible(CONTRACT_VERSION) => None,
             Some(CONTRACT_PACKAGE) => return Err(version_refusal(import, "imports", CONTRACT_VERSION)),
             Some("wasi:cli" | "wasi:clocks" | "wasi:io" | "wasi:random") => None,
+            // Its types are needed for the app's own answers.
+            Some("wasi:http") if import.interface == "types" => None,
+            Some("wasi:http") => Some(Grant::OutboundHttp),
             Some("wasi:filesystem") => Some(Grant::Directory),
             Some("wasi:sockets") => Some(Grant::Network),
             _ => {
                 return Err(Refusal::UnknownImport { import: import.to_string() });
             }
         };
-        if import.package.as_deref() != Some(CONTRACT_PACKAGE) && !import.is_compatible(WASI_VERSION) {
-            return Err(version_refusal(import, "imports", WASI_VERSION));
+        if import.is_wasi() && !import.is_compatible(WASI_0_2) && !import.is_compatible(WASI_0_3) {
+            return Err(version_refusal(import, "imports", "0.2.0 and 0.3.0"));
         }
         let package = import.package.clone().unwrap_or_default();
         let name = format!("{package}@{}", import.version());
-        let entry = packages.entry(name).or_insert_with_key(|name| Package {
-            name: name.clone(),
+        // What needs a grant stands apart from what does not.
+        let entry = packages.entry((name.clone(), grant.is_some())).or_insert_with(|| Package {
+            name,
             interfaces: Vec::new(),
             grant,
         });
@@ -423,13 +476,51 @@ mod tests {
         for (text, expected) in [
             ("(module)".to_owned(), "core module"),
             ("(component)".to_owned(), "exports nothing"),
-            (component(&[], &["wasi:http/incoming-handler@0.2.3"]), "exports wasi:http/incoming-handler@0.2.3"),
+            (component(&[], &["wasi:http/client@0.3.0"]), "exports wasi:http/client@0.3.0"),
+            (component(&[], &["wasi:http/incoming-handler@0.1.0"]), "but this host speaks 0.2.0"),
+            (component(&[], &["wasi:http/handler@0.3.0-rc-2026-01-06"]), "but this host speaks 0.3.0"),
             (component(&["acme:x/y@1.0.0"], &["wasgi:gateway/application@0.1.0"]), "imports acme:x/y@1.0.0"),
-            (component(&["wasi:cli/stdout@0.3.0"], &["wasgi:gateway/application@0.1.0"]), "but this host speaks 0.2.0"),
+            (component(&["wasi:cli/stdout@0.4.0"], &["wasgi:gateway/application@0.1.0"]), "speaks 0.2.0 and 0.3.0"),
+            (
+                component(&["wasi:keyvalue/store@0.2.0-draft"], &["wasi:http/incoming-handler@0.2.0"]),
+                "imports wasi:keyvalue/store@0.2.0-draft, which this host does not offer",
+            ),
         ] {
             let reason = refusal(&text);
             assert!(reason.contains(expected), "{reason}");
         }
+    }
+
+    #[test]
+    fn what_speaks_wasi_http_is_recognised_with_the_engine_that_it_needs() {
+        let check = |imports: &[&str], exports: &[&str]| {
+            let found = inspect(&wat::parse_str(component(imports, exports)).expect("valid")).expect("deployable");
+            let grants: Vec<_> = found.imports.iter().filter_map(|package| package.grant).collect();
+            (found.kind, found.speaks, found.abi, grants)
+        };
+        let (old, new) = ("wasi:http/incoming-handler@0.2.12", "wasi:http/handler@0.3.0");
+        assert_eq!(check(&["wasi:http/types@0.2.12"], &[old]), (Kind::Http, old.to_owned(), Abi::Sync, vec![]));
+        assert_eq!(check(&[], &[new]), (Kind::Http, new.to_owned(), Abi::Async, vec![]));
+        assert_eq!(check(&[], &[old, new]), (Kind::Http, new.to_owned(), Abi::Async, vec![]), "the newer one counts");
+        let imports = ["wasi:http/types@0.2.0", "wasi:http/outgoing-handler@0.2.0", "wasi:cli/stdout@0.3.0"];
+        let found = check(&imports, &[old]);
+        assert_eq!((found.2, found.3), (Abi::Async, vec![Grant::OutboundHttp]));
+    }
+
+    #[test]
+    fn asynchronous_functions_are_found_at_any_depth() {
+        let check = |canon: &str| {
+            let text = format!(
+                r#"(component
+                    (component (core module $m (func (export "f") (result i32) unreachable) (func (export "g")))
+                        (core instance $i (instantiate $m)) {canon})
+                    (instance $i) (export "wasgi:gateway/application@0.1.0" (instance $i)))"#
+            );
+            inspect(&wat::parse_str(text).expect("valid")).expect("deployable").abi
+        };
+        assert_eq!(check(r#"(func (canon lift (core func $i "g")))"#), Abi::Sync);
+        assert_eq!(check("(core func (canon backpressure.inc))"), Abi::Async);
+        assert_eq!(check("(core func (canon task.return))"), Abi::Async);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::apps::{App, Release};
 use crate::config::{AppSpec, Config};
 use crate::guest::{Guest, Kind};
 use crate::limits::Limits;
-use crate::sandbox::Engine;
+use crate::sandbox::{Abi, Engine};
 use crate::telemetry::AppLog;
 
 /// A sidecar is a page of text.
@@ -160,18 +160,18 @@ impl Loader {
         let code = cell
             .get_or_try_init(|| async {
                 let hash = content.hash.clone();
-                let (kind, cached) = self
+                let (kind, abi, cached) = self
                     .by_hand(move |loader| {
                         let found = inspect::outline(&content.bytes)
                             .map_err(|refusal| Outcome::Refused(refusal.to_string()))?;
-                        Ok((found.kind, loader.cache.load(loader.engine.wasmtime(), &content.hash)))
+                        Ok((found.kind, found.abi, loader.cache.load(loader.engine(found.abi)?, &content.hash)))
                     })
                     .await?;
                 if let Some(component) = cached {
                     origin = Origin::Cached;
                     return Ok::<_, Outcome>(Code { component, kind });
                 }
-                let component = self.compile(order, &spec.limits, hash).await?;
+                let component = self.compile(order, &spec.limits, hash, abi).await?;
                 origin = Origin::Compiled;
                 Ok(Code { component, kind })
             })
@@ -186,6 +186,7 @@ impl Loader {
         order: &Arc<Order>,
         limits: &Limits,
         hash: String,
+        abi: Abi,
     ) -> Result<Component, Outcome> {
         // While a queue of files waits to be compiled only the one whose turn it is should be in memory: read it again.
         let slot = self.compiler.slot().await;
@@ -206,17 +207,23 @@ impl Loader {
         if content.hash != hash {
             return Err(Outcome::Moved);
         }
-        self.compiler.compile(&slot, &content.bytes, limits, &output).await?;
+        self.compiler.compile(&slot, &content.bytes, abi, limits, &output).await?;
         drop((slot, content));
         self.by_hand(move |loader| {
+            let engine = loader.engine(abi)?;
             loader
                 .cache
-                .keep(&hash, output)
+                .keep(engine, &hash, output)
                 .map_err(|error| Outcome::Passing(format!("cannot write to the cache: {error:#}")))?;
-            let loaded = loader.cache.load_new(loader.engine.wasmtime(), &hash);
+            let loaded = loader.cache.load_new(engine, &hash);
             loaded.map_err(|error| Outcome::Refused(format!("it does not fit this host: {error:#}")))
         })
         .await
+    }
+
+    /// The engine that runs components with this ABI.
+    fn engine(&self, abi: Abi) -> Result<&wasmtime::Engine, Outcome> {
+        self.engine.wasmtime(abi).map_err(|error| Outcome::Passing(format!("{error:#}")))
     }
 
     fn app(&self, order: &Order, spec: AppSpec, hash: String, code: Code) -> anyhow::Result<App> {

@@ -119,7 +119,7 @@ impl Deployer {
         compiler: Compiler,
         load_guest: LoadGuest,
     ) -> anyhow::Result<DeployHandle> {
-        let cache = Cache::open(&config.state_dir, engine.wasmtime())?;
+        let cache = Cache::open(&config.state_dir)?;
         let (reloads, reload) = mpsc::channel(1);
         let (ready, is_ready) = channel::channel(false);
         let now = Instant::now();

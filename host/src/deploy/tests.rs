@@ -350,14 +350,13 @@ async fn a_reload_judges_every_app_again() {
 fn a_cache_that_others_can_write_is_refused() {
     use std::os::unix::fs::PermissionsExt;
     let root = tempfile::tempdir().expect("a temporary directory can be made");
-    let engine = wasmtime::Engine::default();
     let cache = root.path().join("cache");
-    assert!(super::cache::Cache::open(root.path(), &engine).is_ok());
+    assert!(super::cache::Cache::open(root.path()).is_ok());
     let mode = std::fs::metadata(&cache).expect("it was made").permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
     for path in [&cache, &root.path().to_owned()] {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).expect("modes can be set");
-        let refused = super::cache::Cache::open(root.path(), &engine).err().map(|error| error.to_string());
+        let refused = super::cache::Cache::open(root.path()).err().map(|error| error.to_string());
         assert!(refused.as_ref().is_some_and(|error| error.contains("chmod 700")), "{refused:?}");
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).expect("modes can be set");
     }

@@ -67,6 +67,28 @@ impl Head {
         Ok(head)
     }
 
+    /// Checks what a guest has given as HTTP's own types. The names and values are HTTP's already.
+    pub(crate) fn from_http(status: StatusCode, mut headers: HeaderMap, limits: &Limits) -> Result<Self, HeadError> {
+        if status.is_informational() {
+            return Err(HeadError::Status(format!("{status}: an informational status is not a response")));
+        }
+        check_size(&headers, limits)?;
+        let refused = |name: &HeaderName, why: &str| Err(HeadError::Header(format!("\"{name}\": {why}")));
+        // Which trailers follow may be said, and is for the client (RFC 9110 §6.6.2).
+        let allowed = |name: &HeaderName| *name == header::TE || *name == header::TRAILER;
+        if let Some(name) = headers.keys().find(|name| HOP_BY_HOP.contains(name) && !allowed(name)) {
+            return refused(name, "it is hop-by-hop, the server's alone");
+        }
+        let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter().map(|value| content_length(value.as_bytes()));
+        let content_length = match (lengths.next(), lengths.next()) {
+            (None, _) => None,
+            (Some(Some(length)), None) => Some(length),
+            _ => return refused(&header::CONTENT_LENGTH, "not one number of bytes"),
+        };
+        headers.remove(header::CONTENT_LENGTH);
+        Ok(Self { status, reason: None, headers, content_length })
+    }
+
     fn append(&mut self, name: &str, value: &str) -> Result<(), HeadError> {
         let refused = |why: &str| HeadError::Header(format!("{name:?}: {why}"));
         let field = HeaderName::from_bytes(name.as_bytes()).map_err(|_| refused("the name is not a token"))?;
@@ -92,6 +114,39 @@ impl Head {
         Ok(())
     }
 }
+
+fn check_size(headers: &HeaderMap, limits: &Limits) -> Result<(), HeadError> {
+    if headers.len() > limits.response_headers as usize {
+        return Err(HeadError::TooLarge(format!("more than response_headers = {}", limits.response_headers)));
+    }
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if bytes as u64 > limits.response_header_bytes {
+        let max = limits.response_header_bytes;
+        return Err(HeadError::TooLarge(format!("more than response_header_size = {max} bytes")));
+    }
+    Ok(())
+}
+
+/// What may follow a body: fields that do not belong before it (RFC 9110 §6.5.1), within the limits of a head. None if nothing
+/// is left.
+pub(crate) fn checked_trailers(mut trailers: HeaderMap, limits: &Limits) -> Result<Option<HeaderMap>, HeadError> {
+    check_size(&trailers, limits)?;
+    for name in HOP_BY_HOP.into_iter().chain(NOT_IN_TRAILERS) {
+        trailers.remove(name);
+    }
+    Ok((!trailers.is_empty()).then_some(trailers))
+}
+
+/// Framing, routing, and how the body is to be understood.
+const NOT_IN_TRAILERS: [HeaderName; 7] = [
+    header::CACHE_CONTROL,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::CONTENT_TYPE,
+    header::HOST,
+    header::SET_COOKIE,
+];
 
 /// "200 OK" → 200 and its reason, where that is not the usual one (PEP 3333: three digits, a space, a reason).
 fn parse_status(text: &str) -> Result<(StatusCode, Option<String>), HeadError> {
@@ -201,6 +256,46 @@ mod tests {
             assert!(matches!(check("200 OK", &[(name, value)]), Err(HeadError::Header(_))), "{name:?}: {value:?}");
         }
         assert!(check("200 OK", &[("Content-Length", "1"), ("Content-Length", "2")]).is_err());
+    }
+
+    #[test]
+    fn a_head_of_http_types_is_checked_too() {
+        let check = |status: u16, fields: &[(&'static str, &str)]| {
+            let fields = fields
+                .iter()
+                .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).expect("a value")));
+            Head::from_http(StatusCode::from_u16(status).unwrap(), fields.collect(), &Limits::default())
+        };
+        let head = check(404, &[("content-length", "7"), ("trailer", "x-sum"), ("x-tab", "a\tb")]).unwrap();
+        assert_eq!((head.status.as_u16(), head.content_length), (404, Some(7)));
+        assert_eq!(head.headers.len(), 2);
+        for (status, name, value) in [
+            (103, "link", "x"),
+            (101, "x", "x"),
+            (200, "connection", "close"),
+            (200, "transfer-encoding", "chunked"),
+            (200, "content-length", "+1"),
+            (200, "content-length", "1, 1"),
+        ] {
+            assert!(check(status, &[(name, value)]).is_err(), "{status} {name}: {value}");
+        }
+        let mut twice = HeaderMap::new();
+        twice.append(header::CONTENT_LENGTH, 1.into());
+        twice.append(header::CONTENT_LENGTH, 1.into());
+        assert!(Head::from_http(StatusCode::OK, twice, &Limits::default()).is_err());
+        let long = "y".repeat(40_000);
+        assert!(matches!(check(200, &[("x", &long)]), Err(HeadError::TooLarge(_))));
+    }
+
+    #[test]
+    fn trailers_lose_what_belongs_before_the_body() {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-sum", HeaderValue::from_static("1"));
+        trailers.insert(header::CONTENT_LENGTH, 1.into());
+        trailers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        let kept = checked_trailers(trailers, &Limits::default()).unwrap().unwrap();
+        assert_eq!(kept.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-sum"]);
+        assert!(checked_trailers(HeaderMap::new(), &Limits::default()).unwrap().is_none());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 pub(crate) mod environ;
 pub(crate) mod head;
+pub(crate) mod http;
 pub(crate) mod wasi;
 pub(crate) mod wsgi;
 
@@ -13,6 +14,7 @@ pub(crate) use environ::client_environ;
 
 use std::sync::Arc;
 
+use ::http::request;
 use hyper::body::Incoming;
 use wasmtime::component::{Component, Linker};
 
@@ -20,7 +22,7 @@ use crate::admission::Permit;
 use crate::config::AppSpec;
 use crate::origin::Origin;
 use crate::sandbox::task::Task;
-use crate::sandbox::{CallState, Engine, State};
+use crate::sandbox::{Abi, CallState, Engine, State};
 use crate::telemetry::AppLog;
 
 /// What a guest speaks.
@@ -48,7 +50,7 @@ impl std::fmt::Display for Kind {
 /// One request on its way through a guest.
 pub struct Call {
     pub(crate) state: Arc<CallState>,
-    pub(crate) parts: http::request::Parts,
+    pub(crate) parts: request::Parts,
     pub(crate) body: Incoming,
     /// The part of the decoded path that led to the app, in bytes: `SCRIPT_NAME`.
     pub(crate) script_name: Vec<u8>,
@@ -68,9 +70,13 @@ pub trait Guest: Send + Sync {
     fn sweep(&self);
 }
 
-/// Offers guests what this host has for them. One linker serves all apps.
-pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    wasmtime_wasi::p2::add_to_linker_async(linker)?;
+/// Offers guests what this host has for them. One linker serves all apps of an engine.
+pub(crate) fn link(linker: &mut Linker<State>, abi: Abi) -> wasmtime::Result<()> {
+    wasi::link_p2(linker)?;
+    http::link_p2(linker)?;
+    if abi == Abi::Async {
+        wasi::link_p3(linker)?;
+    }
     wsgi::gateway::link(linker)
 }
 
@@ -87,6 +93,7 @@ pub fn load(
 ) -> anyhow::Result<Box<dyn Guest>> {
     Ok(match kind {
         Kind::Wsgi => Box::new(wsgi::Wsgi::load(engine, component, spec, log)?),
-        Kind::Http | Kind::Cgi => anyhow::bail!("{kind} apps cannot be served yet"),
+        Kind::Http => http::load(engine, component, spec, log)?,
+        Kind::Cgi => anyhow::bail!("{kind} apps cannot be served yet"),
     })
 }

@@ -7,11 +7,12 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use tokio::io::AsyncWrite;
+use wasmtime::component::{HasData, Linker, ResourceTable};
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::{WasiCtx, async_trait};
 
-use crate::sandbox::AppContext;
+use crate::sandbox::{AppContext, State};
 use crate::telemetry::{AppLog, LineBuffer, LogStream, RequestId};
 
 /// A guest may ask for this much randomness at once; the host makes it in memory.
@@ -19,6 +20,31 @@ const RANDOM_BYTES_MAX: u64 = 64 << 10;
 
 /// What a write to the log takes at once; WASI makes guests ask before each write.
 const LOG_WRITE_BYTES: usize = 64 << 10;
+
+/// Offers WASI 0.2. Streams and polls need the table alone: a context is made when a guest first asks for something of it.
+pub(crate) fn link_p2(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    use wasmtime_wasi::p2::bindings::io;
+
+    wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    linker.allow_shadowing(true);
+    io::error::add_to_linker::<State, Table>(linker, |state| &mut state.table)?;
+    io::poll::add_to_linker::<State, Table>(linker, |state| &mut state.table)?;
+    io::streams::add_to_linker::<State, Table>(linker, |state| &mut state.table)?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+/// Offers WASI 0.3, beside 0.2.
+pub(crate) fn link_p3(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    wasmtime_wasi::p3::add_to_linker(linker)
+}
+
+/// Of a state, the table of its resources.
+struct Table;
+
+impl HasData for Table {
+    type Data<'a> = &'a mut ResourceTable;
+}
 
 /// A sandbox's WASI, with nothing granted.
 pub(crate) fn context(app: &AppContext, stdio: &Stdio) -> WasiCtx {

@@ -6,7 +6,9 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::HeaderMap;
 
+use crate::body::ReadError;
 use crate::error::Error;
 use crate::guest::head::Head;
 use crate::sandbox::fault::Stopped;
@@ -37,10 +39,12 @@ pub(crate) struct Outbox {
     pub(crate) committed: bool,
     /// The block on its way: at most one, which is the back-pressure.
     pub(crate) block: Option<Bytes>,
-    /// The request body went beyond its limit, whatever the guest made of that.
-    pub(crate) body_too_large: bool,
-    /// The request body broke off, whatever the guest made of that.
-    pub(crate) body_broken: Option<String>,
+    /// What follows the body.
+    pub(crate) trailers: Option<HeaderMap>,
+    /// There are no more blocks, though the guest goes on.
+    pub(crate) ended: bool,
+    /// What was wrong with the request body, whatever the guest made of that.
+    pub(crate) input_error: Option<ReadError>,
 }
 
 /// When the head was made final.
@@ -148,6 +152,26 @@ impl CallState {
     pub(crate) fn input_arrived(&self) {
         self.input_progress.store(self.now(), Ordering::Relaxed);
         self.awaits_input.store(false, Ordering::Relaxed);
+    }
+
+    /// It still waits for it.
+    pub(crate) fn input_watched(&self) {
+        self.awaits_input.store(true, Ordering::Relaxed);
+    }
+
+    /// It may not wait for it any more.
+    pub(crate) fn input_unwatched(&self) {
+        self.awaits_input.store(false, Ordering::Relaxed);
+    }
+
+    /// It cannot be read.
+    pub(crate) fn input_failed(&self, error: &ReadError) {
+        self.outbox().input_error = Some(error.clone());
+    }
+
+    /// What was wrong with the request's body, if anything: then the guest's failure is the client's.
+    pub(crate) fn clients_fault(&self) -> Option<Error> {
+        self.outbox().input_error.take().map(Error::from)
     }
 
     pub(crate) fn awaits_input(&self) -> bool {

@@ -1,13 +1,14 @@
-//! The wasmtime engine: how guests are compiled, and the pool that their memories, tables and stacks come from.
+//! The two wasmtime engines, one of them with support for WASI 0.3's concurrent calls: how guests are compiled, and the pools
+//! that their memories, tables and stacks come from.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use wasmtime::component::Linker;
+use wasmtime::component::{Component, InstancePre, Linker};
 use wasmtime::{
-    Config as EngineConfig, Enabled, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
+    Config as EngineConfig, Enabled, EngineWeak, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
     WasmBacktraceDetails,
 };
 
@@ -25,15 +26,34 @@ const IDLE_TICK: Duration = Duration::from_millis(10);
 /// Ticks without a call after which the ticker slows down.
 const IDLE_AFTER: u32 = 100;
 
-/// The engine of this host, with its ticker.
+/// How a component's functions are called, and so which of the two engines runs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Abi {
+    /// An instance runs one call at a time: WSGI, WASI 0.2.
+    Sync,
+    /// Calls, streams and futures of one instance are under way together: WASI 0.3.
+    Async,
+}
+
+/// Both engines of this host, with their ticker.
 pub struct Engine {
+    sync: Half,
+    /// Made when the first component asks for it: it costs nothing where all are synchronous.
+    concurrent: OnceLock<Half>,
+    /// Held by whoever makes it.
+    making: Mutex<()>,
+    config: Config,
+    ticker: Arc<Ticker>,
+    /// Who keeps idle sandboxes.
+    keepers: Mutex<Vec<Weak<dyn Keeper>>>,
+}
+
+/// One of them.
+struct Half {
     engine: wasmtime::Engine,
     /// What guests may import.
     linker: Linker<State>,
-    /// Set by each call, cleared by the ticker.
-    busy: Arc<AtomicBool>,
-    /// Who keeps idle sandboxes.
-    keepers: Mutex<Vec<Weak<dyn Keeper>>>,
 }
 
 /// Somebody who keeps sandboxes for their next call, and gives one up when the pool is full.
@@ -43,29 +63,53 @@ pub(crate) trait Keeper: Send + Sync {
 }
 
 impl Engine {
-    /// The engine that runs guests: pooled, metered, interruptible.
+    /// The engines that run guests: pooled, metered, interruptible.
     ///
     /// # Errors
     /// Where the machine cannot give the address space that the pool needs.
     pub fn new(config: &Config) -> Result<Self> {
-        let mut settings = compiler_settings(config.stack_bytes);
-        settings.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(config)));
-        let engine = wasmtime::Engine::new(&settings).map_err(|error| {
-            anyhow!("cannot reserve a pool for {} sandboxes, lower `sandboxes`: {error:#}", config.sandboxes)
-        })?;
-        let mut linker = Linker::new(&engine);
-        guest::link(&mut linker).map_err(|error| anyhow!("cannot link what guests import: {error:#}"))?;
-        let busy = Arc::new(AtomicBool::new(false));
-        start_ticker(&engine, &busy)?;
-        Ok(Self { engine, linker, busy, keepers: Mutex::default() })
+        let ticker = Ticker::start()?;
+        let sync = Half::new(config, Abi::Sync, &ticker)?;
+        Ok(Self {
+            sync,
+            concurrent: OnceLock::new(),
+            making: Mutex::new(()),
+            config: config.clone(),
+            ticker,
+            keepers: Mutex::default(),
+        })
     }
 
-    pub fn wasmtime(&self) -> &wasmtime::Engine {
-        &self.engine
+    /// The engine for components with this ABI.
+    ///
+    /// # Errors
+    /// Where the machine cannot give the address space that the second pool needs.
+    pub fn wasmtime(&self, abi: Abi) -> Result<&wasmtime::Engine> {
+        match abi {
+            Abi::Sync => Ok(&self.sync.engine),
+            Abi::Async => Ok(&self.concurrent()?.engine),
+        }
     }
 
-    pub(crate) fn linker(&self) -> &Linker<State> {
-        &self.linker
+    fn concurrent(&self) -> Result<&Half> {
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(half) = self.concurrent.get() {
+            return Ok(half);
+        }
+        let half = Half::new(&self.config, Abi::Async, &self.ticker)?;
+        Ok(self.concurrent.get_or_init(|| half))
+    }
+
+    /// Links a component to what its engine offers.
+    ///
+    /// # Errors
+    /// Says which import does not fit.
+    pub(crate) fn link(&self, component: &Component) -> Result<InstancePre<State>> {
+        let half = match self.concurrent.get() {
+            Some(half) if wasmtime::Engine::same(&half.engine, component.engine()) => half,
+            _ => &self.sync,
+        };
+        half.linker.instantiate_pre(component).map_err(|error| anyhow!("{error:#}"))
     }
 
     /// Idle sandboxes of `keeper` may be taken when the pool is full.
@@ -93,9 +137,23 @@ impl Engine {
     /// A call begins: the ticker must tick.
     pub(crate) fn wake_ticker(&self) {
         // Read before written: the flag's cache line is shared by all workers and stays so while it is set.
-        if !self.busy.load(Ordering::Relaxed) {
-            self.busy.store(true, Ordering::Relaxed);
+        if !self.ticker.busy.load(Ordering::Relaxed) {
+            self.ticker.busy.store(true, Ordering::Relaxed);
         }
+    }
+}
+
+impl Half {
+    fn new(config: &Config, abi: Abi, ticker: &Ticker) -> Result<Self> {
+        let mut settings = compiler_settings(config.stack_bytes, abi);
+        settings.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(config)));
+        let engine = wasmtime::Engine::new(&settings).map_err(|error| {
+            anyhow!("cannot reserve a pool for {} sandboxes, lower `sandboxes`: {error:#}", config.sandboxes)
+        })?;
+        let mut linker = Linker::new(&engine);
+        guest::link(&mut linker, abi).map_err(|error| anyhow!("cannot link what guests import: {error:#}"))?;
+        ticker.engines().push(engine.weak());
+        Ok(Self { engine, linker })
     }
 }
 
@@ -103,19 +161,19 @@ impl Engine {
 ///
 /// # Errors
 /// Where cranelift does not know this machine.
-pub fn compiler(stack_bytes: u64) -> Result<wasmtime::Engine> {
-    wasmtime::Engine::new(&compiler_settings(stack_bytes))
+pub fn compiler(stack_bytes: u64, abi: Abi) -> Result<wasmtime::Engine> {
+    wasmtime::Engine::new(&compiler_settings(stack_bytes, abi))
         .map_err(|error| anyhow!("cannot compile on this machine: {error:#}"))
 }
 
 /// What compiled code depends on. Engines with the same settings here can load each other's code.
-fn compiler_settings(stack_bytes: u64) -> EngineConfig {
+fn compiler_settings(stack_bytes: u64, abi: Abi) -> EngineConfig {
     let stack_bytes = usize::try_from(stack_bytes).expect("config bounds the stack's size");
     let mut settings = EngineConfig::new();
     settings
         .epoch_interruption(true)
         // WASI 0.3's concurrent calls need it, synchronous guests pay two microseconds a call for it.
-        .concurrency_support(false)
+        .concurrency_support(abi == Abi::Async)
         .cranelift_opt_level(OptLevel::Speed)
         .max_wasm_stack(stack_bytes)
         // Host functions run on the guest's stack, above what wasm may use of it.
@@ -162,20 +220,35 @@ fn swap_in_use() -> bool {
     std::fs::read_to_string("/proc/swaps").map_or(true, |swaps| swaps.lines().count() > 1)
 }
 
-fn start_ticker(engine: &wasmtime::Engine, busy: &Arc<AtomicBool>) -> Result<()> {
-    let engine = engine.weak();
-    let busy = Arc::clone(busy);
-    std::thread::Builder::new()
-        .name("wasgi-ticker".into())
-        .spawn(move || {
-            let mut idle = 0_u32;
-            loop {
-                std::thread::sleep(if idle > IDLE_AFTER { IDLE_TICK } else { TICK });
-                idle = if busy.swap(false, Ordering::Relaxed) { 0 } else { idle.saturating_add(1) };
-                let Some(engine) = engine.upgrade() else { return };
-                engine.increment_epoch();
-            }
-        })
-        .context("cannot start the ticker's thread")?;
-    Ok(())
+/// One thread that ticks for both engines. It ends with them.
+struct Ticker {
+    /// Set by each call, cleared by the thread.
+    busy: AtomicBool,
+    engines: Mutex<Vec<EngineWeak>>,
+}
+
+impl Ticker {
+    fn start() -> Result<Arc<Self>> {
+        let ticker = Arc::new(Self { busy: AtomicBool::new(false), engines: Mutex::default() });
+        let weak = Arc::downgrade(&ticker);
+        std::thread::Builder::new()
+            .name("wasgi-ticker".into())
+            .spawn(move || {
+                let mut idle = 0_u32;
+                loop {
+                    std::thread::sleep(if idle > IDLE_AFTER { IDLE_TICK } else { TICK });
+                    let Some(ticker) = weak.upgrade() else { return };
+                    idle = if ticker.busy.swap(false, Ordering::Relaxed) { 0 } else { idle.saturating_add(1) };
+                    for engine in ticker.engines().iter().filter_map(EngineWeak::upgrade) {
+                        engine.increment_epoch();
+                    }
+                }
+            })
+            .context("cannot start the ticker's thread")?;
+        Ok(ticker)
+    }
+
+    fn engines(&self) -> MutexGuard<'_, Vec<EngineWeak>> {
+        self.engines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }

@@ -1,6 +1,8 @@
 //! What went wrong inside a sandbox, told apart: wasmtime's error → [`Error`].
 
+use wasmtime::component::ResourceTableError;
 use wasmtime::{Trap, WasmBacktrace};
+use wasmtime_wasi_http::FieldMapError;
 
 use crate::error::{Busy, Error};
 use crate::sandbox::State;
@@ -34,6 +36,12 @@ pub(crate) fn classify(fault: wasmtime::Error, state: &State) -> Error {
         Some(Trap::StackOverflow) => return Error::Stack(described),
         Some(_) => return Error::Trap(described),
         None => {}
+    }
+    if matches!(fault.downcast_ref::<ResourceTableError>(), Some(ResourceTableError::Full)) {
+        return Error::Handles(state.app.limits.handles);
+    }
+    if let Some(error @ (FieldMapError::TooManyFields | FieldMapError::TotalSizeTooBig)) = fault.downcast_ref() {
+        return Error::ResponseHead(error.to_string());
     }
     // wasmtime has no types for these two.
     if described.contains("handle limit exceeded") {

@@ -19,15 +19,15 @@ use wasmtime::{Store, UpdateDeadline};
 
 pub use call::CallState;
 pub(crate) use engine::Keeper;
-pub use engine::{Engine, compiler};
+pub use engine::{Abi, Engine, compiler};
 pub use state::{AppContext, State};
 
 /// Ticks between two looks at a running guest: it yields to other tasks, and its processor time is checked.
 const TICKS: u64 = 1;
 
 /// A store for one sandbox of an app, limited as the app is.
-pub(crate) fn store(engine: &Engine, app: &Arc<AppContext>, call: &Arc<CallState>) -> Store<State> {
-    let mut store = Store::new(engine.wasmtime(), State::new(app, call));
+pub(crate) fn store(engine: &wasmtime::Engine, app: &Arc<AppContext>, call: &Arc<CallState>) -> Store<State> {
+    let mut store = Store::new(engine, State::new(app, call));
     store.limiter(|state| &mut state.meter);
     // Lists and strings are charged by what they become on the host; a small allowance covers their frames.
     store.set_hostcall_fuel(usize::try_from(app.limits.host_call_bytes).unwrap_or(usize::MAX));

@@ -7,8 +7,7 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::config::ChunkedBodies;
-use crate::guest::wasi;
-use crate::guest::wsgi;
+use crate::guest::{http, wasi, wsgi};
 use crate::limits::Limits;
 use crate::sandbox::call::CallState;
 use crate::sandbox::meter::Meter;
@@ -31,23 +30,29 @@ pub struct State {
     pub(crate) call: Arc<CallState>,
     pub(crate) meter: Meter,
     pub(crate) wsgi: wsgi::gateway::Host,
+    pub(crate) http: http::Host,
+    /// What guests have handles of: streams, fields, bodies.
+    pub(crate) table: ResourceTable,
     /// Made when it is first asked for: most calls never do.
     wasi: Option<Box<Wasi>>,
 }
 
 struct Wasi {
     context: WasiCtx,
-    table: ResourceTable,
     stdio: wasi::Stdio,
 }
 
 impl State {
     pub(crate) fn new(app: &Arc<AppContext>, call: &Arc<CallState>) -> Self {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(app.limits.handles as usize);
         Self {
             app: Arc::clone(app),
             call: Arc::clone(call),
             meter: Meter::new(&app.limits),
             wsgi: wsgi::gateway::Host::default(),
+            http: http::Host::new(app, call.id),
+            table,
             wasi: None,
         }
     }
@@ -57,6 +62,7 @@ impl State {
         self.call = Arc::clone(call);
         self.meter.begin();
         self.wsgi.begin();
+        self.http.begin(call.id);
         if let Some(wasi) = &self.wasi {
             wasi.stdio.begin(call.id);
         }
@@ -81,10 +87,8 @@ impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         let wasi = self.wasi.get_or_insert_with(|| {
             let stdio = wasi::Stdio::new(&self.app.log, self.call.id);
-            let mut table = ResourceTable::new();
-            table.set_max_capacity(self.app.limits.handles as usize);
-            Box::new(Wasi { context: wasi::context(&self.app, &stdio), table, stdio })
+            Box::new(Wasi { context: wasi::context(&self.app, &stdio), stdio })
         });
-        WasiCtxView { ctx: &mut wasi.context, table: &mut wasi.table }
+        WasiCtxView { ctx: &mut wasi.context, table: &mut self.table }
     }
 }

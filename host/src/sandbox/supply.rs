@@ -127,7 +127,7 @@ impl<E: Entry> Supply<E> {
     }
 
     pub(super) async fn instantiate(&self, call: &Arc<CallState>) -> Result<Sandbox<E::Functions>, Error> {
-        let mut store = super::store(&self.engine, &self.app, call);
+        let mut store = super::store(self.linked.engine(), &self.app, call);
         let instantiated = self.linked.instantiate_async(&mut store).await;
         let found = instantiated.and_then(|instance| Ok((instance, self.entry.find(&mut store, &instance)?)));
         match found {

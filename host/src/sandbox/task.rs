@@ -136,7 +136,7 @@ impl Task {
             self.clocks.waiting_since = None;
             return Poll::Ready(Some(Ok(block)));
         }
-        if finished {
+        if finished || self.call.outbox().ended {
             return Poll::Ready(None);
         }
         self.clocks.waiting_since.get_or_insert_with(Instant::now);
@@ -156,6 +156,31 @@ impl Task {
             self.guest = None;
         }
         polled
+    }
+
+    /// The client has its whole response, and the guest goes on by itself: it may, within what is left of its time.
+    pub(crate) fn outlive(mut self) {
+        // Without a runtime the host is going down.
+        let (Some(_), Ok(runtime)) = (&self.guest, tokio::runtime::Handle::try_current()) else { return };
+        runtime.spawn(async move {
+            let deadline = self.deadline();
+            let rest = std::future::poll_fn(|context| {
+                loop {
+                    let polled = self.poll_guest(context);
+                    // Nobody wants what it still says; who has said it waits for that to be taken.
+                    if polled.is_ready() || self.call.outbox().block.take().is_none() {
+                        return polled;
+                    }
+                }
+            });
+            let error = match tokio::time::timeout_at(deadline.into(), rest).await {
+                Ok(Ok(_)) => return,
+                Ok(Err(error)) => error,
+                Err(_) => Error::Wall(Wall::Total(self.clocks.wall_time)),
+            };
+            let request = self.call.id;
+            tracing::warn!(target: "wasgi::request", %request, cause = error.label(), "after the response: {error}");
+        });
     }
 
     /// When the call has to be over, whether or not somebody polls it.

@@ -9,3 +9,4 @@ mod response;
 mod reuse;
 mod signals;
 mod tidy;
+mod wasi_http;

@@ -154,15 +154,10 @@ impl gateway::HostWrite for State {
 
 impl State {
     fn read_failed(&mut self, error: ReadError) -> StreamError {
+        self.call.input_failed(&error);
         match error {
-            ReadError::TooLarge(_) => {
-                self.call.outbox().body_too_large = true;
-                StreamError::TooLarge
-            }
-            ReadError::Broken(why) => {
-                self.call.outbox().body_broken = Some(why.clone());
-                StreamError::Disconnected(why)
-            }
+            ReadError::TooLarge(_) => StreamError::TooLarge,
+            ReadError::Broken(why) => StreamError::Disconnected(why),
             ReadError::Spool(_) => {
                 let (app, request) = (self.app.name.as_str(), self.call.id);
                 tracing::error!(target: "wasgi::request", %request, app, "{error}");

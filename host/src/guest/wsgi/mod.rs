@@ -18,7 +18,7 @@ use crate::guest::environ::{EnvironBlock, Place, wants_head_only};
 use crate::guest::{Call, Guest};
 use crate::sandbox::supply::{self, Entry, Supply};
 use crate::sandbox::task::{Finished, Task};
-use crate::sandbox::{CallState, Engine, State};
+use crate::sandbox::{Engine, State};
 use crate::telemetry::AppLog;
 
 use exchange::{CallFunction, Exchange, Exports, Failure};
@@ -51,8 +51,7 @@ impl Wsgi {
         log: Arc<AppLog>,
     ) -> anyhow::Result<Self> {
         let exports = Exports::of(component)?;
-        let linked = engine.linker().instantiate_pre(component);
-        let linked = linked.map_err(|error| anyhow::anyhow!("{error:#}"))?;
+        let linked = engine.link(component)?;
         // Checks that the exports have the contract's types.
         gateway::check_exports(&linked).map_err(|error| anyhow::anyhow!("{error:#}"))?;
         let supply = Supply::new(engine, linked, exports, spec, log);
@@ -107,15 +106,6 @@ impl Shared {
             // What misbehaved is never used again.
             Err(Failure::Sandbox(error)) => Err(error),
         };
-        outcome.map_err(|error| self.clients_fault(&state).unwrap_or(error))
-    }
-
-    /// What was wrong with the request's body, if anything: then the app's failure is the client's.
-    fn clients_fault(&self, call: &CallState) -> Option<Error> {
-        let mut outbox = call.outbox();
-        if outbox.body_too_large {
-            return Some(Error::BodyTooLarge(self.supply.app.limits.request_body_bytes));
-        }
-        outbox.body_broken.take().map(Error::ClientGone)
+        outcome.map_err(|error| state.clients_fault().unwrap_or(error))
     }
 }

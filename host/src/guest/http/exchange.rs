@@ -1,0 +1,244 @@
+//! A guest's response on its way to the connection: its head, then its body block by block, while the guest is run.
+//!
+//! Both are polled from one future, the call's: what the guest does is metered as the call's, and it goes on as fast as the
+//! client takes what it says.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{HeaderMap, Response, StatusCode};
+use http_body::Body as _;
+use wasmtime_wasi_http::Error as HttpError;
+
+use super::Body;
+use super::request::Upload;
+use crate::error::Error;
+use crate::guest::head::{Head, HeadError, checked_trailers};
+use crate::sandbox::task::{Finished, Whole};
+use crate::sandbox::{AppContext, CallState};
+
+/// Where the guest leaves its response, once.
+#[derive(Clone, Default)]
+pub(super) struct Answer(Arc<Mutex<Option<Said>>>);
+
+type Said = Result<Response<Body>, HttpError>;
+
+impl Answer {
+    pub(super) fn set(&self, said: Said) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(said);
+    }
+
+    fn take(&self) -> Option<Said> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// How the guest's side of a call ended.
+pub(super) enum End {
+    /// The guest has returned: its sandbox is sound, whatever came of the call.
+    Sound(Result<Finished, Error>),
+    /// It has trapped, was stopped, or must not go on.
+    Faulty(Result<Finished, Error>),
+}
+
+/// One response under way.
+pub(super) struct Exchange<'a> {
+    app: &'a AppContext,
+    call: &'a CallState,
+    answer: &'a Answer,
+    upload: &'a Upload,
+    head: Option<Head>,
+    body: Option<Body>,
+    /// What has come while nothing was sent.
+    blocks: Vec<Bytes>,
+    trailers: Option<HeaderMap>,
+    guest: Guest,
+}
+
+/// How far the guest is.
+enum Guest {
+    Running,
+    Returned,
+    Failed(Error),
+}
+
+impl<'a> Exchange<'a> {
+    pub(super) fn new(app: &'a AppContext, call: &'a CallState, answer: &'a Answer, upload: &'a Upload) -> Self {
+        let (head, body, trailers) = (None, None, None);
+        Self { app, call, answer, upload, head, body, blocks: Vec::new(), trailers, guest: Guest::Running }
+    }
+
+    /// Runs the guest to its end, and hands over what it says.
+    pub(super) async fn run(mut self, guest: impl Future<Output = Result<(), Error>>) -> End {
+        let mut guest = std::pin::pin!(guest);
+        let sent = poll_fn(|context| {
+            self.upload.look_away();
+            if matches!(self.guest, Guest::Running)
+                && let Poll::Ready(returned) = guest.as_mut().poll(context)
+            {
+                self.guest = returned.map_or_else(Guest::Failed, |()| Guest::Returned);
+            }
+            self.poll_response(context)
+        })
+        .await;
+        self.upload.close();
+        match (self.guest, sent) {
+            (Guest::Running, Err(error)) => End::Faulty(Err(error)),
+            // The client has, or gets, all of it: only the log is told.
+            (Guest::Running, Ok(finished)) => {
+                self.call.outbox().ended = true;
+                match guest.await {
+                    Ok(()) => End::Sound(Ok(finished)),
+                    Err(error) => {
+                        complain(self.app, self.call, &error);
+                        End::Faulty(Ok(finished))
+                    }
+                }
+            }
+            (Guest::Returned, sent) => End::Sound(sent),
+            (Guest::Failed(error), Ok(finished)) => {
+                complain(self.app, self.call, &error);
+                End::Faulty(Ok(finished))
+            }
+            // What went wrong first is what the log should say.
+            (Guest::Failed(error), Err(_)) => End::Faulty(Err(error)),
+        }
+    }
+
+    /// Ready when the whole response has been handed over, or when there will never be one.
+    fn poll_response(&mut self, context: &mut Context<'_>) -> Poll<Result<Finished, Error>> {
+        if self.body.is_none() {
+            match self.answer.take() {
+                Some(Ok(response)) => self.begin(response)?,
+                Some(Err(code)) => return Poll::Ready(Err(declined(&code))),
+                None if matches!(self.guest, Guest::Running) => return Poll::Pending,
+                None => {
+                    let why = "it returned without a response".to_owned();
+                    return Poll::Ready(Err(Error::Protocol(why)));
+                }
+            }
+        }
+        let ended = ready!(self.poll_body(context));
+        Poll::Ready(ended.map(|()| self.finish()))
+    }
+
+    fn begin(&mut self, response: Response<Body>) -> Result<(), Error> {
+        let (parts, body) = response.into_parts();
+        let head = Head::from_http(parts.status, parts.headers, &self.app.limits);
+        self.head = Some(head.map_err(|error| match error {
+            HeadError::TooLarge(why) => Error::ResponseHead(why),
+            HeadError::Status(_) | HeadError::Header(_) => Error::Protocol(error.to_string()),
+        })?);
+        self.body = Some(body);
+        Ok(())
+    }
+
+    /// Ready at the body's end. What the guest has said while it could not go on is sent.
+    fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        loop {
+            let Some(body) = &mut self.body else { return Poll::Ready(Ok(())) };
+            if self.head.is_none() && self.call.outbox().block.is_some() {
+                return Poll::Pending;
+            }
+            match Pin::new(body).poll_frame(context) {
+                Poll::Ready(None) => return Poll::Ready(Ok(())),
+                Poll::Ready(Some(Err(error))) => {
+                    return Poll::Ready(Err(Error::Protocol(format!("the guest broke its response off: {error}"))));
+                }
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(block) if block.is_empty() => {}
+                    Ok(block) => self.take(block),
+                    Err(frame) => {
+                        let trailers = frame.into_trailers().unwrap_or_default();
+                        self.trailers = checked_trailers(trailers, &self.app.limits)
+                            .map_err(|error| Error::ResponseHead(error.to_string()))?;
+                    }
+                },
+                // Nobody is left who could go on.
+                Poll::Pending if !matches!(self.guest, Guest::Running) => {
+                    return Poll::Ready(Err(Error::Protocol("it returned without finishing its response".to_owned())));
+                }
+                Poll::Pending => {
+                    self.commit();
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, block: Bytes) {
+        if self.head.is_some() {
+            self.blocks.push(block);
+            return;
+        }
+        self.call.outbox().block = Some(block);
+    }
+
+    /// The head goes out, with what is there of the body.
+    fn commit(&mut self) {
+        let Some(head) = self.head.take() else { return };
+        let block = concat(std::mem::take(&mut self.blocks));
+        let mut outbox = self.call.outbox();
+        outbox.head = Some(head);
+        outbox.committed = true;
+        outbox.block = block;
+    }
+
+    fn finish(&mut self) -> Finished {
+        if self.trailers.is_none()
+            && !matches!(self.guest, Guest::Running)
+            && let Some(head) = self.head.take()
+        {
+            return Finished::Whole(Whole { head, blocks: std::mem::take(&mut self.blocks) });
+        }
+        self.commit();
+        self.call.outbox().trailers = self.trailers.take();
+        Finished::Streamed
+    }
+}
+
+fn concat(mut blocks: Vec<Bytes>) -> Option<Bytes> {
+    match blocks.len() {
+        0 => None,
+        1 => blocks.pop(),
+        _ => Some(blocks.concat().into()),
+    }
+}
+
+fn complain(app: &AppContext, call: &CallState, error: &Error) {
+    let (app, request) = (app.name.as_str(), call.id);
+    tracing::warn!(target: "wasgi::request", %request, app, cause = error.label(), "after the response: {error}");
+}
+
+/// The guest has answered with an error code instead of a response.
+fn declined(code: &HttpError) -> Error {
+    Error::Declined { status: status(code), code: code.to_string() }
+}
+
+/// What an error code means to the client: what is said of the request is the client's matter, what is said of others the app's,
+/// as a gateway.
+fn status(code: &HttpError) -> StatusCode {
+    use HttpError as Code;
+    match code {
+        Code::DnsTimeout
+        | Code::ConnectionTimeout
+        | Code::ConnectionReadTimeout
+        | Code::ConnectionWriteTimeout
+        | Code::HttpResponseTimeout => StatusCode::GATEWAY_TIMEOUT,
+        Code::ConnectionLimitReached => StatusCode::SERVICE_UNAVAILABLE,
+        Code::HttpRequestLengthRequired => StatusCode::LENGTH_REQUIRED,
+        Code::HttpRequestBodySize(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        Code::HttpRequestMethodInvalid | Code::HttpRequestUriInvalid => StatusCode::BAD_REQUEST,
+        Code::HttpRequestUriTooLong => StatusCode::URI_TOO_LONG,
+        Code::HttpRequestHeaderSectionSize(_)
+        | Code::HttpRequestHeaderSize { .. }
+        | Code::HttpRequestTrailerSectionSize(_)
+        | Code::HttpRequestTrailerSize { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        Code::LoopDetected => StatusCode::LOOP_DETECTED,
+        Code::ConfigurationError | Code::InternalError(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        _ => StatusCode::BAD_GATEWAY,
+    }
+}

@@ -1,0 +1,126 @@
+//! Guests that speak `wasi:http`: components built for `wasmtime serve`, Spin or wasmCloud. Everything that the interfaces
+//! mean is `wasmtime-wasi-http`'s part; here are the limits, and the ways to and from the connection.
+//!
+//! [`request`] is what a guest is given, [`exchange`] carries its response to the connection, [`p2`] calls guests of WASI 0.2.
+
+mod exchange;
+mod p2;
+mod request;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
+use wasmtime::component::{Component, Linker};
+use wasmtime_wasi_http::{
+    Error as HttpError, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
+};
+
+use crate::config::AppSpec;
+use crate::guest::Guest;
+use crate::limits::Limits;
+use crate::sandbox::{AppContext, Engine, State};
+use crate::telemetry::{AppLog, LogStream, RequestId, printable};
+
+/// Makes a loaded component callable, by the newest of the interfaces that it exports.
+pub(crate) fn load(
+    engine: &Arc<Engine>,
+    component: &Component,
+    spec: &AppSpec,
+    log: Arc<AppLog>,
+) -> anyhow::Result<Box<dyn Guest>> {
+    Ok(Box::new(p2::Http::load(engine, component, spec, log)?))
+}
+
+/// Offers WASI 0.2's part.
+pub(crate) fn link_p2(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)
+}
+
+/// A body as `wasmtime-wasi-http` hands it over.
+type Body = UnsyncBoxBody<Bytes, HttpError>;
+
+/// What a guest writes of a body at once. It buffers up to two of these for each body that it holds.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// What `wasmtime-wasi-http` counts for a header field beside its name and value.
+const FIELD_BYTES: usize = 80;
+
+/// What a sandbox keeps for `wasi:http`.
+pub(crate) struct Host {
+    context: WasiHttpCtx,
+    hooks: Hooks,
+}
+
+impl Host {
+    pub(crate) fn new(app: &Arc<AppContext>, call: RequestId) -> Self {
+        let mut context = WasiHttpCtx::new();
+        context.set_field_size_limit(field_bytes_max(&app.limits));
+        Self { context, hooks: Hooks { app: Arc::clone(app), call } }
+    }
+
+    pub(crate) fn begin(&mut self, call: RequestId) {
+        self.hooks.call = call;
+    }
+}
+
+/// What a guest may put into one `fields`. Requests' heads may be larger than responses', and be copied; what goes out is
+/// measured exactly.
+fn field_bytes_max(limits: &Limits) -> usize {
+    let bytes = usize::try_from(limits.response_header_bytes).unwrap_or(usize::MAX);
+    bytes.saturating_mul(2).saturating_add(limits.response_headers as usize * FIELD_BYTES)
+}
+
+impl WasiHttpView for State {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { hooks: &mut self.http.hooks, table: &mut self.table, ctx: &mut self.http.context }
+    }
+}
+
+/// Where `wasmtime-wasi-http` asks the host.
+struct Hooks {
+    app: Arc<AppContext>,
+    call: RequestId,
+}
+
+type Sending<T> = Box<dyn Future<Output = Result<T, HttpError>> + Send>;
+
+impl WasiHttpHooks for Hooks {
+    /// RFC 9110 §7.6.1: these are between two neighbours on the way, and so the server's alone. A guest neither sees nor sets
+    /// them; it does see Host.
+    fn is_forbidden_header(&mut self, name: &http::HeaderName) -> bool {
+        is_forbidden(name)
+    }
+
+    fn forbidden_header_filter(&mut self) -> wasmtime_wasi_http::ForbiddenHeaderFilter {
+        Arc::new(is_forbidden)
+    }
+
+    /// No app may send requests: the grants for it are still to come. The guest learns it as an error, the app's log in words.
+    fn send_request(
+        &mut self,
+        request: http::Request<WasiBody>,
+        _: Option<RequestOptions>,
+        _: Sending<()>,
+    ) -> Sending<(http::Response<WasiBody>, Sending<()>)> {
+        let target = printable(&format!("{} {}", request.method(), request.uri()), TARGET_BYTES_MAX);
+        let line = format!("refused an outgoing request ({target}): outgoing HTTP requests cannot be granted yet");
+        self.app.log.line(LogStream::Errors, Some(self.call), line.as_bytes());
+        Box::new(std::future::ready(Err(HttpError::HttpRequestDenied)))
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK_BYTES
+    }
+
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
+        CHUNK_BYTES
+    }
+}
+
+/// What is logged of a refused request's target.
+const TARGET_BYTES_MAX: usize = 1 << 10;
+
+fn is_forbidden(name: &http::HeaderName) -> bool {
+    *name != http::header::HOST && wasmtime_wasi_http::DEFAULT_FORBIDDEN_HEADERS.contains(name)
+}

@@ -1,0 +1,104 @@
+//! Guests of WASI 0.2: `wasi:http/incoming-handler`. A call is one call of `handle`.
+
+use std::sync::Arc;
+
+use wasmtime::Store;
+use wasmtime::component::{Component, ComponentExportIndex, Instance, Resource, TypedFunc};
+use wasmtime_wasi_http::WasiHttpView;
+use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi_http::p2::bindings::http::types::{IncomingRequest, ResponseOutparam, Scheme};
+
+use super::exchange::{Answer, End, Exchange};
+use super::request;
+use crate::config::AppSpec;
+use crate::error::Error;
+use crate::guest::{Call, Guest};
+use crate::sandbox::supply::{Entry, Supply};
+use crate::sandbox::task::{Finished, Task};
+use crate::sandbox::{Engine, State, fault};
+use crate::telemetry::AppLog;
+
+/// Any 0.2.x fits.
+const INTERFACE: &str = "wasi:http/incoming-handler@0.2.0";
+
+/// An app that speaks `wasi:http` 0.2.
+pub(super) struct Http {
+    supply: Arc<Supply<Handle>>,
+}
+
+/// Where a component has its `handle`.
+struct Handle(ComponentExportIndex);
+
+type Arguments = (Resource<IncomingRequest>, Resource<ResponseOutparam>);
+
+impl Entry for Handle {
+    type Functions = TypedFunc<Arguments, ()>;
+
+    fn find(&self, store: &mut Store<State>, instance: &Instance) -> wasmtime::Result<Self::Functions> {
+        instance.get_typed_func(store, self.0)
+    }
+}
+
+impl Http {
+    pub(super) fn load(
+        engine: &Arc<Engine>,
+        component: &Component,
+        spec: &AppSpec,
+        log: Arc<AppLog>,
+    ) -> anyhow::Result<Self> {
+        let interface = component.get_export_index(None, INTERFACE);
+        let handle = interface.and_then(|interface| component.get_export_index(Some(&interface), "handle"));
+        let handle =
+            handle.ok_or_else(|| anyhow::anyhow!("it does not export {INTERFACE} with its function handle"))?;
+        let linked = engine.link(component)?;
+        // Checks that the export has the interface's types.
+        ProxyPre::new(linked.clone()).map_err(|error| anyhow::anyhow!("{error:#}"))?;
+        Ok(Self { supply: Supply::new(engine, linked, Handle(handle), spec, log) })
+    }
+}
+
+impl Guest for Http {
+    fn call(&self, call: Call) -> Task {
+        let supply = Arc::clone(&self.supply);
+        Task::new(Arc::clone(&call.state), &self.supply.app.limits, async move { serve(&supply, call).await })
+    }
+
+    fn sweep(&self) {
+        self.supply.sweep();
+    }
+}
+
+/// One call, in a sandbox of its own or in one that has served before.
+async fn serve(supply: &Arc<Supply<Handle>>, call: Call) -> Result<Finished, Error> {
+    supply.engine.wake_ticker();
+    let Call { state: call, parts, body, origin, permit, .. } = call;
+    let mut sandbox = supply.open(&call).await?;
+    let (request, upload) = request::open(parts, body, &origin, &call, supply.app.limits.request_body_bytes);
+    let answer = Answer::default();
+    let store = &mut sandbox.store;
+    let pushed = {
+        let (mut http, answer) = (store.data_mut().http(), answer.clone());
+        let scheme = if origin.https { Scheme::Https } else { Scheme::Http };
+        let request = http.new_incoming_request(scheme, request);
+        request.and_then(|request| {
+            let set = move |said: Result<_, _>| answer.set(said.map_err(Into::into));
+            Ok((request, http.new_response_outparam_from_callback(set)?))
+        })
+    };
+    let arguments = pushed.map_err(|error| Error::Host(format!("{error:#}")))?;
+    let handle = sandbox.functions;
+    let guest = async {
+        let returned = handle.call_async(&mut *store, arguments).await;
+        returned.map_err(|error| fault::classify(error, store.data()))
+    };
+    let sent = match Exchange::new(&supply.app, &call, &answer, &upload).run(guest).await {
+        End::Sound(sent) => {
+            supply.keep(sandbox);
+            sent
+        }
+        // What misbehaved is never used again.
+        End::Faulty(sent) => sent,
+    };
+    let sent = sent.map(|finished| finished.holding(permit));
+    sent.map_err(|error| call.clients_fault().unwrap_or(error))
+}
