@@ -14,6 +14,8 @@ pub enum Error {
     BadRequest(&'static str),
     #[error("the request target is longer than {0} bytes")]
     TargetTooLong(u64),
+    #[error("the request has more than {0} header fields")]
+    TooManyFields(u32),
     #[error("the request body is larger than {0} bytes")]
     BodyTooLarge(u64),
     #[error("busy: {0}")]
@@ -78,6 +80,7 @@ impl Error {
             Self::NoRoute(_) => StatusCode::NOT_FOUND,
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::TargetTooLong(_) => StatusCode::URI_TOO_LONG,
+            Self::TooManyFields(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::ClientGone(_) | Self::Wall(Wall::Input(_)) => StatusCode::REQUEST_TIMEOUT,
@@ -99,6 +102,7 @@ impl Error {
             Self::NoRoute(_) => "There is no app at this address.",
             Self::BadRequest(_) => "The request could not be understood.",
             Self::TargetTooLong(_) => "The address is too long.",
+            Self::TooManyFields(_) => "The request has too many header fields.",
             Self::BodyTooLarge(_) => "The request body is too large.",
             Self::Busy(_) => "The app is busy. Please try again in a moment.",
             Self::ClientGone(_) | Self::Wall(Wall::Input(_)) => "The request did not arrive in time.",
@@ -113,6 +117,7 @@ impl Error {
             Self::NoRoute(_) => "no_route",
             Self::BadRequest(_) => "bad_request",
             Self::TargetTooLong(_) => "target",
+            Self::TooManyFields(_) => "request_head",
             Self::BodyTooLarge(_) => "body",
             Self::Busy(_) => "busy",
             Self::Cpu(_) => "cpu",
@@ -136,6 +141,7 @@ impl Error {
         "no_route",
         "bad_request",
         "target",
+        "request_head",
         "body",
         "busy",
         "cpu",
@@ -160,6 +166,7 @@ impl Error {
             Self::NoRoute(_)
                 | Self::BadRequest(_)
                 | Self::TargetTooLong(_)
+                | Self::TooManyFields(_)
                 | Self::BodyTooLarge(_)
                 | Self::ClientGone(_)
                 | Self::Wall(Wall::Input(_))

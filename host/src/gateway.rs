@@ -19,6 +19,7 @@ use crate::body::ResponseBody;
 use crate::error::Error;
 use crate::guest::Call;
 use crate::guest::environ::{authority, wants_head_only};
+use crate::origin::Origin;
 use crate::sandbox::CallState;
 use crate::sandbox::task::Started;
 use crate::server::Connection;
@@ -70,7 +71,7 @@ impl Gateway {
 
     async fn answer(
         &self,
-        parts: request::Parts,
+        mut parts: request::Parts,
         body: Incoming,
         connection: &Connection,
         record: &mut Record,
@@ -79,7 +80,16 @@ impl Gateway {
         if target_len(&parts.uri) > target_bytes_max {
             return Err(Error::TargetTooLong(target_bytes_max));
         }
+        if parts.method == Method::CONNECT {
+            return Err(Error::BadRequest("CONNECT is for proxies"));
+        }
+        // HTTP/1.1's parser counts the fields itself, HTTP/2's only their bytes.
+        let fields_max = connection.edge.request_headers;
+        if parts.headers.len() > fields_max as usize {
+            return Err(Error::TooManyFields(fields_max));
+        }
         check_host(&parts)?;
+        record.forwarded = connection.origin().of_request(&mut parts.headers, &connection.trusted)?;
         let path = decode_path(parts.uri.path())?;
         let (app, script_name_len) = self.resolve(&parts, &path)?;
         record.app = Some(Arc::clone(&app));
@@ -94,7 +104,7 @@ impl Gateway {
         record.call = Some(Arc::clone(&state));
         let head_only = wants_head_only(&parts.method);
         let (script_name, path_info) = (path[..script_name_len].to_vec(), path[script_name_len..].to_vec());
-        let call = Call { state, script_name, path_info, origin: Arc::clone(&connection.origin), parts, body, permit };
+        let call = Call { state, script_name, path_info, origin: Arc::clone(record.origin()), parts, body, permit };
         let started = app.guest.call(call).start().await?;
         Ok(respond(started, head_only))
     }
@@ -109,11 +119,24 @@ impl Gateway {
     }
 }
 
-/// RFC 9112 §3.2: a request names its host once; else routing, the guest and a proxy in front may each read another one.
+/// RFC 9112 §3.2: a request names its host once; else routing, the guest and a proxy in front may each read another one. With
+/// HTTP/2 the pseudo-field `:authority` names it, and Host may only repeat that (RFC 9113 §8.3.1).
 fn check_host(parts: &request::Parts) -> Result<(), Error> {
-    let named = parts.headers.get_all(header::HOST).iter().count();
-    if named > 1 || (named == 0 && parts.version == Version::HTTP_11) {
+    let mut fields = parts.headers.get_all(header::HOST).iter();
+    let (host, further) = (fields.next(), fields.next());
+    let missing = match parts.version {
+        Version::HTTP_11 => host.is_none(),
+        Version::HTTP_2 => host.is_none() && parts.uri.authority().is_none(),
+        _ => false,
+    };
+    if missing || further.is_some() {
         return Err(Error::BadRequest("the Host field is missing or repeated"));
+    }
+    if parts.version == Version::HTTP_2
+        && let (Some(authority), Some(host)) = (parts.uri.authority(), host)
+        && !authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes())
+    {
+        return Err(Error::BadRequest("the Host field and :authority name different hosts"));
     }
     Ok(())
 }
@@ -202,6 +225,8 @@ struct Record {
     referer: Option<HeaderValue>,
     user_agent: Option<HeaderValue>,
     connection: Arc<Connection>,
+    /// What a trusted proxy says of the client.
+    forwarded: Option<Arc<Origin>>,
     status: StatusCode,
     app: Option<Arc<App>>,
     call: Option<Arc<CallState>>,
@@ -224,6 +249,7 @@ impl Record {
             referer: field(header::REFERER),
             user_agent: field(header::USER_AGENT),
             connection: Arc::clone(connection),
+            forwarded: None,
             status: StatusCode::OK,
             app: None,
             call: None,
@@ -231,6 +257,10 @@ impl Record {
             sent: 0,
             access_log: Arc::clone(access_log),
         }
+    }
+
+    fn origin(&self) -> &Arc<Origin> {
+        self.forwarded.as_ref().unwrap_or_else(|| self.connection.origin())
     }
 
     /// Says in the log what went wrong, and remembers it for the counters.
@@ -255,7 +285,7 @@ impl Record {
             app.stats.record(self.status.as_u16(), self.cause, cpu, self.sent);
         }
         self.access_log.record(&AccessRecord {
-            remote: self.connection.origin.remote,
+            remote: self.origin().remote,
             request_id: self.id,
             method: self.method.as_str(),
             target: self.uri.path_and_query().map_or("*", http::uri::PathAndQuery::as_str),
@@ -339,6 +369,13 @@ mod tests {
         assert!(!check(Version::HTTP_11, &[]));
         assert!(!check(Version::HTTP_11, &["a", "b"]));
         assert!(!check(Version::HTTP_10, &["a", "a"]));
+        assert!(!check(Version::HTTP_2, &[]));
+        let check_authority = |host| {
+            let request = Request::get("https://A.example:81/").version(Version::HTTP_2).header(header::HOST, host);
+            check_host(&request.body(()).unwrap().into_parts().0).is_ok()
+        };
+        assert!(check_authority("a.example:81"));
+        assert!(!check_authority("b.example:81"));
     }
 
     #[test]

@@ -83,6 +83,8 @@ pub struct EdgeLimits {
     pub connections: u32,
     /// The request target, in bytes: more is a 414.
     pub request_target_bytes: u64,
+    /// Requests of a connection at the same time, with HTTP/2.
+    pub streams: u32,
     /// Header fields of a request: more is a 431.
     pub request_headers: u32,
     /// The whole request head, in bytes: more is a 431. Never below 8 KiB.
@@ -99,6 +101,7 @@ impl Default for EdgeLimits {
     fn default() -> Self {
         Self {
             connections: 10_000,
+            streams: 100,
             request_target_bytes: 8 * KIB,
             request_headers: 100,
             request_head_bytes: 64 * KIB,

@@ -18,6 +18,10 @@ pub struct Host {
     folder: Option<TempDir>,
     flags: Vec<(String, String)>,
     apps: Vec<String>,
+    binds: Vec<String>,
+    starter: Vec<String>,
+    /// Where it listens, as it says.
+    places: Vec<String>,
     address: SocketAddr,
     log: Log,
     access: Log,
@@ -29,6 +33,8 @@ pub struct Builder {
     config: String,
     flags: Vec<(String, String)>,
     apps: Vec<String>,
+    binds: Vec<String>,
+    starter: Vec<String>,
 }
 
 /// The command `wasgi` with nothing in its environment that could reach in from outside.
@@ -67,7 +73,28 @@ impl Builder {
             config: String::new(),
             flags: flags.map(|(flag, value)| (flag.to_owned(), value.to_owned())).to_vec(),
             apps: Vec::new(),
+            binds: vec!["127.0.0.1:0".to_owned()],
+            starter: Vec::new(),
         }
+    }
+
+    /// The host's own folder, where it runs: `wasgi.toml` is there, and what a test puts there.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Where to listen, instead of a free port; nothing leaves it to the host.
+    #[must_use]
+    pub fn bind(mut self, places: &[&str]) -> Self {
+        self.binds = places.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// A shell's command that ends in `exec "$@"`: that starts the host.
+    #[must_use]
+    pub fn started_by(mut self, script: &str) -> Self {
+        self.starter = ["sh", "-c", script, "sh"].map(str::to_owned).to_vec();
+        self
     }
 
     /// Puts a `.wasm` into the apps directory, and waits for it at the start until it is live or refused.
@@ -145,14 +172,19 @@ impl Host {
             config,
             flags: std::mem::take(&mut self.flags),
             apps: std::mem::take(&mut self.apps),
+            binds: std::mem::take(&mut self.binds),
+            starter: std::mem::take(&mut self.starter),
         })
     }
 
     #[track_caller]
-    fn run(Builder { folder, config, flags, apps }: Builder) -> Self {
+    fn run(Builder { folder, config, flags, apps, binds, starter }: Builder) -> Self {
         fs::write(folder.path().join("wasgi.toml"), config).expect("the directory is ours");
-        let mut command = wasgi();
-        command.arg("serve").arg(folder.path().join("apps")).args(["--bind", "127.0.0.1:0"]);
+        let mut command = through(&starter, wasgi());
+        command.arg("serve").arg(folder.path().join("apps"));
+        for place in &binds {
+            command.args(["--bind", place]);
+        }
         command.arg("--config").arg(folder.path().join("wasgi.toml"));
         command.arg("--state-dir").arg(folder.path().join("state"));
         command.args(["--log-format", "json", "--access-log-format", "json"]);
@@ -169,10 +201,16 @@ impl Host {
         log.follow(child.stderr.take().expect("it is piped"));
         access.follow(child.stdout.take().expect("it is piped"));
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut host = Self { child, folder: Some(folder), flags, apps, address, log, access };
-        let listening = host.log.wait("listening on http://", |event| event.message().contains("listening on http://"));
-        let address = listening.message().rsplit("http://").next().map(str::parse);
-        host.address = address.and_then(Result::ok).expect("an address is shown");
+        let folder = Some(folder);
+        let mut host = Self { child, folder, flags, apps, binds, starter, places: Vec::new(), address, log, access };
+        let listening = host
+            .log
+            .wait_for("listening on", host.binds.len().max(1), |event| event.message().starts_with("listening on "));
+        let places = listening.iter().map(|event| event.message().trim_start_matches("listening on ").to_owned());
+        host.places = places.collect();
+        // That of the first place with a port.
+        let mut addresses = host.places.iter().filter_map(|place| place.rsplit_once("://")?.1.parse().ok());
+        host.address = addresses.next().unwrap_or(address);
         for app in &host.apps {
             host.log.wait(&format!("{app} is live or refused"), |event| event.text("app") == *app && is_judged(event));
         }
@@ -181,6 +219,17 @@ impl Host {
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it listens, as it says, in the order of the places it was given: `https://127.0.0.1:40123`.
+    pub fn places(&self) -> &[String] {
+        &self.places
+    }
+
+    /// The address of one of these places.
+    pub fn address_of(&self, place: usize) -> SocketAddr {
+        let address = self.places[place].rsplit_once("://").map(|(_, address)| address.parse());
+        address.and_then(Result::ok).expect("it is a TCP address")
     }
 
     #[track_caller]
@@ -272,7 +321,7 @@ impl Host {
         self.folder().join("state")
     }
 
-    fn folder(&self) -> &Path {
+    pub fn folder(&self) -> &Path {
         self.folder.as_ref().expect("a host has its folder until it is restarted").path()
     }
 
@@ -320,6 +369,15 @@ impl Drop for Host {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// A command with its environment, started by another one.
+fn through(starter: &[String], command: Command) -> Command {
+    let Some((program, arguments)) = starter.split_first() else { return command };
+    let mut starting = Command::new(program);
+    starting.args(arguments).arg(command.get_program()).env_clear().stdin(Stdio::null());
+    starting.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    starting
 }
 
 fn is_judged(event: &Event) -> bool {

@@ -2,17 +2,29 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use crate::PATIENCE;
 
 /// A connection.
 pub struct Client {
-    stream: TcpStream,
+    stream: Stream,
     /// Received and not yet looked at.
     buffer: Vec<u8>,
     /// What is left of the body under way.
     body: Framing,
 }
+
+/// What carries the bytes.
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    Tls(Box<TlsStream>),
+}
+
+/// A client's TLS over TCP.
+pub type TlsStream = rustls::StreamOwned<rustls::ClientConnection, TcpStream>;
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Framing {
@@ -146,10 +158,24 @@ impl Client {
     /// If nobody listens.
     #[track_caller]
     pub fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap_or_else(|error| panic!("{address}: {error}"));
+        Self::over(Stream::Tcp(tcp(address)))
+    }
+
+    /// # Panics
+    /// If nobody listens.
+    #[track_caller]
+    pub fn connect_unix(path: &Path) -> Self {
+        let stream = UnixStream::connect(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         stream.set_read_timeout(Some(PATIENCE)).expect("the time is not zero");
         stream.set_write_timeout(Some(PATIENCE)).expect("the time is not zero");
-        stream.set_nodelay(true).expect("it is a TCP socket");
+        Self::over(Stream::Unix(stream))
+    }
+
+    pub fn over_tls(stream: TlsStream) -> Self {
+        Self::over(Stream::Tls(Box::new(stream)))
+    }
+
+    fn over(stream: Stream) -> Self {
         Self { stream, buffer: Vec::new(), body: Framing::Ended }
     }
 
@@ -190,7 +216,8 @@ impl Client {
 
     /// Says that nothing more is sent.
     pub fn finish_sending(&mut self) {
-        self.stream.shutdown(Shutdown::Write).expect("the connection is open");
+        let Stream::Tcp(stream) = &self.stream else { panic!("TCP alone can be closed on one side") };
+        stream.shutdown(Shutdown::Write).expect("the connection is open");
     }
 
     /// The rest of the connection, whatever it holds.
@@ -208,7 +235,8 @@ impl Client {
 
     /// A further handle of the socket, for a thread that sends while this one receives.
     pub fn sender(&self) -> TcpStream {
-        self.stream.try_clone().expect("the socket is open")
+        let Stream::Tcp(stream) = &self.stream else { panic!("only TCP can be used by two") };
+        stream.try_clone().expect("the socket is open")
     }
 
     /// Waits for a whole response to a request with this method.
@@ -308,7 +336,10 @@ impl Client {
                     return true;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::ConnectionReset => return false,
+                // TLS tells an end without a farewell apart; here the end is what matters.
+                Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof) => {
+                    return false;
+                }
                 Err(error) => panic!("waited in vain for the host to send something: {error}"),
             }
         }
@@ -326,5 +357,46 @@ fn framing(head: &Head, method: &str) -> Framing {
         Some(0) => Framing::Ended,
         Some(length) => Framing::Length(length),
         None => Framing::Close,
+    }
+}
+
+/// A TCP connection with patience.
+///
+/// # Panics
+/// If nobody listens.
+#[track_caller]
+pub fn tcp(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap_or_else(|error| panic!("{address}: {error}"));
+    stream.set_read_timeout(Some(PATIENCE)).expect("the time is not zero");
+    stream.set_write_timeout(Some(PATIENCE)).expect("the time is not zero");
+    stream.set_nodelay(true).expect("it is a TCP socket");
+    stream
+}
+
+impl Read for Stream {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.read(bytes),
+            Self::Unix(stream) => stream.read(bytes),
+            Self::Tls(stream) => stream.read(bytes),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.write(bytes),
+            Self::Unix(stream) => stream.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.flush(),
+            Self::Unix(stream) => stream.flush(),
+            Self::Tls(stream) => stream.flush(),
+        }
     }
 }

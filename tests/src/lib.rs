@@ -10,7 +10,7 @@ mod log;
 
 pub use guests::{guest, parse, wat};
 pub use host::{Builder, Host, repository, wasgi};
-pub use http::{Client, End, Head, Request, Response};
+pub use http::{Client, End, Head, Request, Response, TlsStream, tcp};
 pub use log::{Event, Log};
 
 use std::time::{Duration, Instant};

@@ -17,9 +17,8 @@ use wasgi_host::apps::Apps;
 use wasgi_host::config::{Config, Environment, Settings};
 use wasgi_host::deploy::{DeployHandle, Deployer};
 use wasgi_host::gateway::Gateway;
-use wasgi_host::limits::EdgeLimits;
 use wasgi_host::sandbox::Engine;
-use wasgi_host::server::Server;
+use wasgi_host::server::{Inherited, Policy, Server, Tls};
 use wasgi_host::telemetry::{self, AccessLog};
 
 /// Serve the apps of a directory, and keep up with what happens to it
@@ -27,13 +26,15 @@ use wasgi_host::telemetry::{self, AccessLog};
 #[command(after_help = "Examples:
   wasgi serve                                  ./apps on http://127.0.0.1:8000
   wasgi serve sites -b 0.0.0.0:80 -b [::]:80   another directory, two addresses
+  wasgi serve -b 0.0.0.0:443 --certfile chain.pem --keyfile key.pem
+  wasgi serve -b unix:/run/wasgi/http.sock --forwarded-allow-ips unix
   wasgi serve --limit cpu_time=2s --limit memory=64MiB
 
 apps/hello.wasm is served at /hello, apps/shop/cart.wasm at /shop/cart, apps/index.wasm at /. \
 A file hello.toml beside hello.wasm may set routes, environment variables, instances and lower limits. \
 `wasgi check --config` prints every key of wasgi.toml with its value.
 
-SIGTERM and SIGINT let the calls that run end (at most edge.drain_time); SIGHUP reads the settings again.")]
+SIGTERM and SIGINT let the calls that run end (at most edge.drain_time); SIGHUP reads the settings and the certificate again.")]
 pub(crate) struct Serve {
     /// The directory whose .wasm files are the apps [default: apps]
     #[arg(value_name = "DIR", env = "WASGI_APPS_DIR", hide_env_values = true)]
@@ -58,6 +59,8 @@ impl Serve {
             let path = config.apps_dir.display();
             bail!("the apps directory {path} does not exist: create it, or name another one (wasgi serve DIR)");
         }
+        // Before anything else is open.
+        let inherited = Inherited::take(&config.bind)?;
         let _log = telemetry::init(&config.log)?;
         raise_open_files();
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -66,14 +69,14 @@ impl Serve {
             .enable_all()
             .build()
             .context("the worker threads cannot be started")?;
-        let outcome = runtime.block_on(serve(settings, config));
+        let outcome = runtime.block_on(serve(settings, config, inherited));
         runtime.shutdown_timeout(END_TIME);
         outcome
     }
 }
 
 /// Everything from the first socket to the end of the drain.
-async fn serve(settings: Settings, config: Config) -> anyhow::Result<ExitCode> {
+async fn serve(settings: Settings, config: Config, inherited: Inherited) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
     let config = Arc::new(config);
     // First of all, so that a second host with the same state directory touches nothing.
@@ -81,12 +84,12 @@ async fn serve(settings: Settings, config: Config) -> anyhow::Result<ExitCode> {
     let access_log = Arc::new(AccessLog::open(config.access_log.as_ref(), config.access_log_format)?);
     let engine = Arc::new(Engine::new(&config)?);
     let apps = Arc::new(Apps::default());
-    let edge = Arc::new(ArcSwap::from_pointee(config.edge.clone()));
+    let policy = Arc::new(ArcSwap::from_pointee(policy(&config)?));
     let gateway = Arc::new(Gateway::new(Arc::clone(&apps), Arc::clone(&access_log)));
-    let server = Server::bind(&config.bind, Arc::clone(&edge), gateway)?;
+    let server = Server::bind(&config.bind, inherited, Arc::clone(&policy), gateway)?;
     let deploy = Deployer::start(Arc::clone(&config), engine, Arc::clone(&apps))?;
     let admin = tokio::spawn(admin.run(apps));
-    let host = Host { settings, started: config, edge, deploy, access_log };
+    let host = Host { settings, started: config, policy, deploy, access_log };
 
     let (stop, stopped) = oneshot::channel();
     let served = host.serve(server, async {
@@ -104,12 +107,21 @@ async fn serve(settings: Settings, config: Config) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What counts for new connections. The certificate is read from its files.
+fn policy(config: &Config) -> anyhow::Result<Policy> {
+    Ok(Policy {
+        limits: Arc::new(config.edge.clone()),
+        trusted: Arc::new(config.forwarded_allow_ips.clone()),
+        tls: config.certificate.as_ref().map(Tls::load).transpose()?,
+    })
+}
+
 /// What a reload changes.
 struct Host {
     settings: Settings,
     /// The configuration at the start: what only a restart changes stays as it is in here.
     started: Arc<Config>,
-    edge: Arc<ArcSwap<EdgeLimits>>,
+    policy: Arc<ArcSwap<Policy>>,
     deploy: DeployHandle,
     access_log: Arc<AccessLog>,
 }
@@ -123,7 +135,7 @@ impl Host {
             tracing::info!("some apps are still being compiled; they go live as they are done");
         }
         for address in server.addresses().unwrap_or_default() {
-            tracing::info!("listening on http://{address}");
+            tracing::info!("listening on {address}");
         }
         server.run(shutdown).await
     }
@@ -146,7 +158,7 @@ impl Host {
                         self.reload().await;
                     }
                     (Event::Stop, Some(stop)) => {
-                        let time = humantime::format_duration(self.edge.load().drain_time);
+                        let time = humantime::format_duration(self.policy.load().limits.drain_time);
                         tracing::info!("stopping: calls that run have {time} to end; a second signal ends them now");
                         let _ = stop.send(());
                     }
@@ -165,6 +177,13 @@ impl Host {
                 return;
             }
         };
+        let policy = match policy(&config) {
+            Ok(policy) => policy,
+            Err(error) => {
+                tracing::error!("the configuration stays as it is: {error:#}");
+                return;
+            }
+        };
         if let Err(error) = self.access_log.reload(config.access_log.as_ref(), config.access_log_format) {
             tracing::error!("the configuration stays as it is: {error}");
             return;
@@ -172,7 +191,7 @@ impl Host {
         if !fixed.is_empty() {
             tracing::warn!("only a restart changes {}: what was said at the start stays in force", fixed.join(", "));
         }
-        self.edge.store(Arc::new(config.edge.clone()));
+        self.policy.store(Arc::new(policy));
         self.deploy.reload(Arc::new(config)).await;
         tracing::info!("the configuration was read again");
     }

@@ -115,6 +115,7 @@ pub(super) static LIMITS: &[Field<Limits>] = &[
 /// `[edge]`.
 pub(super) static EDGE: &[Field<EdgeLimits>] = &[
     count!("connections", connections, 1, 1_000_000),
+    count!("streams", streams, 1, 1000),
     size!("request_target_size", request_target_bytes, 256, MIB),
     count!("request_headers", request_headers, 1, 1000),
     size!("request_head_size", request_head_bytes, 8 * KIB, MIB),

@@ -1,20 +1,19 @@
 //! Layer upon layer: defaults, `wasgi.toml`, environment, flags → [`Config`].
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Component, Path, PathBuf};
 
+use super::bind::{self, Place, Scheme};
 use super::field::{self, EDGE, Field, LIMITS};
 use super::file::{File, Given, Item, Source};
 use super::{
-    AccessLogFormat, AccessLogTarget, CHUNKED_BODIES, Config, ConfigError, INSTANCES, Instances, LOG_FORMATS, Settings,
-    apply_table, top,
+    AccessLogFormat, AccessLogTarget, CHUNKED_BODIES, Certificate, Config, ConfigError, INSTANCES, Instances,
+    LOG_FORMATS, Settings, TrustedPeers, apply_table, top,
 };
 
 const FILE_NAME: &str = "wasgi.toml";
 const ACCESS_LOG_FORMATS: &[(&str, AccessLogFormat)] =
     &[("combined", AccessLogFormat::Combined), ("json", AccessLogFormat::Json)];
-
-const BIND_MAX: usize = 64;
 
 pub(super) fn load(settings: &Settings) -> Result<Config, ConfigError> {
     let mut config = Config::default();
@@ -30,13 +29,8 @@ pub(super) fn load(settings: &Settings) -> Result<Config, ConfigError> {
         apply_file(source, &file, &mut config, &mut reuses)?;
     }
     apply_settings(settings, &mut config, &mut reuses)?;
-    if settings.bind.is_empty()
-        && !bound
-        && let Some(port) = &settings.environment.port
-    {
-        let given = Given::flag("the environment variable PORT", port);
-        let port = port.parse().map_err(|_| given.refuse("a port is wanted, 0 to 65535"))?;
-        config.bind = vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))];
+    if settings.bind.is_empty() && !bound {
+        bind_as_told_by_the_environment(settings, &mut config)?;
     }
     config.instances = if reuses { config.reuse() } else { Instances::Fresh };
     check_together(&config)?;
@@ -72,8 +66,15 @@ fn apply_file(source: &Source, file: &File, config: &mut Config, reuses: &mut bo
         config.state_dir = folder.join(path(&given)?);
     }
     if let Some(given) = given("bind", &file.bind) {
-        config.bind = addresses(&given)?;
+        config.bind = bind::parse_all(&given, given.texts()?, folder)?;
     }
+    if let Some(given) = given("forwarded_allow_ips", &file.forwarded_allow_ips) {
+        config.forwarded_allow_ips = TrustedPeers::parse(&given, given.texts()?)?;
+    }
+    let certfile = given("certfile", &file.certfile).map(|given| path(&given)).transpose()?;
+    let keyfile = given("keyfile", &file.keyfile).map(|given| path(&given)).transpose()?;
+    let of_folder = |path: PathBuf| folder.join(path);
+    apply_certificate(certfile.map(of_folder), keyfile.map(of_folder), config)?;
     if let Some(given) = given("instances", &file.instances) {
         *reuses = given.word(INSTANCES)?;
     }
@@ -119,8 +120,15 @@ fn apply_settings(settings: &Settings, config: &mut Config, reuses: &mut bool) -
     }
     if !settings.bind.is_empty() {
         let place = "--bind (WASGI_BIND)";
-        config.bind =
-            settings.bind.iter().map(|text| address(&Given::flag(place, text), text)).collect::<Result<_, _>>()?;
+        let given = Given::flag(place, &settings.bind.join(","));
+        config.bind = bind::parse_all(&given, settings.bind.iter().map(String::as_str), Path::new(""))?;
+    }
+    apply_certificate(settings.certfile.clone(), settings.keyfile.clone(), config)?;
+    let allowed: Vec<_> =
+        settings.forwarded_allow_ips.iter().map(String::as_str).filter(|text| !text.is_empty()).collect();
+    if !allowed.is_empty() {
+        let place = "--forwarded-allow-ips (WASGI_FORWARDED_ALLOW_IPS)";
+        config.forwarded_allow_ips = TrustedPeers::parse(&Given::flag(place, &allowed.join(",")), allowed)?;
     }
     if let Some(text) = &settings.instances {
         *reuses = Given::flag("--instances (WASGI_INSTANCES)", text).word(INSTANCES)?;
@@ -146,6 +154,41 @@ fn apply_settings(settings: &Settings, config: &mut Config, reuses: &mut bool) -
     apply_pairs(LIMITS, "--limit", settings.limits.iter(), &mut config.limits)?;
     apply_pairs(EDGE, "WASGI_EDGE", settings.environment.edge.iter(), &mut config.edge)?;
     apply_pairs(EDGE, "--edge", settings.edge.iter(), &mut config.edge)
+}
+
+/// What the environment says where neither file nor flags name an address.
+fn bind_as_told_by_the_environment(settings: &Settings, config: &mut Config) -> Result<(), ConfigError> {
+    let environment = &settings.environment;
+    let (fds, pid) = (environment.listen_fds.as_deref(), environment.listen_pid.as_deref());
+    let activated = bind::activated(fds, pid, std::process::id())?;
+    if !activated.is_empty() {
+        config.bind = activated;
+    } else if let Some(port) = &environment.port {
+        let given = Given::flag("the environment variable PORT", port);
+        let port = port.parse().map_err(|_| given.refuse("a port is wanted, 0 to 65535"))?;
+        config.bind = vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).into()];
+    }
+    Ok(())
+}
+
+/// A layer's certificate replaces that of the layers below, with its key: they belong together.
+fn apply_certificate(
+    certfile: Option<PathBuf>,
+    keyfile: Option<PathBuf>,
+    config: &mut Config,
+) -> Result<(), ConfigError> {
+    match (certfile, keyfile) {
+        (None, None) => {}
+        (Some(certfile), keyfile) => {
+            let keyfile = keyfile.unwrap_or_else(|| certfile.clone());
+            config.certificate = Some(Certificate { certfile, keyfile });
+        }
+        (None, Some(keyfile)) => {
+            let reason = "a key is of no use without a certificate: give certfile beside it";
+            return Err(ConfigError::new(format!("keyfile {}", keyfile.display()), reason));
+        }
+    }
+    Ok(())
 }
 
 fn assign<T>(field: &Field<T>, given: &Given<'_>, of: &mut T) -> Result<(), ConfigError> {
@@ -181,29 +224,6 @@ fn path(given: &Given<'_>) -> Result<PathBuf, ConfigError> {
     }
 }
 
-fn addresses(given: &Given<'_>) -> Result<Vec<SocketAddr>, ConfigError> {
-    let texts = given.texts()?;
-    if texts.is_empty() || texts.len() > BIND_MAX {
-        return Err(given.refuse(format!("1 to {BIND_MAX} addresses are allowed")));
-    }
-    texts.into_iter().map(|text| address(given, text)).collect()
-}
-
-/// `127.0.0.1:8000`, `[::1]:8000`, `localhost:8000`, `8000`.
-fn address(given: &Given<'_>, text: &str) -> Result<SocketAddr, ConfigError> {
-    let text = text.trim();
-    if let Ok(port) = text.parse::<u16>() {
-        return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-    }
-    if let Some(port) = text.strip_prefix("localhost:").and_then(|port| port.parse().ok()) {
-        return Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-    }
-    text.parse().map_err(|_| match text.parse::<IpAddr>() {
-        Ok(address) => given.refuse(format!("the port is missing: \"{}\"", SocketAddr::new(address, 8000))),
-        Err(_) => given.refuse("an address is wanted, such as \"127.0.0.1:8000\", \"[::1]:8000\" or \"8000\""),
-    })
-}
-
 fn filter(given: &Given<'_>) -> Result<String, ConfigError> {
     let text = given.text()?;
     match tracing_subscriber::EnvFilter::builder().parse(text) {
@@ -221,12 +241,29 @@ fn access_log(given: &Given<'_>, folder: &Path) -> Result<Option<AccessLogTarget
     }
 }
 
+/// What `sockaddr_un` holds, less its NUL.
+const UNIX_PATH_BYTES_MAX: usize = 107;
+
 /// What is right alone and wrong together.
 fn check_together(config: &Config) -> Result<(), ConfigError> {
     let edge = &config.edge;
     if edge.request_target_bytes > edge.request_head_bytes {
         let reason = "is larger than edge.request_head_size, of which it is a part";
         return Err(ConfigError::new("edge.request_target_size", reason));
+    }
+    for bind in &config.bind {
+        let refuse = |reason| Err(ConfigError::new(format!("bind {bind}"), reason));
+        if bind.scheme == Some(Scheme::Https) && config.certificate.is_none() {
+            return refuse("HTTPS needs a certificate: give certfile");
+        }
+        if bind.proxied && config.forwarded_allow_ips.is_empty() {
+            return refuse("nobody is allowed to speak the PROXY protocol: name its peers in forwarded_allow_ips");
+        }
+        if let Place::Unix(path) = &bind.place
+            && path.as_os_str().len() > UNIX_PATH_BYTES_MAX
+        {
+            return refuse("the path of a Unix socket has at most 107 bytes");
+        }
     }
     let (apps, state) = (real_path(&config.apps_dir)?, real_path(&config.state_dir)?);
     if state.starts_with(&apps) {

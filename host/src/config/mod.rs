@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use crate::limits::{EdgeLimits, Limits};
 
+mod bind;
 mod field;
 mod file;
 mod load;
@@ -20,10 +21,13 @@ mod settings;
 mod sidecar;
 #[cfg(test)]
 mod tests;
+mod trust;
 
+pub use bind::{Bind, Place, Scheme};
 use field::{Field, TOP};
 use file::{Given, Items, Source};
 pub use settings::{Environment, Settings};
+pub use trust::TrustedPeers;
 
 /// Everything an operator can say, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,8 +36,12 @@ pub struct Config {
     pub apps_dir: PathBuf,
     /// Where the host keeps compiled code and its admin socket; nobody else may write there.
     pub state_dir: PathBuf,
-    /// Addresses to listen on.
-    pub bind: Vec<SocketAddr>,
+    /// Where to listen.
+    pub bind: Vec<Bind>,
+    /// What HTTPS is spoken with.
+    pub certificate: Option<Certificate>,
+    /// Whose word about a client counts.
+    pub forwarded_allow_ips: TrustedPeers,
     /// Threads that serve requests.
     pub workers: usize,
     /// Sandboxes that may exist at the same time, of all apps together: the size of the pool.
@@ -66,7 +74,9 @@ impl Default for Config {
         Self {
             apps_dir: PathBuf::from("apps"),
             state_dir: PathBuf::from(".wasgi"),
-            bind: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 8000))],
+            bind: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 8000)).into()],
+            certificate: None,
+            forwarded_allow_ips: TrustedPeers::default(),
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             sandboxes: 1000,
             stack_bytes: 1 << 20,
@@ -118,6 +128,8 @@ impl Config {
         let reloaded = Self {
             state_dir: self.state_dir.clone(),
             bind: self.bind.clone(),
+            // Other files with a certificate are read; whether there is one decides what the listeners speak.
+            certificate: new.certificate.filter(|_| self.certificate.is_some()).or_else(|| self.certificate.clone()),
             workers: self.workers,
             sandboxes: self.sandboxes,
             stack_bytes: self.stack_bytes,
@@ -135,6 +147,7 @@ impl Config {
         let differences = [
             ("state_dir", self.state_dir != new.state_dir),
             ("bind", self.bind != new.bind),
+            ("certfile", self.certificate.is_some() != new.certificate.is_some()),
             ("workers", self.workers != new.workers),
             ("sandboxes", self.sandboxes != new.sandboxes),
             ("stack", self.stack_bytes != new.stack_bytes),
@@ -169,6 +182,15 @@ impl ConfigError {
     fn new(place: impl Into<String>, reason: impl Into<String>) -> Self {
         Self { place: place.into(), reason: reason.into() }
     }
+}
+
+/// The files of a certificate: PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// The certificate and those that lead from it to a root, in this order.
+    pub certfile: PathBuf,
+    /// Its private key; may be the same file.
+    pub keyfile: PathBuf,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,8 +16,13 @@ pub(super) fn to_toml(config: &Config) -> String {
     };
     line("apps_dir", &path(&config.apps_dir));
     line("state_dir", &path(&config.state_dir));
-    let bind = config.bind.iter().map(|address| Value::String(address.to_string())).collect();
-    line("bind", &Value::Array(bind).to_string());
+    let list = |texts: Vec<String>| Value::Array(texts.into_iter().map(Value::String).collect()).to_string();
+    line("bind", &list(config.bind.iter().map(ToString::to_string).collect()));
+    if let Some(certificate) = &config.certificate {
+        line("certfile", &path(&certificate.certfile));
+        line("keyfile", &path(&certificate.keyfile));
+    }
+    line("forwarded_allow_ips", &list(config.forwarded_allow_ips.texts().collect()));
     line("instances", if matches!(config.instances, Instances::Fresh) { "\"fresh\"" } else { "\"reuse\"" });
     let known = CHUNKED_BODIES.iter().find(|(_, meaning)| *meaning == config.chunked_bodies);
     line("chunked_bodies", &text(known.map_or("", |(word, _)| word)));

@@ -15,10 +15,24 @@ pub struct Settings {
     #[arg(skip)]
     pub apps_dir: Option<PathBuf>,
 
-    /// Listen on ADDR: HOST:PORT with an IP address, or a port alone for 127.0.0.1; may be repeated
-    /// [default: 127.0.0.1:8000, or 0.0.0.0:$PORT where PORT is set]
+    /// Listen on ADDR: IP:PORT, a port alone for 127.0.0.1, unix:PATH or fd://N; with https:// or http:// before it, or
+    /// proxy+ for the PROXY protocol; may be repeated
+    /// [default: the sockets of systemd, or 0.0.0.0:$PORT where PORT is set, or 127.0.0.1:8000]
     #[arg(short, long, value_name = "ADDR", env = "WASGI_BIND", value_delimiter = ',', hide_env_values = true)]
     pub bind: Vec<String>,
+
+    /// Speak HTTPS with the certificate (chain) in FILE, PEM; read again on SIGHUP
+    #[arg(long, value_name = "FILE", env = "WASGI_CERTFILE", hide_env_values = true)]
+    pub certfile: Option<PathBuf>,
+
+    /// The private key of the certificate, PEM [default: the file of the certificate]
+    #[arg(long, value_name = "FILE", env = "WASGI_KEYFILE", hide_env_values = true)]
+    pub keyfile: Option<PathBuf>,
+
+    /// Believe these peers what they say of their clients (Forwarded, X-Forwarded-For and -Proto, PROXY protocol): addresses,
+    /// networks, "unix" or "*" [default: nobody]
+    #[arg(long, value_name = "LIST", env = "WASGI_FORWARDED_ALLOW_IPS", value_delimiter = ',', hide_env_values = true)]
+    pub forwarded_allow_ips: Vec<String>,
 
     /// Keep compiled code and the admin socket in DIR [default: .wasgi]
     #[arg(long, value_name = "DIR", env = "WASGI_STATE_DIR", hide_env_values = true)]
@@ -97,6 +111,9 @@ pub struct Settings {
 pub struct Environment {
     /// `PORT`, as hosting platforms set it.
     pub port: Option<String>,
+    /// `LISTEN_FDS` and `LISTEN_PID`, as systemd sets them for the sockets that it passes.
+    pub listen_fds: Option<String>,
+    pub listen_pid: Option<String>,
     /// `WASGI_LIMITS`: `cpu_time=2s,memory=64MiB`.
     pub limits: Option<String>,
     /// `WASGI_EDGE`, in the same form.
@@ -107,7 +124,13 @@ impl Environment {
     /// Reads the environment of this process. A variable that is empty counts as not set.
     pub fn read() -> Self {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        Self { port: variable("PORT"), limits: variable("WASGI_LIMITS"), edge: variable("WASGI_EDGE") }
+        Self {
+            port: variable("PORT"),
+            listen_fds: variable("LISTEN_FDS"),
+            listen_pid: variable("LISTEN_PID"),
+            limits: variable("WASGI_LIMITS"),
+            edge: variable("WASGI_EDGE"),
+        }
     }
 }
 

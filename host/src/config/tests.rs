@@ -64,6 +64,9 @@ fn every_key_is_read_and_survives_printing() {
         apps_dir = "/srv/a \"b\""
         state_dir = "/var/lib/wasgi"
         bind = ["0.0.0.0:80", "[::1]:8080"]
+        certfile = "/etc/wasgi/cert.pem"
+        keyfile = "/etc/wasgi/key.pem"
+        forwarded_allow_ips = ["127.0.0.1", "10.0.0.0/8", "fd00::/8", "unix"]
         workers = 3
         sandboxes = 77
         stack = "512KiB"
@@ -81,6 +84,7 @@ fn every_key_is_read_and_survives_printing() {
         format = "json"
         [edge]
         connections = 10
+        streams = 11
         request_target_size = "1KiB"
         request_headers = 20
         request_head_size = "16KiB"
@@ -111,7 +115,10 @@ fn every_key_is_read_and_survives_printing() {
     let config = load(text).expect("it is right");
     assert_eq!(config.instances, Instances::Reuse { requests_max: 5, idle_time: Duration::from_secs(90) });
     assert_eq!(config.chunked_bodies, ChunkedBodies::Stream);
-    assert_eq!(config.bind, ["0.0.0.0:80".parse().expect("an address"), "[::1]:8080".parse().expect("an address")]);
+    assert_eq!(
+        config.bind,
+        ["0.0.0.0:80", "[::1]:8080"].map(|text| text.parse::<SocketAddr>().expect("an address").into())
+    );
     assert_eq!(config.access_log, Some(AccessLogTarget::File("/var/log/wasgi.log".into())));
     assert_eq!(config.limits.host_call_bytes, 3 << 19);
     assert_eq!(config.limits.cpu_time, Duration::from_millis(250));
@@ -156,6 +163,60 @@ fn port_is_for_where_nothing_else_says_an_address() {
         |settings| settings.environment.port = Some("http".to_owned()),
         "the environment variable PORT: \"http\": a port is wanted, 0 to 65535",
     );
+}
+
+#[test]
+fn a_place_to_listen_is_read_and_survives_printing() {
+    for (text, printed) in [
+        ("8000", "127.0.0.1:8000"),
+        ("localhost:8000", "127.0.0.1:8000"),
+        ("https://[::]:443", "https://[::]:443"),
+        ("http://0.0.0.0:80", "http://0.0.0.0:80"),
+        ("unix:/run/w.sock", "unix:/run/w.sock"),
+        ("proxy+https://unix:/run/w.sock", "proxy+https://unix:/run/w.sock"),
+        ("proxy+fd://7", "proxy+fd://7"),
+    ] {
+        let config = load(&format!(
+            "apps_dir = \"/a\"\nstate_dir = \"/s\"\ncertfile = \"/c\"\nforwarded_allow_ips = \"*\"\nbind = \"{text}\""
+        ))
+        .expect(text);
+        assert_eq!(config.bind[0].to_string(), printed);
+        assert_eq!(load(&config.to_toml()), Ok(config));
+    }
+}
+
+#[test]
+fn the_sockets_of_systemd_are_used_where_no_address_is_named() {
+    let own = std::process::id().to_string();
+    let activate = |settings: &mut Settings, fds: &str, pid: &str| {
+        settings.environment.listen_fds = Some(fds.to_owned());
+        settings.environment.listen_pid = Some(pid.to_owned());
+        settings.environment.port = Some("9000".to_owned());
+    };
+    let bind = |config: Result<Config, String>| {
+        config.expect("it is right").bind.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(bind(load_with("", |settings| activate(settings, "2", &own))), ["fd://3", "fd://4"]);
+    assert_eq!(bind(load_with("bind = \"1\"", |settings| activate(settings, "2", &own))), ["127.0.0.1:1"]);
+    // What a parent was given is not for us.
+    assert_eq!(bind(load_with("", |settings| activate(settings, "2", "1"))), ["0.0.0.0:9000"]);
+    check_flag_refused(
+        |settings| activate(settings, "many", &own),
+        "the environment variable LISTEN_FDS: \"many\": a number of sockets is wanted, at most 64",
+    );
+}
+
+#[test]
+fn a_certificate_comes_with_its_key_and_only_a_restart_adds_or_removes_it() {
+    let config = load("certfile = \"/c.pem\"").expect("it is right");
+    let both = |file: &str| Some(Certificate { certfile: file.into(), keyfile: file.into() });
+    assert_eq!(config.certificate, both("/c.pem"));
+    let other = load("certfile = \"/d.pem\"").expect("it is right");
+    assert_eq!(config.reloaded(other.clone()), (other, vec![]));
+    let (kept, fixed) = config.reloaded(load("").expect("it is right"));
+    assert_eq!((kept.certificate, fixed), (both("/c.pem"), vec!["certfile"]));
+    let (none, fixed) = load("").expect("it is right").reloaded(config);
+    assert_eq!((none.certificate, fixed), (None, vec!["certfile"]));
 }
 
 #[test]
@@ -213,8 +274,38 @@ fn errors_name_place_key_value_and_what_is_allowed() {
     );
     check_refused(
         "bind = \"example.com:80\"",
-        "wasgi.toml line 1: bind = \"example.com:80\": an address is wanted, such as \"127.0.0.1:8000\", \"[::1]:8000\" or \
-         \"8000\"",
+        "wasgi.toml line 1: bind = \"example.com:80\": an address is wanted, such as \"127.0.0.1:8000\", \"[::1]:8000\", \
+         \"8000\", \"unix:/run/wasgi.sock\" or \"fd://3\"",
+    );
+    let bind = |text: &str| format!("wasgi.toml line 1: bind = \"{text}\": ");
+    for (text, reason) in [
+        ("unix:", "a path is wanted after \"unix:\""),
+        ("fd://2", "a descriptor is wanted after \"fd://\", 3 or more"),
+        ("fd://x", "a descriptor is wanted after \"fd://\", 3 or more"),
+    ] {
+        check_refused(&format!("bind = \"{text}\""), &(bind(text) + reason));
+    }
+    check_refused(
+        "bind = [\"8000\", \"http://127.0.0.1:8000\"]",
+        "wasgi.toml line 1: bind = [\"8000\", \"http://127.0.0.1:8000\"]: http://127.0.0.1:8000 is named twice",
+    );
+    check_refused("bind = \"https://8443\"", "bind https://127.0.0.1:8443: HTTPS needs a certificate: give certfile");
+    check_refused(
+        "bind = \"proxy+8000\"",
+        "bind proxy+127.0.0.1:8000: nobody is allowed to speak the PROXY protocol: name its peers in forwarded_allow_ips",
+    );
+    check_refused(
+        "keyfile = \"/key.pem\"",
+        "keyfile /key.pem: a key is of no use without a certificate: give certfile beside it",
+    );
+    let allow = |text: &str, reason: &str| {
+        let place = format!("wasgi.toml line 1: forwarded_allow_ips = \"{text}\": ");
+        check_refused(&format!("forwarded_allow_ips = \"{text}\""), &(place + reason));
+    };
+    allow("10.0.0.1/8", "\"10.0.0.1/8\" is written \"10.0.0.0/8\"");
+    allow(
+        "proxy",
+        "\"proxy\" is not an address (\"10.0.0.1\"), a network (\"10.0.0.0/8\", \"fd00::/8\"), \"unix\" or \"*\"",
     );
     check_refused(
         "[edge]\nrequest_target_size = \"128KiB\"",
@@ -258,7 +349,7 @@ fn flags_are_refused_by_their_names() {
     );
     check_flag_refused(
         |settings| settings.edge = vec!["speed=1".to_owned()],
-        "--edge: \"speed=1\": there is no \"speed\", but connections, request_target_size, request_headers, \
+        "--edge: \"speed=1\": there is no \"speed\", but connections, streams, request_target_size, request_headers, \
          request_head_size, header_time, client_idle_time, drain_time",
     );
     check_flag_refused(

@@ -1,16 +1,25 @@
 //! What the gateway knows of the connection that a request came by, and the clocks by which a slow client is found out.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
+
+use super::Policy;
+use crate::config::TrustedPeers;
 use crate::limits::EdgeLimits;
 use crate::origin::Origin;
 
-/// A client's connection, as the gateway sees it: one request at a time.
+/// A client's connection, as the gateway sees it: one request at a time. With HTTP/2, where a connection carries many at once,
+/// each stream has one of its own, and the connection itself one more, whose clocks run while it has no streams.
 pub struct Connection {
-    pub origin: Arc<Origin>,
+    origin: Arc<Origin>,
+    /// What a proxy said at the beginning of the connection.
+    introduced: OnceLock<Arc<Origin>>,
     pub edge: Arc<EdgeLimits>,
+    pub trusted: Arc<TrustedPeers>,
     began: Instant,
     /// When the response under way has to be through, however slowly it is taken: in nanoseconds since `began`, 0 for none.
     end_by: AtomicU64,
@@ -18,18 +27,73 @@ pub struct Connection {
     head_awaited: AtomicU64,
     /// Something waits for the client to take it: then it owes that first, and [`super::client::Client`] has an eye on it.
     write_stalled: AtomicBool,
+    streams: Streams,
+}
+
+/// The streams of a connection that speaks HTTP/2.
+#[derive(Default)]
+struct Streams {
+    open: AtomicU32,
+    /// Whether there has been one.
+    any: AtomicBool,
+    /// Those that the client gave up before they were answered, less those that were answered.
+    given_up: AtomicU32,
+    /// The connection has to end: [`LEAVE`] or [`CUT`].
+    order: AtomicU8,
+    ordered: Notify,
+}
+
+/// To take no further requests.
+const LEAVE: u8 = 1;
+/// To end at once.
+const CUT: u8 = 2;
+
+/// A client may give up so many times as many streams as it may have open, without having waited for any answer.
+const GIVEN_UP_FACTOR: u32 = 4;
+
+/// What [`super::roll`] has to do about a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Stay,
+    /// Whoever speaks HTTP/2 can be told, so that no request is lost that crosses the end of the connection.
+    Leave,
+    Cut,
 }
 
 impl Connection {
-    pub(super) fn new(origin: Arc<Origin>, edge: Arc<EdgeLimits>) -> Self {
+    pub(super) fn new(origin: Arc<Origin>, policy: &Policy) -> Self {
+        Self::with(origin, Arc::clone(&policy.limits), Arc::clone(&policy.trusted))
+    }
+
+    /// What one stream of this connection is to the gateway.
+    pub(super) fn stream(&self) -> Self {
+        Self::with(Arc::clone(self.origin()), Arc::clone(&self.edge), Arc::clone(&self.trusted))
+    }
+
+    fn with(origin: Arc<Origin>, edge: Arc<EdgeLimits>, trusted: Arc<TrustedPeers>) -> Self {
         Self {
             origin,
+            introduced: OnceLock::new(),
             edge,
+            trusted,
             began: Instant::now(),
             end_by: AtomicU64::new(0),
             head_awaited: AtomicU64::new(1),
             write_stalled: AtomicBool::new(false),
+            streams: Streams::default(),
         }
+    }
+
+    /// Where the connection comes from: the client, as far as is known.
+    pub fn origin(&self) -> &Arc<Origin> {
+        self.introduced.get().unwrap_or(&self.origin)
+    }
+
+    /// The peer is a proxy, and speaks for this client, which reached it at `local`.
+    pub(super) fn introduce(&self, remote: SocketAddr, local: SocketAddr) {
+        let origin = Origin::of_connection(Some(remote), Some(local), self.origin.https);
+        // Said once, before the first request.
+        let _ = self.introduced.set(origin);
     }
 
     /// A response that is still being made is on its way. It is cut off at `deadline`.
@@ -59,12 +123,63 @@ impl Connection {
         }
     }
 
-    /// Whether the client has been owing a request head for longer than it may.
-    pub(super) fn is_overdue(&self, now: Instant) -> bool {
-        match self.head_awaited.load(Ordering::Relaxed) {
-            _ if self.write_stalled.load(Ordering::Relaxed) => false,
-            0 => false,
-            since => self.nanos(now).saturating_sub(since) > self.edge.header_time.as_nanos() as u64,
+    /// A stream of this connection begins.
+    pub(super) fn stream_opens(&self) {
+        self.streams.any.store(true, Ordering::Relaxed);
+        self.streams.open.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A stream of this connection is over; after the last one, the client owes the next. Clients that open streams and give
+    /// them up at once (CVE-2023-44487) make work for nothing: those that do little else are cut off.
+    pub(super) fn stream_closes(&self, answered: bool) {
+        let streams = &self.streams;
+        // Before the count: whoever sees no stream open sees this moment.
+        self.response_ended(Instant::now());
+        streams.open.fetch_sub(1, Ordering::Release);
+        let count =
+            |given_up: u32| Some(if answered { given_up.saturating_sub(1) } else { given_up.saturating_add(1) });
+        let before = streams.given_up.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count).unwrap_or_default();
+        if !answered && before >= self.edge.streams.saturating_mul(GIVEN_UP_FACTOR) {
+            self.order(CUT);
+        }
+    }
+
+    /// Tells a client that speaks HTTP/2 to take its next requests elsewhere, and lets those that run end.
+    pub(super) fn leave(&self) {
+        self.order(LEAVE);
+    }
+
+    fn order(&self, order: u8) {
+        if self.streams.order.fetch_max(order, Ordering::Relaxed) < order {
+            self.streams.ordered.notify_one();
+        }
+    }
+
+    /// Waits for what the task that serves this connection is to do next.
+    pub(super) async fn ordered(&self) -> Verdict {
+        self.streams.ordered.notified().await;
+        if self.streams.order.load(Ordering::Relaxed) == CUT { Verdict::Cut } else { Verdict::Leave }
+    }
+
+    /// What is to be done about a client that has been owing a request head for longer than it may.
+    pub(super) fn verdict(&self, now: Instant) -> Verdict {
+        let (stalled, open) = (&self.write_stalled, &self.streams.open);
+        if stalled.load(Ordering::Relaxed) || open.load(Ordering::Acquire) > 0 {
+            return Verdict::Stay;
+        }
+        let since = match self.head_awaited.load(Ordering::Relaxed) {
+            0 => return Verdict::Stay,
+            since => since,
+        };
+        let waited = self.nanos(now).saturating_sub(since);
+        let time = self.edge.header_time.as_nanos() as u64;
+        if waited <= time {
+            Verdict::Stay
+        } else if self.streams.any.load(Ordering::Relaxed) && waited <= time.saturating_mul(2) {
+            // Whoever has had a stream knows how to go; who does not go in the same time again is cut off.
+            Verdict::Leave
+        } else {
+            Verdict::Cut
         }
     }
 

@@ -2,41 +2,52 @@
 
 mod client;
 mod connection;
+mod http2;
+mod listener;
+mod proxy_protocol;
 mod roll;
 mod serve;
+mod tls;
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::Context as _;
 use arc_swap::ArcSwap;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
+use crate::config::{Bind, TrustedPeers};
 use crate::gateway::Gateway;
 use crate::limits::EdgeLimits;
 use crate::origin::Origin;
 use client::Client;
 pub use connection::Connection;
+pub use listener::Inherited;
+use listener::{Accepted, Listener};
 use roll::Roll;
-
-/// Connections that the kernel may hold for us before they are accepted.
-const BACKLOG: i32 = 1024;
+use serve::Way;
+pub use tls::Tls;
 
 /// After a failed accept (out of file descriptors, say), the wait before the next.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 /// The host's front: sockets that are bound, and the gateway behind them.
 pub struct Server {
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
     gateway: Arc<Gateway>,
-    edge: Arc<ArcSwap<EdgeLimits>>,
+    policy: Arc<ArcSwap<Policy>>,
     connections: Arc<Semaphore>,
     drain: Arc<Drain>,
+}
+
+/// What counts for new connections. A reload replaces it.
+pub struct Policy {
+    pub limits: Arc<EdgeLimits>,
+    pub trusted: Arc<TrustedPeers>,
+    /// None where no listener speaks TLS.
+    pub tls: Option<Tls>,
 }
 
 /// Told to all connections at the end: finish what you have, take nothing new.
@@ -46,30 +57,50 @@ struct Drain {
     told: Notify,
 }
 
+impl Drain {
+    fn begin(&self) {
+        self.begun.store(true, Ordering::SeqCst);
+        self.told.notify_waiters();
+    }
+
+    fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::SeqCst)
+    }
+
+    /// Waits for the drain to begin.
+    async fn begins(&self) {
+        let told = self.told.notified();
+        if !self.has_begun() {
+            told.await;
+        }
+    }
+}
+
 impl Server {
-    /// Binds all addresses.
+    /// Listens wherever `binds` says.
     ///
     /// # Errors
     /// Names the address that cannot be had.
     pub fn bind(
-        addresses: &[SocketAddr],
-        edge: Arc<ArcSwap<EdgeLimits>>,
+        binds: &[Bind],
+        mut inherited: Inherited,
+        policy: Arc<ArcSwap<Policy>>,
         gateway: Arc<Gateway>,
     ) -> anyhow::Result<Self> {
-        let listeners = addresses
-            .iter()
-            .map(|address| listen(*address).with_context(|| format!("cannot listen on {address}")))
-            .collect::<anyhow::Result<Vec<_>>>()?;
-        let connections = Arc::new(Semaphore::new(edge.load().connections as usize));
-        Ok(Self { listeners, gateway, edge, connections, drain: Arc::default() })
+        let in_force = policy.load();
+        let listen = |bind| Listener::bind(bind, binds, &mut inherited, in_force.tls.is_some());
+        let listeners = binds.iter().map(listen).collect::<anyhow::Result<Vec<_>>>()?;
+        let connections = Arc::new(Semaphore::new(in_force.limits.connections as usize));
+        drop(in_force);
+        Ok(Self { listeners, gateway, policy, connections, drain: Arc::default() })
     }
 
-    /// The addresses in use: with port 0, the one that the kernel chose.
+    /// The addresses in use, as a client would write them: with port 0, the one that the kernel chose.
     ///
     /// # Errors
     /// Where the kernel does not know its own socket.
-    pub fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
-        self.listeners.iter().map(TcpListener::local_addr).collect()
+    pub fn addresses(&self) -> io::Result<Vec<String>> {
+        self.listeners.iter().map(Listener::address).collect()
     }
 
     /// Serves until `shutdown` resolves, then lets calls that run end, at most for `drain_time`. True if all did.
@@ -81,41 +112,32 @@ impl Server {
         let roll_calls = tokio::spawn(Arc::clone(&roll).call());
         for listener in self.listeners {
             let acceptor = Acceptor {
+                listener,
                 gateway: Arc::clone(&self.gateway),
-                edge: Arc::clone(&self.edge),
+                policy: Arc::clone(&self.policy),
                 connections: Arc::clone(&self.connections),
                 drain: Arc::clone(&self.drain),
                 roll: Arc::clone(&roll),
                 alive: alive.clone(),
             };
-            accepting.spawn(acceptor.accept(listener));
+            accepting.spawn(acceptor.accept());
         }
         drop(alive);
         shutdown.await;
 
         accepting.shutdown().await;
-        self.drain.begun.store(true, Ordering::SeqCst);
-        self.drain.told.notify_waiters();
-        let drain_time = self.edge.load().drain_time;
+        self.drain.begin();
+        let drain_time = self.policy.load().limits.drain_time;
         let drained = tokio::time::timeout(drain_time, all_done.recv()).await.is_ok();
         roll_calls.abort();
         drained
     }
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
-    // A restart must not wait for the old connections' TIME_WAIT.
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
-}
-
 struct Acceptor {
+    listener: Listener,
     gateway: Arc<Gateway>,
-    edge: Arc<ArcSwap<EdgeLimits>>,
+    policy: Arc<ArcSwap<Policy>>,
     connections: Arc<Semaphore>,
     drain: Arc<Drain>,
     roll: Arc<Roll>,
@@ -123,11 +145,11 @@ struct Acceptor {
 }
 
 impl Acceptor {
-    async fn accept(self, listener: TcpListener) {
+    async fn accept(self) {
         loop {
             let permit = Arc::clone(&self.connections).acquire_owned().await.expect("the semaphore is never closed");
-            match listener.accept().await {
-                Ok((stream, remote)) => self.serve(stream, remote, permit),
+            match self.listener.accept().await {
+                Ok(accepted) => self.serve(accepted, permit),
                 Err(error) => {
                     tracing::warn!("cannot accept a connection: {error}");
                     tokio::time::sleep(ACCEPT_RETRY).await;
@@ -136,19 +158,16 @@ impl Acceptor {
         }
     }
 
-    fn serve(&self, stream: TcpStream, remote: SocketAddr, permit: OwnedSemaphorePermit) {
-        let Ok(local) = stream.local_addr() else { return };
-        // Small responses must not wait for the client's acknowledgement of the last.
-        if stream.set_nodelay(true).is_err() {
-            return;
-        }
-        let origin = Origin::of_connection(Some(remote), Some(local), false);
-        let connection = Arc::new(Connection::new(origin, self.edge.load_full()));
+    fn serve(&self, (stream, remote, local): Accepted, permit: OwnedSemaphorePermit) {
+        let policy = self.policy.load();
+        let way = Way { tls: policy.tls.clone().filter(|_| self.listener.tls), proxied: self.listener.proxied };
+        let origin = Origin::of_connection(remote, local, way.tls.is_some());
+        let connection = Arc::new(Connection::new(origin, &policy));
         let (gateway, drain, alive) = (Arc::clone(&self.gateway), Arc::clone(&self.drain), self.alive.clone());
         let watched = Arc::clone(&connection);
         let task = tokio::spawn(async move {
             let client = Client::new(stream, Arc::clone(&connection));
-            serve::serve_connection(client, connection, gateway, &drain).await;
+            serve::serve(client, connection, way, gateway, &drain).await;
             drop((permit, alive));
         });
         self.roll.enter(watched, task.abort_handle());

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::AbortHandle;
 
-use super::connection::Connection;
+use super::connection::{Connection, Verdict};
 
 #[derive(Default)]
 pub(super) struct Roll(Mutex<Vec<(Arc<Connection>, AbortHandle)>>);
@@ -29,8 +29,10 @@ impl Roll {
             tokio::time::sleep(ROLL_CALL).await;
             let now = Instant::now();
             self.connections().retain(|(connection, task)| {
-                if connection.is_overdue(now) {
-                    task.abort();
+                match connection.verdict(now) {
+                    Verdict::Stay => {}
+                    Verdict::Leave => connection.leave(),
+                    Verdict::Cut => task.abort(),
                 }
                 !task.is_finished()
             });

@@ -3,6 +3,7 @@
 mod cli;
 mod conformance;
 mod deploy;
+mod edge;
 mod isolation;
 mod limits;
 mod response;

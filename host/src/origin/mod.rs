@@ -1,10 +1,17 @@
 //! Where a request comes from and how it came, as guests and the access log see it: the client's address, the address that it
 //! reached, and whether the way was encrypted.
 
+mod forwarded;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use http::HeaderMap;
+
+use crate::config::TrustedPeers;
+use crate::error::Error;
 use crate::guest::client_environ;
+use forwarded::Told;
 
 /// The same for all requests of a connection, unless a trusted proxy says otherwise of one of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +42,37 @@ impl Origin {
             https,
             port,
         )
+    }
+
+    /// The origin of one request, where its fields say more than its connection does. They count only from a peer that is
+    /// trusted; from anybody else they are removed, since apps believe them as well.
+    ///
+    /// # Errors
+    /// Where a trusted peer says what cannot be understood, or contradicts itself.
+    pub(crate) fn of_request(
+        self: &Arc<Self>,
+        headers: &mut HeaderMap,
+        trusted: &TrustedPeers,
+    ) -> Result<Option<Arc<Self>>, Error> {
+        if !forwarded::is_there(headers) {
+            return Ok(None);
+        }
+        if !trusted.trusts_peer(self.remote) {
+            forwarded::remove(headers);
+            return Ok(None);
+        }
+        let told = forwarded::told(headers, trusted).map_err(Error::BadRequest)?;
+        Ok(Some(self.corrected(told)))
+    }
+
+    fn corrected(&self, Told { client, https }: Told) -> Arc<Self> {
+        let (remote, remote_port) = match client {
+            Some((address, port)) => (Some(address), port),
+            None => (self.remote, self.remote_port),
+        };
+        // The port that the client used is not known: it is the scheme's own, unless Host says otherwise.
+        let (https, port) = https.map_or((self.https, self.port), |https| (https, default_port(https)));
+        Self::new(remote, remote_port, self.local, https, port)
     }
 
     fn new(

@@ -1,0 +1,211 @@
+//! HTTP/2: many requests at once on one connection, each in a task of its own, with a client's time for each.
+//!
+//! The connection's own clocks cannot see a client that takes nothing of one response: it says so by opening no window for that
+//! stream, while the socket is ready for others. So each stream is watched, and one that stands still is reset alone.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::rt::Executor;
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Sleep;
+
+use super::Drain;
+use super::connection::{Connection, Verdict};
+use super::serve::until_end;
+use crate::error::Error;
+use crate::gateway::{Gateway, Reply};
+
+/// What a client may send of a request's body before the guest has read any of it.
+const STREAM_WINDOW: u32 = 256 << 10;
+/// The same, of all requests of a connection together.
+const CONNECTION_WINDOW: u32 = 1 << 20;
+/// What may be queued of a response beyond the client's window.
+const SEND_BUFFER: usize = 64 << 10;
+/// Streams that the client resets before they are seen at all (CVE-2023-44487); more end the connection.
+const UNSEEN_RESETS_MAX: usize = 20;
+/// Streams that are reset since the client broke the rules on them (RUSTSEC-2024-0003); more end the connection.
+const FAULTS_MAX: usize = 100;
+
+/// A response goes to the client in pieces of this size: a frame's. What is queued and never taken is small then.
+const PIECE_BYTES: usize = 16 << 10;
+
+pub(super) async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    connection: Arc<Connection>,
+    gateway: Arc<Gateway>,
+    drain: &Drain,
+) -> anyhow::Result<()> {
+    let edge = Arc::clone(&connection.edge);
+    let service = service_fn(move |request| {
+        let gateway = Arc::clone(&gateway);
+        async move {
+            let stream = STREAM.with(Arc::clone);
+            let response = gateway.serve(request, &stream.client).await;
+            stream.answered.store(true, Ordering::Relaxed);
+            Ok::<_, Infallible>(response.map(|reply| Pieces { reply, rest: Bytes::new(), large: false, stream }))
+        }
+    });
+    let served = http2::Builder::new(Tasks { connection: Arc::clone(&connection) })
+        .max_concurrent_streams(edge.streams)
+        .max_header_list_size(u32::try_from(edge.request_head_bytes).expect("config bounds the head"))
+        .max_pending_accept_reset_streams(UNSEEN_RESETS_MAX)
+        .max_local_error_reset_streams(FAULTS_MAX)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut served = std::pin::pin!(served);
+    loop {
+        let ordered = tokio::select! {
+            ended = until_end(served.as_mut(), |served| served.graceful_shutdown(), drain) => return Ok(ended?),
+            ordered = connection.ordered() => ordered,
+        };
+        match ordered {
+            Verdict::Cut => anyhow::bail!("the client gives up more requests than it waits for"),
+            Verdict::Leave | Verdict::Stay => served.as_mut().graceful_shutdown(),
+        }
+    }
+}
+
+tokio::task_local! {
+    /// The stream whose task this is.
+    static STREAM: Arc<Stream>;
+}
+
+/// One request and its response.
+struct Stream {
+    /// As the gateway sees it.
+    client: Arc<Connection>,
+    connection: Arc<Connection>,
+    /// Pieces of the body that were handed over.
+    pieces: AtomicU64,
+    /// The last time that more of the body was asked for, there was none yet: it is the guest that is waited for.
+    guest_awaited: AtomicBool,
+    /// The response has its head.
+    answered: AtomicBool,
+}
+
+impl Stream {
+    fn open(connection: &Arc<Connection>) -> Arc<Self> {
+        connection.stream_opens();
+        Arc::new(Self {
+            client: Arc::new(connection.stream()),
+            connection: Arc::clone(connection),
+            pieces: AtomicU64::new(0),
+            guest_awaited: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
+        })
+    }
+
+    /// How many pieces the client has been offered, where it is the client that is waited for.
+    fn client_awaited(&self) -> Option<u64> {
+        let pieces = self.pieces.load(Ordering::Relaxed);
+        (pieces > 0 && !self.guest_awaited.load(Ordering::Relaxed)).then_some(pieces)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.connection.stream_closes(*self.answered.get_mut());
+    }
+}
+
+/// Runs each stream in a task of its own: what runs for one delays neither the others nor the connection.
+#[derive(Clone)]
+struct Tasks {
+    connection: Arc<Connection>,
+}
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
+    fn execute(&self, exchange: F) {
+        let stream = Stream::open(&self.connection);
+        tokio::spawn(STREAM.scope(Arc::clone(&stream), watch(stream, exchange)));
+    }
+}
+
+/// Drives the exchange of a stream. When the client takes nothing for `client_idle_time`, or not all by the response's
+/// deadline, the exchange is dropped: that resets the stream.
+async fn watch(stream: Arc<Stream>, exchange: impl Future<Output = ()>) {
+    let mut exchange = std::pin::pin!(exchange);
+    let mut stalled: Option<(u64, Pin<Box<Sleep>>)> = None;
+    std::future::poll_fn(|context| {
+        if exchange.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
+        }
+        let Some(pieces) = stream.client_awaited() else {
+            stalled = None;
+            return Poll::Pending;
+        };
+        if stalled.as_ref().is_none_or(|(before, _)| *before != pieces) {
+            let idle = Instant::now() + stream.client.edge.client_idle_time;
+            let deadline = stream.client.end_by().map_or(idle, |end_by| idle.min(end_by));
+            stalled = Some((pieces, Box::pin(tokio::time::sleep_until(deadline.into()))));
+        }
+        stalled.as_mut().map_or(Poll::Pending, |(_, timer)| timer.as_mut().poll(context))
+    })
+    .await;
+}
+
+/// A response's body, in pieces.
+struct Pieces {
+    reply: Reply,
+    /// Of the block under way.
+    rest: Bytes,
+    /// Whether that block had more than one piece.
+    large: bool,
+    stream: Arc<Stream>,
+}
+
+impl Pieces {
+    fn piece(&mut self) -> Bytes {
+        if self.rest.len() > PIECE_BYTES {
+            self.large = true;
+            return self.rest.split_to(PIECE_BYTES);
+        }
+        let last = std::mem::take(&mut self.rest);
+        // The last piece may be queued for long: it must not keep the whole block, and with it a call's permit.
+        if std::mem::take(&mut self.large) { Bytes::copy_from_slice(&last) } else { last }
+    }
+}
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if self.rest.is_empty() {
+            let frame = Pin::new(&mut self.reply).poll_frame(context);
+            self.stream.guest_awaited.store(frame.is_pending(), Ordering::Relaxed);
+            match std::task::ready!(frame) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(block) => self.rest = block,
+                    Err(other) => return Poll::Ready(Some(Ok(other))),
+                },
+                ended => return Poll::Ready(ended),
+            }
+        }
+        self.stream.pieces.fetch_add(1, Ordering::Relaxed);
+        let piece = self.piece();
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.reply.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        // Asked for before the first piece alone, for Content-Length.
+        self.reply.size_hint()
+    }
+}

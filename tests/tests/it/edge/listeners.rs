@@ -1,0 +1,128 @@
+//! Where the host listens: Unix sockets, inherited descriptors, systemd's sockets.
+
+use std::net::TcpListener;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use rustix::process::Signal;
+use tests::{Client, Host, Request, guest, wasgi};
+
+use super::{check_environ, get_unix};
+
+/// What `wasgi serve` says on stderr where it does not start.
+#[track_caller]
+fn refusal(folder: &Path, arguments: &[&str]) -> String {
+    std::fs::create_dir_all(folder.join("apps")).expect("the folder is ours");
+    let output = wasgi().current_dir(folder).arg("serve").args(arguments).output().expect("the binary can be run");
+    assert_eq!(output.status.code(), Some(1));
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_unix_socket_is_for_user_and_group_and_goes_with_the_host() {
+    let mut host = Host::start(|host| host.app("probe", guest("probe")).bind(&["unix:http.sock", "127.0.0.1:0"]));
+    let path = host.folder().join("http.sock");
+    assert_eq!(host.places()[0], "unix:http.sock");
+    let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o660);
+    check_environ(
+        &get_unix(&path, "/probe/environ"),
+        &[
+            ("REMOTE_ADDR", Some("")),
+            ("REMOTE_PORT", None),
+            ("SERVER_NAME", Some("test.example")),
+            ("SERVER_PORT", Some("80")),
+            ("HTTPS", None),
+        ],
+    );
+    host.access().wait("a line without an address", |event| event.text("target") == "/probe/environ");
+    assert_eq!(host.get("/probe/hello").status(), 200, "the other listener serves as well");
+    host.signal(Signal::TERM);
+    assert_eq!(host.wait().code(), Some(0));
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_socket_left_behind_is_replaced_and_one_in_use_is_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("http.sock");
+    let bind = format!("unix:{}", path.display());
+    drop(UnixListener::bind(&path).expect("the folder is ours"));
+    assert!(std::fs::symlink_metadata(&path).expect("it stays").file_type().is_socket());
+    let host = Host::start(|host| host.app("probe", guest("probe")).bind(&[&bind]));
+    assert_eq!(get_unix(&path, "/probe/hello").text(), "hello");
+
+    let said = refusal(folder.path(), &["--bind", &bind]);
+    assert!(said.contains("another server listens there"), "{said}");
+    assert_eq!(get_unix(&path, "/probe/hello").text(), "hello");
+
+    // Another server has put its own there: that is not the first one's to remove.
+    std::fs::remove_file(&path).expect("the folder is ours");
+    let _other = UnixListener::bind(&path).expect("the folder is ours");
+    drop(host);
+    assert!(path.exists());
+}
+
+#[test]
+fn a_file_that_is_no_socket_is_left_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("precious");
+    std::fs::write(&path, "precious").expect("the folder is ours");
+    let said = refusal(folder.path(), &["--bind", &format!("unix:{}", path.display())]);
+    assert!(said.contains("not a socket"), "{said}");
+    assert_eq!(std::fs::read(&path).expect("it is there"), b"precious");
+}
+
+#[test]
+fn both_families_of_one_port_can_be_named() {
+    let free = TcpListener::bind("127.0.0.1:0").expect("there is a port").local_addr().expect("it has one").port();
+    let places = [format!("0.0.0.0:{free}"), format!("[::]:{free}")];
+    let host = Host::start(|host| host.app("probe", guest("probe")).bind(&[&places[0], &places[1]]));
+    assert_eq!(host.get("/probe/hello").status(), 200);
+}
+
+#[test]
+fn a_descriptor_is_a_listener_where_it_listens() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a port");
+    let address = listener.local_addr().expect("it has one");
+    let started = format!("exec \"$@\" 7<&{}", inheritable(&listener));
+    let host = Host::start(|host| host.app("probe", guest("probe")).started_by(&started).bind(&["fd://7"]));
+    assert_eq!(host.places()[0], format!("http://{address}"));
+    check_environ(
+        &Client::connect(address).ask(&Request::get("/probe/environ").header("Host", "a")),
+        &[("REMOTE_ADDR", Some("127.0.0.1")), ("SERVER_PORT", Some(&address.port().to_string()))],
+    );
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let said = refusal(folder.path(), &["--bind", "fd://9"]);
+    assert!(said.contains("cannot listen on fd://9: this process was not started with such a descriptor"), "{said}");
+}
+
+#[test]
+fn systemds_sockets_are_used_where_no_address_is_named() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("http.sock");
+    let (tcp, unix) = (TcpListener::bind("127.0.0.1:0"), UnixListener::bind(&path));
+    let (tcp, unix) = (tcp.expect("there is a port"), unix.expect("the folder is ours"));
+    // As systemd does it: the numbers begin at 3, and the variables name the process that they are for.
+    let script =
+        format!("export LISTEN_FDS=2 LISTEN_PID=$$; exec \"$@\" 3<&{} 4<&{}", inheritable(&tcp), inheritable(&unix));
+    let mut host = Host::start(|host| {
+        // The harness waits for one place, of which there are two.
+        host.app("probe", guest("probe")).started_by(&script).bind(&[])
+    });
+    let address = tcp.local_addr().expect("it has one");
+    host.log_contains(&format!("listening on unix:{}", path.display()));
+    assert_eq!(Client::connect(address).get("/probe/hello").text(), "hello");
+    assert_eq!(get_unix(&path, "/probe/hello").text(), "hello");
+    host.signal(Signal::TERM);
+    assert_eq!(host.wait().code(), Some(0));
+    assert!(path.exists(), "who made the socket removes it");
+}
+
+/// A descriptor's number, which processes that are started from now on have as well.
+fn inheritable(socket: &(impl std::os::fd::AsFd + std::os::fd::AsRawFd)) -> i32 {
+    rustix::io::fcntl_setfd(socket, rustix::io::FdFlags::empty()).expect("it is open");
+    socket.as_raw_fd()
+}
