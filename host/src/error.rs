@@ -36,6 +36,8 @@ pub enum Error {
     Protocol(String),
     #[error("the app answered with an error: {code}")]
     Declined { status: StatusCode, code: String },
+    #[error("the program gave no CGI response: {0}")]
+    CgiResponse(String),
     #[error("the response head is too large: {0}")]
     ResponseHead(String),
     #[error("the guest holds more than {0} handles")]
@@ -86,7 +88,9 @@ impl Error {
             Self::ClientGone(_) | Self::Wall(Wall::Input(_)) => StatusCode::REQUEST_TIMEOUT,
             Self::Cpu(_) | Self::Wall(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Declined { status, .. } => *status,
-            Self::ResponseHead(_) | Self::Handles(_) | Self::HostCall(_) => StatusCode::BAD_GATEWAY,
+            Self::CgiResponse(_) | Self::ResponseHead(_) | Self::Handles(_) | Self::HostCall(_) => {
+                StatusCode::BAD_GATEWAY
+            }
             Self::Memory(_)
             | Self::Stack(_)
             | Self::Trap(_)
@@ -128,6 +132,7 @@ impl Error {
             Self::Exception(_) => "exception",
             Self::Protocol(_) => "protocol",
             Self::Declined { .. } => "declined",
+            Self::CgiResponse(_) => "cgi_response",
             Self::ResponseHead(_) => "response_head",
             Self::Handles(_) => "handles",
             Self::HostCall(_) => "host_call",
@@ -152,6 +157,7 @@ impl Error {
         "exception",
         "protocol",
         "declined",
+        "cgi_response",
         "response_head",
         "handles",
         "host_call",

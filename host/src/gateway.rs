@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, request};
@@ -26,6 +26,9 @@ use crate::server::Connection;
 use crate::telemetry::{AccessLog, AccessRecord, RequestId};
 
 const SERVER: HeaderValue = HeaderValue::from_static(concat!("wasgi/", env!("CARGO_PKG_VERSION")));
+
+/// Apps that redirect to each other, or to themselves, are stopped. As many as Apache allows.
+const LOCAL_REDIRECTS_MAX: u32 = 10;
 
 /// The way from a request to its response.
 pub struct Gateway {
@@ -76,10 +79,6 @@ impl Gateway {
         connection: &Connection,
         record: &mut Record,
     ) -> Result<Response<ResponseBody>, Error> {
-        let target_bytes_max = connection.edge.request_target_bytes;
-        if target_len(&parts.uri) > target_bytes_max {
-            return Err(Error::TargetTooLong(target_bytes_max));
-        }
         if parts.method == Method::CONNECT {
             return Err(Error::BadRequest("CONNECT is for proxies"));
         }
@@ -90,10 +89,32 @@ impl Gateway {
         }
         check_host(&parts)?;
         record.forwarded = connection.origin().of_request(&mut parts.headers, &connection.trusted)?;
+        let head_only = wants_head_only(&parts.method);
+        let mut started = self.ask(parts, Some(body), connection, record).await?;
+        for _ in 0..LOCAL_REDIRECTS_MAX {
+            let Started::Redirect(request) = started else { break };
+            record.cpu += record.call.take().map(|call| call.cpu()).unwrap_or_default();
+            started = self.ask(*request, None, connection, record).await?;
+        }
+        respond(started, head_only)
+    }
+
+    /// Has an app answer a request: the client's, or the one that another app redirected it to (RFC 3875 §6.2.2).
+    async fn ask(
+        &self,
+        parts: request::Parts,
+        body: Option<Incoming>,
+        connection: &Connection,
+        record: &mut Record,
+    ) -> Result<Started, Error> {
+        let target_bytes_max = connection.edge.request_target_bytes;
+        if target_len(&parts.uri) > target_bytes_max {
+            return Err(Error::TargetTooLong(target_bytes_max));
+        }
         let path = decode_path(parts.uri.path())?;
         let (app, script_name_len) = self.resolve(&parts, &path)?;
         record.app = Some(Arc::clone(&app));
-        if body.size_hint().lower() > app.spec.limits.request_body_bytes {
+        if body.as_ref().is_some_and(|body| body.size_hint().lower() > app.spec.limits.request_body_bytes) {
             return Err(Error::BodyTooLarge(app.spec.limits.request_body_bytes));
         }
         let permit = app.admission.admit().await?;
@@ -102,11 +123,9 @@ impl Gateway {
         let admitted = if permit.waited() { Instant::now() } else { record.began };
         let state = Arc::new(CallState::new(record.id, admitted, app.spec.limits.cpu_time));
         record.call = Some(Arc::clone(&state));
-        let head_only = wants_head_only(&parts.method);
         let (script_name, path_info) = (path[..script_name_len].to_vec(), path[script_name_len..].to_vec());
         let call = Call { state, script_name, path_info, origin: Arc::clone(record.origin()), parts, body, permit };
-        let started = app.guest.call(call).start().await?;
-        Ok(respond(started, head_only))
+        app.guest.call(call).start().await
     }
 
     fn resolve(&self, parts: &request::Parts, path: &[u8]) -> Result<(Arc<App>, usize), Error> {
@@ -166,10 +185,13 @@ pub(crate) fn decode_path(path: &str) -> Result<Cow<'_, [u8]>, Error> {
 }
 
 /// A guest's head and blocks as HTTP: what has which length, and what carries no body at all (RFC 9110 §6.4, §8.6).
-fn respond(started: Started, head_only: bool) -> Response<ResponseBody> {
+fn respond(started: Started, head_only: bool) -> Result<Response<ResponseBody>, Error> {
     let (mut head, blocks, task) = match started {
         Started::Whole(whole) => (whole.head, Some(whole.blocks), None),
         Started::Streaming(head, task) => (head, None, Some(task)),
+        Started::Redirect(_) => {
+            return Err(Error::CgiResponse(format!("more than {LOCAL_REDIRECTS_MAX} local redirects")));
+        }
     };
     let ready = blocks.as_ref().map(|blocks| blocks.iter().map(|block| block.len() as u64).sum());
     let length = head.content_length.or(ready);
@@ -192,7 +214,7 @@ fn respond(started: Started, head_only: bool) -> Response<ResponseBody> {
     if let Some(reason) = head.reason.and_then(|reason| hyper::ext::ReasonPhrase::try_from(reason).ok()) {
         response.extensions_mut().insert(reason);
     }
-    response
+    Ok(response)
 }
 
 fn allows_body(status: StatusCode) -> bool {
@@ -231,6 +253,8 @@ struct Record {
     app: Option<Arc<App>>,
     call: Option<Arc<CallState>>,
     cause: Option<&'static str>,
+    /// Processor time of calls that ended in a redirect to the one under way.
+    cpu: Duration,
     sent: u64,
     access_log: Arc<AccessLog>,
 }
@@ -254,6 +278,7 @@ impl Record {
             app: None,
             call: None,
             cause: None,
+            cpu: Duration::ZERO,
             sent: 0,
             access_log: Arc::clone(access_log),
         }
@@ -280,7 +305,7 @@ impl Record {
     fn finish(&self) {
         let now = Instant::now();
         self.connection.response_ended(now);
-        let cpu = self.call.as_ref().map(|call| call.cpu()).unwrap_or_default();
+        let cpu = self.cpu + self.call.as_ref().map(|call| call.cpu()).unwrap_or_default();
         if let Some(app) = &self.app {
             app.stats.record(self.status.as_u16(), self.cause, cpu, self.sent);
         }

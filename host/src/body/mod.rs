@@ -5,7 +5,7 @@ mod spool;
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
@@ -27,6 +27,8 @@ pub(crate) struct RequestBody {
     bytes_max: u64,
     /// The whole length, where it is known only because the body was spooled.
     spooled_bytes: Option<u64>,
+    /// The guest waits for more, and the call knows.
+    awaited: bool,
 }
 
 /// Where more of it comes from.
@@ -61,8 +63,8 @@ impl From<ReadError> for Error {
 impl RequestBody {
     /// The body of a call, as its app wants it: one that does not say how long it is has been spooled first, unless the app
     /// takes it as it comes.
-    pub(crate) async fn open(incoming: Incoming, app: &AppContext, call: &CallState) -> Result<Self, Error> {
-        let length_is_known = incoming.size_hint().exact().is_some();
+    pub(crate) async fn open(incoming: Option<Incoming>, app: &AppContext, call: &CallState) -> Result<Self, Error> {
+        let length_is_known = incoming.as_ref().is_none_or(|incoming| incoming.size_hint().exact().is_some());
         let mut body = Self::new(incoming, app.limits.request_body_bytes);
         if !length_is_known && app.chunked_bodies == ChunkedBodies::Spool {
             // Boxed: it is rare, and every call's future would have room for it.
@@ -71,9 +73,10 @@ impl RequestBody {
         Ok(body)
     }
 
-    fn new(incoming: Incoming, bytes_max: u64) -> Self {
-        let source = if incoming.is_end_stream() { Source::Ended } else { Source::Client(incoming) };
-        Self { source, buffer: Bytes::new(), received: 0, bytes_max, spooled_bytes: None }
+    fn new(incoming: Option<Incoming>, bytes_max: u64) -> Self {
+        let incoming = incoming.filter(|incoming| !incoming.is_end_stream());
+        let source = incoming.map_or(Source::Ended, Source::Client);
+        Self { source, buffer: Bytes::new(), received: 0, bytes_max, spooled_bytes: None, awaited: false }
     }
 
     /// How long a body is that did not say so and was spooled.
@@ -97,43 +100,61 @@ impl RequestBody {
         Ok(())
     }
 
-    /// Waits until something can be read; false at the end. The call is told about the wait for its client.
     async fn fill(&mut self, call: &CallState) -> Result<bool, ReadError> {
+        std::future::poll_fn(|context| self.poll_fill(context, call)).await
+    }
+
+    /// Waits until something can be read; false at the end. The call is told about the wait for its client.
+    pub(crate) fn poll_fill(&mut self, context: &mut Context<'_>, call: &CallState) -> Poll<Result<bool, ReadError>> {
         while self.buffer.is_empty() {
             let incoming = match &mut self.source {
                 Source::Client(incoming) => incoming,
                 Source::File(file) => {
-                    let read = file.read().await;
+                    let read = ready!(file.poll_read(context));
                     self.buffer = read.map_err(|error| ReadError::Spool(error.to_string()))?;
                     if self.buffer.is_empty() {
                         self.source = Source::Ended;
                     }
                     continue;
                 }
-                Source::Ended => return Ok(false),
+                Source::Ended => return Poll::Ready(Ok(false)),
             };
-            call.input_awaited();
-            let frame = std::future::poll_fn(|context| Pin::new(&mut *incoming).poll_frame(context)).await;
+            let Poll::Ready(frame) = Pin::new(incoming).poll_frame(context) else {
+                // A look without a waker is no wait: the guest has other things to do.
+                if !context.waker().will_wake(Waker::noop()) {
+                    if !std::mem::replace(&mut self.awaited, true) {
+                        call.input_awaited();
+                    }
+                    call.input_watched();
+                }
+                return Poll::Pending;
+            };
+            self.awaited = false;
             call.input_arrived();
             match frame {
                 None => self.source = Source::Ended,
                 Some(Err(error)) => {
                     self.source = Source::Ended;
-                    return Err(ReadError::Broken(error.to_string()));
+                    return Poll::Ready(Err(ReadError::Broken(error.to_string())));
                 }
                 Some(Ok(frame)) => {
-                    // Trailers have no place in WSGI.
+                    // Trailers have no place in CGI's variables, nor in WSGI's.
                     let Ok(data) = frame.into_data() else { continue };
                     self.received += data.len() as u64;
                     if self.received > self.bytes_max {
                         self.source = Source::Ended;
-                        return Err(ReadError::TooLarge(self.bytes_max));
+                        return Poll::Ready(Err(ReadError::TooLarge(self.bytes_max)));
                     }
                     self.buffer = data;
                 }
             }
         }
-        Ok(true)
+        Poll::Ready(Ok(true))
+    }
+
+    /// What has arrived and was not read, up to `size` bytes.
+    pub(crate) fn take(&mut self, size: usize) -> Bytes {
+        self.buffer.split_to(size.min(self.buffer.len()))
     }
 
     /// At least one byte and at most `size`; nothing at the end.
@@ -141,7 +162,7 @@ impl RequestBody {
         if size == 0 || !self.fill(call).await? {
             return Ok(Bytes::new());
         }
-        Ok(self.buffer.split_to(size.min(self.buffer.len())))
+        Ok(self.take(size))
     }
 
     /// Up to and with the next newline, at most `size` bytes; nothing at the end.

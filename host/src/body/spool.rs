@@ -8,7 +8,9 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 
@@ -39,7 +41,11 @@ pub(super) struct SpoolFile {
     file: Arc<File>,
     at: u64,
     end: u64,
+    reading: Option<Reading>,
 }
+
+/// The piece under way.
+type Reading = Pin<Box<dyn Future<Output = io::Result<Vec<u8>>> + Send>>;
 
 impl Spool {
     /// Keeps a piece; the file, if there has to be one, is in `directory`.
@@ -59,7 +65,7 @@ impl Spool {
         self.write_out(directory).await?;
         let Self { file, filed, .. } = self;
         let file = file.ok_or_else(|| io::Error::other("nothing was written"))?;
-        Ok(Spooled::File(SpoolFile { file, at: 0, end: filed }))
+        Ok(Spooled::File(SpoolFile { file, at: 0, end: filed, reading: None }))
     }
 
     async fn write_out(&mut self, directory: &Path) -> io::Result<()> {
@@ -84,20 +90,23 @@ impl Spool {
 
 impl SpoolFile {
     /// The next piece; empty at the end.
-    pub(super) async fn read(&mut self) -> io::Result<Bytes> {
+    pub(super) fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
         let (at, bytes) = (self.at, (self.end - self.at).min(READ_BYTES));
         if bytes == 0 {
-            return Ok(Bytes::new());
+            return Poll::Ready(Ok(Bytes::new()));
         }
-        let file = Arc::clone(&self.file);
-        let block = off_the_worker(move || {
-            let mut block = vec![0; bytes as usize];
-            file.read_exact_at(&mut block, at)?;
-            Ok(block)
-        })
-        .await?;
+        let reading = self.reading.get_or_insert_with(|| {
+            let file = Arc::clone(&self.file);
+            Box::pin(off_the_worker(move || {
+                let mut block = vec![0; bytes as usize];
+                file.read_exact_at(&mut block, at)?;
+                Ok(block)
+            }))
+        });
+        let block = ready!(reading.as_mut().poll(context));
+        self.reading = None;
         self.at += bytes;
-        Ok(block.into())
+        Poll::Ready(block.map(Bytes::from))
     }
 }
 
@@ -109,6 +118,7 @@ async fn off_the_worker<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::future::poll_fn;
 
     async fn check(pieces: &[usize], in_file: bool) {
         let directory = tempfile::tempdir().unwrap();
@@ -129,8 +139,10 @@ mod tests {
             Spooled::File(mut file) => {
                 assert!(in_file);
                 assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "the file has no name");
-                while let block @ 1.. =
-                    file.read().await.map(|block| (got.extend_from_slice(&block), block.len()).1).unwrap()
+                while let block @ 1.. = poll_fn(|context| file.poll_read(context))
+                    .await
+                    .map(|block| (got.extend_from_slice(&block), block.len()).1)
+                    .unwrap()
                 {
                     assert!(block as u64 <= READ_BYTES);
                 }

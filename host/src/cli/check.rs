@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use wasgi_host::admin;
 use wasgi_host::config::{AppSpec, Config, Settings};
-use wasgi_host::deploy::inspect::{self, Inspection};
+use wasgi_host::deploy::inspect::{self, Form, Inspection};
 
 use super::{complain, say};
 
@@ -79,6 +79,7 @@ fn check(config: &Config, path: &Path) -> anyhow::Result<String> {
         bail!("{} bytes: more than limits.module_size = {bytes_max} bytes", metadata.len());
     }
     let inspection = inspect::inspect(&fs::read(path)?)?;
+    let spec = inspection.kind.settle(spec).with_context(|| sidecar_path.display().to_string())?;
     let mut report = report(&path.display().to_string(), &inspection);
     if sidecar.is_some() {
         report.push_str(&spec_lines(&sidecar_path, &spec));
@@ -86,10 +87,14 @@ fn check(config: &Config, path: &Path) -> anyhow::Result<String> {
     Ok(report)
 }
 
-/// What a component is, for people.
+/// What a file is, for people.
 pub(super) fn report(path: &str, inspection: &Inspection) -> String {
+    let form = match inspection.form {
+        Form::Component => "",
+        Form::CoreModule => "core module, adapted, ",
+    };
     let mut text =
-        format!("{path}: {} app, speaks {}, {}\n", inspection.kind, inspection.speaks, size(inspection.bytes));
+        format!("{path}: {} app, {form}speaks {}, {}\n", inspection.kind, inspection.speaks, size(inspection.bytes));
     for package in &inspection.imports {
         let grant = match package.grant {
             Some(grant) => format!("  (of use only with {grant}, which cannot be granted yet)"),

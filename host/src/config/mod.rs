@@ -250,6 +250,8 @@ pub struct AppSpec {
     pub chunked_bodies: ChunkedBodies,
     /// Where spooled bodies go that are too large for memory.
     pub spool_dir: PathBuf,
+    /// Whether the sidecar chose `instances`, or the operator's default did.
+    pub instances_chosen: bool,
     pub limits: Limits,
 }
 

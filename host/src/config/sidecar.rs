@@ -67,6 +67,7 @@ pub(super) fn app_spec(config: &Config, name: &str, sidecar: Option<&str>) -> Re
             None => config.chunked_bodies,
         },
         spool_dir: config.state_dir.clone(),
+        instances_chosen: sidecar.instances.is_some(),
         limits: limits(config, &source, &sidecar)?,
     })
 }

@@ -1,4 +1,4 @@
-//! A component → compiled code, in a process of its own: what strangers upload may make a compiler take hours and gigabytes,
+//! A component, or a core module that becomes one → compiled code, in a process of its own: what strangers upload may make a compiler take hours and gigabytes,
 //! and a process can be limited and killed. The process is this same binary, as `wasgi compile`.
 //!
 //! The component goes in through stdin, the code comes out in a file of the cache, words about a failure through stderr.
@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::passes::adapt;
 use crate::limits::Limits;
 use crate::sandbox::{self, Abi};
 
@@ -111,7 +112,9 @@ impl Compiler {
         #[cfg(test)]
         if self.is_here {
             let engine = sandbox::compiler(self.stack_bytes, abi).expect("this machine is supported");
-            let code = engine.precompile_component(wasm).map_err(|error| Failure::Refused(format!("{error:#}")))?;
+            let component = adapt::component(wasm).map_err(|error| Failure::Refused(format!("{error:#}")))?;
+            let code = engine.precompile_component(&component);
+            let code = code.map_err(|error| Failure::Refused(format!("{error:#}")))?;
             return std::fs::write(output.path(), code).map_err(|error| passing("write", error));
         }
         let mut child = self.spawn(wasm.len() as u64, abi, limits, output)?;
@@ -277,8 +280,9 @@ fn limit_self(memory_bytes: u64, cpu_seconds: u64, code_bytes: u64) -> anyhow::R
 fn compile_stdin(stack_bytes: u64, abi: Abi) -> anyhow::Result<()> {
     let mut wasm = Vec::new();
     std::io::stdin().lock().read_to_end(&mut wasm).context("cannot read the component")?;
+    let component = adapt::component(&wasm)?;
     let engine = sandbox::compiler(stack_bytes, abi)?;
-    let code = engine.precompile_component(&wasm).map_err(|error| anyhow::anyhow!("{error:#}"))?;
+    let code = engine.precompile_component(&component).map_err(|error| anyhow::anyhow!("{error:#}"))?;
     std::io::stdout().lock().write_all(&code).context("cannot write the code")?;
     Ok(())
 }

@@ -10,6 +10,7 @@ use wasmparser::{
     WasmFeatures,
 };
 
+use super::command::Core;
 use crate::guest::Kind;
 use crate::sandbox::Abi;
 
@@ -21,13 +22,14 @@ const DIALECTS: &[Dialect] = &[
     Dialect { interface: "wasgi:gateway/application", version: CONTRACT_VERSION, kind: Kind::Wsgi },
     Dialect { interface: "wasi:http/handler", version: WASI_0_3, kind: Kind::Http },
     Dialect { interface: "wasi:http/incoming-handler", version: WASI_0_2, kind: Kind::Http },
+    Dialect { interface: "wasi:cli/run", version: WASI_0_2, kind: Kind::Cgi },
 ];
 const CONTRACT_PACKAGE: &str = "wasgi:gateway";
 /// The lines of WASI that the host implements.
 const WASI_0_2: &str = "0.2.0";
 const WASI_0_3: &str = "0.3.0";
 /// Names that are listed in a message or an [`Inspection`]; a hostile file may have 100,000.
-const NAMES_MAX: usize = 1000;
+pub(super) const NAMES_MAX: usize = 1000;
 
 struct Dialect {
     interface: &'static str,
@@ -39,8 +41,9 @@ struct Dialect {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Inspection {
     pub kind: Kind,
+    pub form: Form,
     /// The interface that it is called through, with the version that it was built for:
-    /// `wasgi:gateway/application@0.1.0`.
+    /// `wasgi:gateway/application@0.1.0`. For a core module the WASI that it is a program for.
     pub speaks: String,
     pub abi: Abi,
     /// The size of the file.
@@ -49,8 +52,17 @@ pub struct Inspection {
     pub core_modules: u32,
     /// The interfaces that it imports, by package.
     pub imports: Vec<Package>,
-    /// The interfaces that it exports, with versions.
+    /// The interfaces that it exports, with versions; the functions and so on of a core module.
     pub exports: Vec<String>,
+}
+
+/// What the bytes are, whatever they say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Form {
+    Component,
+    /// It is made a component before it is compiled.
+    CoreModule,
 }
 
 /// What is imported from one package.
@@ -93,24 +105,25 @@ pub enum Refusal {
     #[error("the file is empty")]
     Empty,
     #[error(
-        "not WebAssembly: it starts with {start}, not with \\0asm: build for wasm32-wasip2 and put the .wasm file here"
+        "not WebAssembly: it starts with {start}, not with \\0asm: build for wasm32-wasip2 or wasm32-wasip1 and put the .wasm file here"
     )]
     NotWasm { start: String },
     #[error("WebAssembly text: this is the source of a component; turn it into a binary (wasm-tools parse)")]
     Text,
     #[error(
-        "core module: only components are supported so far: build for wasm32-wasip2 (cargo build --target wasm32-wasip2)"
+        "core module that exports {exports} and imports {imports}, but a core module is served only as a CGI program: one \
+         that exports _start and imports nothing but wasi_snapshot_preview1 (a program, not a library, built for \
+         wasm32-wasip1); for anything else build a component (wasm32-wasip2)"
     )]
-    CoreModule,
+    CoreModule { exports: String, imports: String },
     #[error(
-        "an unknown kind of WebAssembly file (version {version}, layer {layer}); a component is version 13, layer 1"
+        "an unknown kind of WebAssembly file (version {version}, layer {layer}); a component is version 13, layer 1, a core \
+         module version 1, layer 0"
     )]
     UnknownLayer { version: u16, layer: u16 },
-    #[error(
-        "truncated: it ends in the middle of the component; if it is still being copied, it is taken when that is done"
-    )]
+    #[error("truncated: it ends in the middle; if it is still being copied, it is taken when that is done")]
     Truncated,
-    #[error("not a valid component: {reason}")]
+    #[error("not valid WebAssembly: {reason}")]
     Invalid { reason: String },
     #[error(
         "{direction} {interface}@{found}, but this host speaks {ours} of it: build against that version, or upgrade the host"
@@ -119,7 +132,8 @@ pub enum Refusal {
     #[error("imports {import}, which this host does not offer")]
     UnknownImport { import: String },
     #[error(
-        "exports {exports}, but an app exports one of {}: build it with the wasgi SDK or for world wasgi:gateway/app",
+        "exports {exports}, but an app exports one of {}: build it with the wasgi SDK, for world wasgi:gateway/app, or as a \
+         program for WASI",
         dialects()
     )]
     NoApplication { exports: String },
@@ -150,9 +164,13 @@ enum Bodies {
 fn read(bytes: &[u8], bodies: Bodies) -> Result<Inspection, Refusal> {
     check_header(bytes)?;
     let outside = walk(bytes, bodies)?;
+    if let Some(core) = &outside.core {
+        return core.inspection(bytes.len() as u64);
+    }
     if let Some((dialect, name)) = dialect(&outside.exports)? {
         return Ok(Inspection {
             kind: dialect.kind,
+            form: Form::Component,
             speaks: name.to_string(),
             abi: outside.abi(),
             bytes: bytes.len() as u64,
@@ -161,11 +179,7 @@ fn read(bytes: &[u8], bodies: Bodies) -> Result<Inspection, Refusal> {
             exports: outside.exports.iter().map(ToString::to_string).collect(),
         });
     }
-    let exports = match outside.exports.as_slice() {
-        [] => "nothing".to_owned(),
-        some => list(some),
-    };
-    Err(Refusal::NoApplication { exports })
+    Err(Refusal::NoApplication { exports: list(&outside.exports) })
 }
 
 fn check_header(bytes: &[u8]) -> Result<(), Refusal> {
@@ -180,8 +194,7 @@ fn check_header(bytes: &[u8]) -> Result<(), Refusal> {
         return Err(Refusal::NotWasm { start: start(bytes) });
     };
     match *rest {
-        [13, 0, 1, 0, ..] => Ok(()),
-        [1, 0, 0, 0, ..] => Err(Refusal::CoreModule),
+        [13, 0, 1, 0, ..] | [1, 0, 0, 0, ..] => Ok(()),
         [a, b, c, d, ..] => {
             Err(Refusal::UnknownLayer { version: u16::from_le_bytes([a, b]), layer: u16::from_le_bytes([c, d]) })
         }
@@ -194,7 +207,7 @@ fn start(bytes: &[u8]) -> String {
     format!("\"{}\"", bytes[..bytes.len().min(8)].escape_ascii())
 }
 
-/// What a component shows to the outside.
+/// What a file shows to the outside.
 #[derive(Default)]
 struct Outside {
     imports: Vec<Name>,
@@ -202,6 +215,8 @@ struct Outside {
     core_modules: u32,
     /// Some function in it, at any depth, is called or calls with the async ABI.
     is_async: bool,
+    /// Where the file is not a component but a core module.
+    core: Option<Core>,
 }
 
 impl Outside {
@@ -248,11 +263,26 @@ fn walk(bytes: &[u8], bodies: Bodies) -> Result<Outside, Refusal> {
             Payload::Version { encoding, .. } => {
                 depth += 1;
                 outside.core_modules += u32::from(encoding == Encoding::Module);
+                if depth == 1 && encoding == Encoding::Module {
+                    outside.core = Some(Core::default());
+                }
             }
             Payload::End(_) => depth = depth.saturating_sub(1),
             Payload::ComponentCanonicalSection(section) => {
                 for function in section {
                     outside.is_async |= is_async(&function.map_err(invalid)?);
+                }
+            }
+            Payload::ImportSection(section) => {
+                for import in section.into_imports() {
+                    let import = import.map_err(invalid)?;
+                    outside.core.iter_mut().for_each(|core| core.add_import(&import));
+                }
+            }
+            Payload::ExportSection(section) => {
+                for export in section {
+                    let export = export.map_err(invalid)?;
+                    outside.core.iter_mut().for_each(|core| core.add_export(&export));
                 }
             }
             Payload::ComponentImportSection(section) if depth == 1 => {
@@ -406,8 +436,11 @@ fn packages(imports: &[Name]) -> Result<Vec<Package>, Refusal> {
 }
 
 /// The first few names, for a message of one line.
-fn list(names: &[Name]) -> String {
+pub(super) fn list(names: &[impl ToString]) -> String {
     const SHOWN: usize = 4;
+    if names.is_empty() {
+        return "nothing".to_owned();
+    }
     let mut text: Vec<String> = names.iter().take(SHOWN).map(ToString::to_string).collect();
     if names.len() > SHOWN {
         text.push(format!("{} more", names.len() - SHOWN));
@@ -460,6 +493,15 @@ mod tests {
     }
 
     #[test]
+    fn a_program_is_recognised() {
+        let check = |text: &str| inspect(&wat::parse_str(text).expect("valid")).expect("deployable");
+        let found = check(&component(&["wasi:io/streams@0.2.6"], &["wasi:cli/run@0.2.6"]));
+        assert_eq!((found.kind, found.form, found.speaks.as_str()), (Kind::Cgi, Form::Component, "wasi:cli/run@0.2.6"));
+        let both = check(&component(&[], &["wasi:cli/run@0.2.0", "wasgi:gateway/application@0.1.0"]));
+        assert_eq!(both.kind, Kind::Wsgi, "what can be called often is not started anew");
+    }
+
+    #[test]
     fn a_patch_of_the_contract_is_compatible_and_other_versions_are_named() {
         let exports = |version: &str| component(&[], &[&format!("wasgi:gateway/application@{version}")]);
         assert!(inspect(&wat::parse_str(exports("0.1.7")).expect("valid")).is_ok());
@@ -474,7 +516,7 @@ mod tests {
     #[test]
     fn what_is_no_app_says_what_it_is_instead() {
         for (text, expected) in [
-            ("(module)".to_owned(), "core module"),
+            ("(module)".to_owned(), "core module that exports nothing and imports nothing"),
             ("(component)".to_owned(), "exports nothing"),
             (component(&[], &["wasi:http/client@0.3.0"]), "exports wasi:http/client@0.3.0"),
             (component(&[], &["wasi:http/incoming-handler@0.1.0"]), "but this host speaks 0.2.0"),
@@ -534,7 +576,7 @@ mod tests {
             (b"\0asm\x0d\0\x02\0", "layer 2"),
             (b"#!/bin/sh\n", "\"#!/bin/s\""),
             (b"  (component)", "WebAssembly text"),
-            (b"\0asm\x0d\0\x01\0\xff\xff\xff\xff\xff", "not a valid component"),
+            (b"\0asm\x0d\0\x01\0\xff\xff\xff\xff\xff", "not valid WebAssembly"),
             (&zeros, "not WebAssembly"),
             (&whole[..whole.len() - 3], "truncated"),
         ] {

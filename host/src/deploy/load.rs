@@ -134,10 +134,11 @@ impl Loader {
             })
             .await?;
         let hash = content.hash.clone();
-        if order.live.as_ref().is_some_and(|live| live.release.hash == hash && live.spec == spec) {
+        if order.live.as_ref().is_some_and(|live| live.release.hash == hash && is_settled(&spec, live)) {
             return Ok(Outcome::Unchanged);
         }
         let (code, origin) = self.code(&order, &spec, content).await?;
+        let spec = code.kind.settle(spec).map_err(|error| Outcome::Refused(format!("{}.toml: {error}", order.name)))?;
         self.by_hand(move |loader| {
             let app = loader.app(&order, spec, hash, code).map_err(|error| Outcome::Refused(format!("{error:#}")))?;
             Ok(Outcome::Ready(Box::new(Ready { app, origin, took: started.elapsed() })))
@@ -258,6 +259,11 @@ impl Loader {
             Err(error) => Err(Outcome::Refused(format!("loading it failed unexpectedly: {error}"))),
         }
     }
+}
+
+/// Whether an app with the same bytes already is what it should be.
+fn is_settled(spec: &AppSpec, live: &App) -> bool {
+    live.release.kind.settle(spec.clone()).is_ok_and(|spec| spec == live.spec)
 }
 
 /// What the app is to be, by its sidecar. One that cannot be read refuses the app: its limits might be in it.

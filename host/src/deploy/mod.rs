@@ -1,14 +1,16 @@
 //! The apps directory → the table of apps. The directory is the truth: [`watch`] only says "look again", [`scan`] looks,
-//! [`reconcile`] compares, [`load`] makes a file callable ([`inspect`], then [`compile`] or [`cache`]), and one swap publishes
+//! [`reconcile`] compares, [`load`] makes a file callable ([`inspect`], then [`passes`] and [`compile`], or [`cache`]), and one swap publishes
 //! what came of it. Anything that fails leaves the old release serving.
 //!
 //! It never calls a guest.
 
 pub mod cache;
 mod claims;
+mod command;
 pub mod compile;
 pub mod inspect;
 mod load;
+mod passes;
 mod reconcile;
 pub mod scan;
 #[cfg(test)]

@@ -50,6 +50,12 @@ impl EnvironBlock {
         block
     }
 
+    /// Names and values.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let mut fields = self.bytes.split(|byte| *byte == 0);
+        std::iter::from_fn(move || Some((fields.next()?, fields.next()?)))
+    }
+
     pub(crate) fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }

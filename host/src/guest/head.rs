@@ -31,7 +31,7 @@ pub(crate) enum HeadError {
 
 /// Header fields that belong to the connection, not to the message, and so to the server alone (PEP 3333 "Other HTTP
 /// Features", RFC 2616 §13.5.1).
-const HOP_BY_HOP: [HeaderName; 8] = [
+pub(super) const HOP_BY_HOP: [HeaderName; 8] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     header::PROXY_AUTHENTICATE,

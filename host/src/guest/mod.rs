@@ -1,6 +1,7 @@
 //! The ways of talking to a guest. Which one is chosen once, by what the component exports, when a release is loaded; nothing
 //! matches on it again per request.
 
+pub(crate) mod cgi;
 pub(crate) mod environ;
 pub(crate) mod head;
 pub(crate) mod http;
@@ -19,7 +20,7 @@ use hyper::body::Incoming;
 use wasmtime::component::{Component, Linker};
 
 use crate::admission::Permit;
-use crate::config::AppSpec;
+use crate::config::{AppSpec, Instances};
 use crate::origin::Origin;
 use crate::sandbox::task::Task;
 use crate::sandbox::{Abi, CallState, Engine, State};
@@ -37,6 +38,23 @@ pub enum Kind {
     Cgi,
 }
 
+impl Kind {
+    /// What an app's settings come to for this kind. A program is started once: the operator's default for instances does not
+    /// apply to it.
+    ///
+    /// # Errors
+    /// If the app itself asks for what cannot be.
+    pub fn settle(self, spec: AppSpec) -> anyhow::Result<AppSpec> {
+        match (self, spec.instances) {
+            (Self::Cgi, Instances::Reuse { .. }) if spec.instances_chosen => anyhow::bail!(
+                "instances = \"reuse\" is not for CGI programs: each request starts the program anew; remove it from the sidecar"
+            ),
+            (Self::Cgi, _) => Ok(AppSpec { instances: Instances::Fresh, ..spec }),
+            (Self::Wsgi | Self::Http, _) => Ok(spec),
+        }
+    }
+}
+
 impl std::fmt::Display for Kind {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(match self {
@@ -51,7 +69,8 @@ impl std::fmt::Display for Kind {
 pub struct Call {
     pub(crate) state: Arc<CallState>,
     pub(crate) parts: request::Parts,
-    pub(crate) body: Incoming,
+    /// None where a local redirect made the request.
+    pub(crate) body: Option<Incoming>,
     /// The part of the decoded path that led to the app, in bytes: `SCRIPT_NAME`.
     pub(crate) script_name: Vec<u8>,
     /// The rest of it: `PATH_INFO`.
@@ -94,6 +113,6 @@ pub fn load(
     Ok(match kind {
         Kind::Wsgi => Box::new(wsgi::Wsgi::load(engine, component, spec, log)?),
         Kind::Http => http::load(engine, component, spec, log)?,
-        Kind::Cgi => anyhow::bail!("{kind} apps cannot be served yet"),
+        Kind::Cgi => Box::new(cgi::Cgi::load(engine, component, spec, log)?),
     })
 }

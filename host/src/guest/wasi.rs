@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use tokio::io::AsyncWrite;
 use wasmtime::component::{HasData, Linker, ResourceTable};
-use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi::cli::{IsTerminal, StdinStream, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::{WasiCtx, async_trait};
 
@@ -46,13 +46,22 @@ impl HasData for Table {
     type Data<'a> = &'a mut ResourceTable;
 }
 
-/// A sandbox's WASI, with nothing granted.
-pub(crate) fn context(app: &AppContext, stdio: &Stdio) -> WasiCtx {
+/// What a guest that is a program finds when it is started.
+pub(crate) struct Process {
+    pub(crate) args: Vec<String>,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) stdin: Box<dyn StdinStream + Sync>,
+    pub(crate) stdout: Box<dyn StdoutStream + Sync>,
+}
+
+/// A sandbox's WASI, with nothing granted. What is no program has the app's own variables, and prints to its log.
+pub(crate) fn context(app: &AppContext, stdio: &Stdio, process: Option<Process>) -> WasiCtx {
     let mut builder = WasiCtx::builder();
+    match process {
+        Some(Process { args, env, stdin, stdout }) => builder.envs(&env).args(&args).stdin(stdin).stdout(stdout),
+        None => builder.envs(&app.env).args(&[&app.name]).stdout(stdio.stdout.clone()),
+    };
     builder
-        .envs(&app.env)
-        .args(&[&app.name])
-        .stdout(stdio.stdout.clone())
         .stderr(stdio.stderr.clone())
         .max_random_size(RANDOM_BYTES_MAX)
         .allow_tcp(false)
@@ -62,7 +71,7 @@ pub(crate) fn context(app: &AppContext, stdio: &Stdio) -> WasiCtx {
     builder.build()
 }
 
-/// Standard output and standard error of a sandbox: lines of the app's log.
+/// Standard output and standard error of a sandbox as lines of the app's log.
 pub(crate) struct Stdio {
     stdout: LogPipe,
     stderr: LogPipe,

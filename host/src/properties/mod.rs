@@ -1,6 +1,7 @@
 //! What holds for every input of the pure parts, whoever wrote it: strangers' requests, guests' responses, files that were
 //! dropped. A short run belongs to `make test`; `make fuzz` is the long one (docs/fuzzing.md has its results).
 
+mod cgi;
 mod config;
 mod environ;
 mod head;

@@ -27,6 +27,8 @@ pub struct CallState {
     input_progress: AtomicU64,
     /// The guest waits for the client to send more.
     awaits_input: AtomicBool,
+    /// The poll under way ends because the guest was interrupted, not because it waits.
+    interrupted: AtomicBool,
     outbox: Mutex<Outbox>,
 }
 
@@ -99,6 +101,7 @@ impl CallState {
             poll_began: AtomicU64::new(1),
             input_progress: AtomicU64::new(0),
             awaits_input: AtomicBool::new(false),
+            interrupted: AtomicBool::new(false),
             outbox: Mutex::default(),
         }
     }
@@ -134,12 +137,19 @@ impl CallState {
         Duration::from_nanos(self.cpu_nanos.load(Ordering::Relaxed) + under_way)
     }
 
-    /// Stops a guest that has had its processor time. Called by the guest's own code, at each tick.
-    pub(crate) fn check_cpu(&self) -> wasmtime::Result<()> {
+    /// Stops a guest that has had its processor time; else it is about to yield. Called by the guest's own code, at each
+    /// tick.
+    pub(crate) fn interrupt(&self) -> wasmtime::Result<()> {
+        self.interrupted.store(true, Ordering::Relaxed);
         if self.cpu() > self.cpu_time {
             return Err(wasmtime::Error::new(Stopped(Error::Cpu(self.cpu_time))));
         }
         Ok(())
+    }
+
+    /// Whether the guest was interrupted since this was last asked.
+    pub(crate) fn was_interrupted(&self) -> bool {
+        self.interrupted.swap(false, Ordering::Relaxed)
     }
 
     /// The guest waits for a piece of the request body.

@@ -34,7 +34,7 @@ pub(crate) fn store(engine: &wasmtime::Engine, app: &Arc<AppContext>, call: &Arc
     store.set_max_component_handles(app.limits.handles as usize);
     store.set_epoch_deadline(TICKS);
     store.epoch_deadline_callback(|context| {
-        context.data().call.check_cpu()?;
+        context.data().call.interrupt()?;
         // Not a plain yield, which would wake the task at once: tokio's puts it behind all others, and behind new
         // events on sockets. So short calls overtake long ones, on a single worker too.
         Ok(UpdateDeadline::YieldCustom(TICKS, Box::pin(tokio::task::yield_now())))

@@ -33,6 +33,8 @@ pub struct State {
     pub(crate) http: http::Host,
     /// What guests have handles of: streams, fields, bodies.
     pub(crate) table: ResourceTable,
+    /// What the guest's run finds, if it is a program, until its WASI is made.
+    process: Option<wasi::Process>,
     /// Made when it is first asked for: most calls never do.
     wasi: Option<Box<Wasi>>,
 }
@@ -53,6 +55,7 @@ impl State {
             wsgi: wsgi::gateway::Host::default(),
             http: http::Host::new(app, call.id),
             table,
+            process: None,
             wasi: None,
         }
     }
@@ -65,6 +68,14 @@ impl State {
         self.http.begin(call.id);
         if let Some(wasi) = &self.wasi {
             wasi.stdio.begin(call.id);
+        }
+    }
+
+    /// A program is about to be started. What its initialisers may have opened when the instance was made stays valid.
+    pub(crate) fn start(&mut self, process: wasi::Process) {
+        match &mut self.wasi {
+            Some(made) => made.context = wasi::context(&self.app, &made.stdio, Some(process)),
+            None => self.process = Some(process),
         }
     }
 
@@ -87,7 +98,7 @@ impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         let wasi = self.wasi.get_or_insert_with(|| {
             let stdio = wasi::Stdio::new(&self.app.log, self.call.id);
-            Box::new(Wasi { context: wasi::context(&self.app, &stdio), stdio })
+            Box::new(Wasi { context: wasi::context(&self.app, &stdio, self.process.take()), stdio })
         });
         WasiCtxView { ctx: &mut wasi.context, table: &mut self.table }
     }

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::request;
 use tokio::time::Sleep;
 
 use crate::admission::Permit;
@@ -24,6 +25,8 @@ pub enum Finished {
     Whole(Whole),
     /// Head and blocks went through the outbox.
     Streamed,
+    /// Nothing was sent: the response is another request's (RFC 3875 §6.2.2).
+    Redirect(Box<request::Parts>),
 }
 
 pub struct Whole {
@@ -74,6 +77,14 @@ pub(crate) enum Started {
     Whole(Whole),
     /// The head; the blocks are still to come from the task.
     Streaming(Head, Task),
+    /// As [`Finished::Redirect`].
+    Redirect(Box<request::Parts>),
+}
+
+/// How far a guest is when there is something to say.
+enum Progress {
+    Committed(Head),
+    Finished(Finished),
 }
 
 impl Task {
@@ -91,25 +102,24 @@ impl Task {
 
     /// Runs the guest until its head is final.
     pub(crate) async fn start(mut self) -> Result<Started, Error> {
-        let whole = std::future::poll_fn(|context| self.poll_head(context)).await?;
-        Ok(match whole {
-            Ok(whole) => Started::Whole(whole),
-            Err(head) => Started::Streaming(head, self),
+        Ok(match std::future::poll_fn(|context| self.poll_head(context)).await? {
+            Progress::Committed(head) => Started::Streaming(head, self),
+            Progress::Finished(Finished::Whole(whole)) => Started::Whole(whole),
+            Progress::Finished(Finished::Redirect(request)) => Started::Redirect(request),
+            Progress::Finished(Finished::Streamed) => {
+                let head = self.committed_head().expect("a streamed response has committed its head");
+                Started::Streaming(head, self)
+            }
         })
     }
 
-    fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Result<Result<Whole, Head>, Error>> {
+    fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Result<Progress, Error>> {
         if let Poll::Ready(finished) = self.poll_guest(context) {
-            return Poll::Ready(match finished? {
-                Finished::Whole(whole) => Ok(Ok(whole)),
-                Finished::Streamed => {
-                    Ok(Err(self.committed_head().expect("a streamed response has committed its head")))
-                }
-            });
+            return Poll::Ready(finished.map(Progress::Finished));
         }
         if let Some(head) = self.committed_head() {
             self.clocks.head_sent = true;
-            return Poll::Ready(Ok(Err(head)));
+            return Poll::Ready(Ok(Progress::Committed(head)));
         }
         let wall = ready!(self.clocks.poll(&self.call, context));
         self.guest = None;

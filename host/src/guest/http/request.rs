@@ -21,7 +21,7 @@ use crate::sandbox::CallState;
 /// The request, and the handle by which its body is taken away from the guest again.
 pub(super) fn open(
     mut parts: request::Parts,
-    body: Incoming,
+    body: Option<Incoming>,
     origin: &Origin,
     call: &Arc<CallState>,
     bytes_max: u64,
@@ -68,10 +68,8 @@ struct Source {
 }
 
 impl Upload {
-    fn new(incoming: Incoming, call: &Arc<CallState>, bytes_max: u64) -> Self {
-        if incoming.is_end_stream() {
-            return Self(None);
-        }
+    fn new(incoming: Option<Incoming>, call: &Arc<CallState>, bytes_max: u64) -> Self {
+        let Some(incoming) = incoming.filter(|incoming| !incoming.is_end_stream()) else { return Self(None) };
         let call = Arc::clone(call);
         let source = Source { incoming: Some(incoming), received: 0, bytes_max, awaited: false, closed: false, call };
         Self(Some(Arc::new(Mutex::new(source))))

@@ -1,0 +1,215 @@
+//! Guests that are WASI commands: CGI programs (RFC 3875). A call is one run of the program, with the request in its
+//! environment and on its standard input, and the response on its standard output.
+//!
+//! [`request`] and [`response`] know CGI's grammar, [`stdin`] and [`stdout`] stream.
+
+pub(crate) mod request;
+pub(crate) mod response;
+mod stdin;
+mod stdout;
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use wasmtime::Store;
+use wasmtime::component::{Component, ComponentExportIndex, Instance, TypedFunc};
+use wasmtime_wasi::I32Exit;
+
+use self::response::Form;
+use self::stdin::Stdin;
+use self::stdout::{Ended, Stdout};
+use crate::body::RequestBody;
+use crate::config::AppSpec;
+use crate::error::Error;
+use crate::guest::environ::{EnvironBlock, Place};
+use crate::guest::head::HeadError;
+use crate::guest::wasi::Process;
+use crate::guest::{Call, Guest};
+use crate::sandbox::supply::{self, Entry, Supply};
+use crate::sandbox::task::{Finished, Task, Whole};
+use crate::sandbox::{CallState, Engine, State, fault};
+use crate::telemetry::AppLog;
+
+const INTERFACE: &str = "wasi:cli/run@0.2.0";
+
+/// An app that is a CGI program.
+pub(crate) struct Cgi {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    supply: Arc<Supply<Run>>,
+    /// The variables that are the same for all requests.
+    environ: EnvironBlock,
+    form: Form,
+}
+
+/// Where a component has its `main`.
+struct Run(ComponentExportIndex);
+
+type RunFunction = TypedFunc<(), (Result<(), ()>,)>;
+type Sandbox = supply::Sandbox<RunFunction>;
+
+impl Entry for Run {
+    type Functions = RunFunction;
+
+    fn find(&self, store: &mut Store<State>, instance: &Instance) -> wasmtime::Result<RunFunction> {
+        instance.get_typed_func(store, self.0)
+    }
+}
+
+/// How a program ended by itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Exit {
+    Success,
+    Failure,
+}
+
+impl Cgi {
+    pub(crate) fn load(
+        engine: &Arc<Engine>,
+        component: &Component,
+        spec: &AppSpec,
+        log: Arc<AppLog>,
+    ) -> anyhow::Result<Self> {
+        let interface = component.get_export_index(None, INTERFACE);
+        let run = interface.and_then(|interface| component.get_export_index(Some(&interface), "run"));
+        let run = run.ok_or_else(|| anyhow::anyhow!("it does not export {INTERFACE} with its function run"))?;
+        let supply = Supply::new(engine, engine.link(component)?, Run(run), spec, log);
+        debug_assert!(supply.is_fresh(), "the settings were settled for this kind");
+        let environ = EnvironBlock::constant(&supply.app.env);
+        Ok(Self { shared: Arc::new(Shared { supply, environ, form: Form::of(&spec.name) }) })
+    }
+}
+
+impl Guest for Cgi {
+    fn call(&self, call: Call) -> Task {
+        let shared = Arc::clone(&self.shared);
+        let limits = &self.shared.supply.app.limits;
+        Task::new(Arc::clone(&call.state), limits, async move { shared.serve(call).await })
+    }
+
+    fn sweep(&self) {
+        self.shared.supply.sweep();
+    }
+}
+
+impl Shared {
+    /// One run, in a sandbox of its own: a program may be started once.
+    async fn serve(&self, mut call: Call) -> Result<Finished, Error> {
+        self.supply.engine.wake_ticker();
+        // Before there is a sandbox: none waits for a client that sends slowly.
+        let body = RequestBody::open(call.body.take(), &self.supply.app, &call.state).await?;
+        let env = self.variables(&call, &body);
+        let mut sandbox = self.supply.open(&call.state).await?;
+        let stdout = Stdout::new(&self.supply.app, &call.state, self.form);
+        sandbox.store.data_mut().start(Process {
+            args: request::arguments(&self.supply.app.name, &call.parts),
+            env,
+            stdin: Box::new(Stdin::new(body, &call.state)),
+            stdout: Box::new(stdout.clone()),
+        });
+        let exit = run(&mut sandbox, &stdout, &call.state).await;
+        if exit.is_ok() {
+            self.supply.keep(sandbox);
+        }
+        let answered = self.answer(&call, exit, stdout.end()).await;
+        answered
+            .map(|finished| finished.holding(call.permit))
+            .map_err(|error| call.state.clients_fault().unwrap_or(error))
+    }
+
+    fn variables(&self, call: &Call, body: &RequestBody) -> Vec<(String, String)> {
+        let place = Place {
+            script_name: &call.script_name,
+            path_info: &call.path_info,
+            origin: &call.origin,
+            spooled_bytes: body.spooled_bytes(),
+        };
+        request::variables(&EnvironBlock::of_request(&self.environ, &call.parts, &place), &call.parts)
+    }
+
+    /// What the end of the program makes of what it said.
+    async fn answer(
+        &self,
+        call: &Call,
+        exit: Result<Exit, Error>,
+        ended: Result<Ended, HeadError>,
+    ) -> Result<Finished, Error> {
+        let (exit, ended) = match (exit, ended) {
+            (Ok(exit), Ok(ended)) => (exit, ended),
+            (Ok(exit), Err(error)) => return Err(no_response(exit, error)),
+            (Err(fault), ended) => {
+                // What it said before belongs to the client, who learns by the connection's end that it was not all.
+                if let Ok(Ended::Rest(rest)) = ended {
+                    hand_over(&call.state, rest).await;
+                }
+                return Err(fault);
+            }
+        };
+        if exit == Exit::Failure {
+            let (app, request) = (self.supply.app.name.as_str(), call.state.id);
+            tracing::warn!(target: "wasgi::request", %request, app, "after its response head, the program failed (exit status)");
+        }
+        match ended {
+            Ended::Whole(head, rest) => {
+                let blocks = if rest.is_empty() { Vec::new() } else { vec![rest] };
+                Ok(Finished::Whole(Whole { head, blocks }))
+            }
+            Ended::Rest(rest) => {
+                hand_over(&call.state, rest).await;
+                Ok(Finished::Streamed)
+            }
+            Ended::LocalRedirect(location) => match request::redirected(&call.parts, &location) {
+                Some(again) => Ok(Finished::Redirect(Box::new(again))),
+                None => Err(Error::CgiResponse(format!("Location: {location:?} is no path"))),
+            },
+        }
+    }
+}
+
+/// Runs the program to its end.
+async fn run(sandbox: &mut Sandbox, stdout: &Stdout, call: &CallState) -> Result<Exit, Error> {
+    let Sandbox { store, functions: run, .. } = sandbox;
+    // An interruption while the instance was made says nothing about the run.
+    call.was_interrupted();
+    let returned = {
+        let mut running = pin!(run.call_async(&mut *store, ()));
+        poll_fn(|context| {
+            // If it still waits for its input, it will say so again.
+            call.input_unwatched();
+            let polled = running.as_mut().poll(context);
+            if polled.is_pending() {
+                stdout.program_pauses();
+            }
+            polled
+        })
+        .await
+    };
+    let error = match returned {
+        Ok((Ok(()),)) => return Ok(Exit::Success),
+        Ok((Err(()),)) => return Ok(Exit::Failure),
+        Err(error) => error,
+    };
+    match error.downcast_ref::<I32Exit>() {
+        Some(I32Exit(0)) => Ok(Exit::Success),
+        Some(I32Exit(_)) => Ok(Exit::Failure),
+        None => Err(fault::classify(error, store.data())),
+    }
+}
+
+async fn hand_over(call: &CallState, rest: Bytes) {
+    if !rest.is_empty() {
+        call.hand_over(rest).await;
+    }
+}
+
+fn no_response(exit: Exit, error: HeadError) -> Error {
+    match (exit, error) {
+        (Exit::Success, HeadError::TooLarge(why)) => Error::ResponseHead(why),
+        (Exit::Success, error) => Error::CgiResponse(error.to_string()),
+        (Exit::Failure, error) => Error::CgiResponse(format!("it failed (exit status); {error}")),
+    }
+}
