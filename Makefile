@@ -4,12 +4,14 @@
 CARGO ?= cargo
 WASM := wasm32-wasip2
 EXAMPLES := examples/target/$(WASM)/release
+# CGI programs that other compilers than cargo build.
+CGI := examples/target/cgi
 ADDRESS ?= 127.0.0.1:8000
 
 # A guest's build may need another rustc than the host's (see guest-sdk/wasm-target.sh), and never shares its target directory.
-# $(1): the guest's workspace; $(2): the target directory.
-guest_build = env="$$(./guest-sdk/wasm-target.sh)" && eval "$$env" && cd $(1) && \
-	CARGO_TARGET_DIR=$(CURDIR)/$(2) $(CARGO) build --locked --release --target $(WASM)
+# $(1): the guest's workspace; $(2): the target directory; $(3): another target than the usual one; $(4): further arguments.
+guest_build = env="$$(./guest-sdk/wasm-target.sh $(3))" && eval "$$env" && cd $(1) && \
+	CARGO_TARGET_DIR=$(CURDIR)/$(2) $(CARGO) build --locked --release --target $(or $(3),$(WASM)) $(4)
 
 .PHONY: help
 help: ## Show this.
@@ -34,19 +36,35 @@ example-guests:
 .PHONY: examples
 examples: example-guests ## Build the example apps and drop them into ./apps.
 	mkdir -p apps
-	for wasm in $(EXAMPLES)/*.wasm; do \
+	for wasm in $(EXAMPLES)/*.wasm $(wildcard $(CGI)/*.wasm); do \
 		name=$$(basename $$wasm .wasm | tr _ -); \
 		if [ -f examples/$$name/$$name.toml ]; then cp examples/$$name/$$name.toml apps/; fi; \
 		cp $$wasm apps/.$$name.new && mv apps/.$$name.new apps/$$name.wasm; \
 	done
+
+# CGI programs in other languages than Rust. Their compilers are fetched (C: Debian's clang, 10 MB; Zig: PyPI, 100 MB) into
+# target/tools, unless they are there already; and nothing is built that is newer than its source.
+.PHONY: cgi-guests
+cgi-guests: $(CGI)/cgi-c.wasm $(CGI)/cgi-zig.wasm ## Build the CGI programs in C and Zig.
+
+$(CGI)/cgi-c.wasm: examples/cgi-c/cgi-c.c examples/cgi-c/clang.sh
+	mkdir -p $(CGI)
+	clang="$$(examples/cgi-c/clang.sh target/tools/clang)" && $$clang -O2 -Wall -Werror $< -o $@
+
+$(CGI)/cgi-zig.wasm: examples/cgi-zig/cgi-zig.zig examples/cgi-zig/zig.sh examples/cgi-zig/requirements.txt
+	mkdir -p $(CGI)
+	zig="$$(examples/cgi-zig/zig.sh target/tools/zig)" && "$$zig" build-exe -target wasm32-wasi -O ReleaseSmall \
+		--cache-dir target/tools/zig-cache --global-cache-dir target/tools/zig-cache -femit-bin=$@ $<
 
 .PHONY: serve
 serve: host examples ## Serve the example apps: try `curl localhost:8000/hello`.
 	exec target/debug/wasgi serve apps --bind $(ADDRESS)
 
 .PHONY: test-guests
-test-guests: example-guests
+test-guests: example-guests cgi-guests
 	$(call guest_build,tests/guests,tests/guests/target)
+	$(call guest_build,tests/guests,tests/guests/target,wasm32-wasip1,-p cgi-probe)
+	$(call guest_build,examples,examples/target,wasm32-wasip1,-p cgi-rust)
 
 .PHONY: test
 test: host test-guests ## Run all tests.

@@ -1,12 +1,12 @@
 #!/bin/sh
 # Makes `cargo build --target wasm32-wasip2` work on this machine, and prints the environment that a build of a guest
-# needs (empty where rustup has the target). Usage: eval "$(guest-sdk/wasm-target.sh)"
+# needs (empty where rustup has the target). Usage: eval "$(guest-sdk/wasm-target.sh)", or with another target: wasm32-wasip1
 #
 # Three ways, tried in order: the target is there; rustup can fetch it; Debian's packages hold all the parts
 # (rustc with its linker, the standard library's sources, wasi-libc), from which the library is built once.
 set -eu
 
-target=wasm32-wasip2
+target=${1:-wasm32-wasip2}
 say() { echo "wasm-target: $*" >&2; }
 
 has_target() { # has_target RUSTC

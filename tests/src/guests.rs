@@ -9,18 +9,33 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 /// # Panics
 /// If it has not been built.
 pub fn guest(name: &str) -> Vec<u8> {
-    static READ: OnceLock<Mutex<HashMap<String, Vec<u8>>>> = OnceLock::new();
-    let mut read = READ.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
-    read.entry(name.to_owned()).or_insert_with(|| find(name)).clone()
+    // cargo names libraries with underscores, and programs as they are.
+    read(&format!("wasm32-wasip2/release/{}.wasm", name.replace('-', "_")))
+        .or_else(|| read(&format!("wasm32-wasip2/release/{name}.wasm")))
+        .or_else(|| read(&format!("cgi/{name}.wasm")))
+        .unwrap_or_else(|| panic!("there is no guest {name}: run `make test-guests`"))
 }
 
-fn find(name: &str) -> Vec<u8> {
-    let file = format!("target/wasm32-wasip2/release/{}.wasm", name.replace('-', "_"));
-    let places = [root().join("tests/guests").join(&file), root().join("examples").join(&file)];
-    places
-        .iter()
-        .find_map(|path| std::fs::read(path).ok())
-        .unwrap_or_else(|| panic!("there is no guest {name}: run `make test-guests`"))
+/// The bytes of a program as a core module, built for WASI 0.1.
+///
+/// # Panics
+/// If it has not been built.
+pub fn core_module(name: &str) -> Vec<u8> {
+    let found = read(&format!("wasm32-wasip1/release/{name}.wasm"));
+    found.unwrap_or_else(|| panic!("there is no core module {name}: run `make test-guests`"))
+}
+
+/// A file below one of the target directories of guests, read once.
+fn read(file: &str) -> Option<Vec<u8>> {
+    static READ: OnceLock<Mutex<HashMap<String, Vec<u8>>>> = OnceLock::new();
+    let mut read = READ.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = read.get(file) {
+        return Some(known.clone());
+    }
+    let places = ["tests/guests/target", "examples/target"].map(|target| root().join(target).join(file));
+    let bytes = places.iter().find_map(|path| std::fs::read(path).ok())?;
+    read.insert(file.to_owned(), bytes.clone());
+    Some(bytes)
 }
 
 /// The repository.
