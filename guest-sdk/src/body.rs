@@ -14,7 +14,8 @@ use crate::error::{Error, Result};
 /// | `Body::from("text")`, `String`, `Vec<u8>`, `&[u8]` | one block |
 /// | `Body::from(vec![block, …])`, `iterator.collect()` | all blocks at once; their sum is the Content-Length |
 /// | [`Body::stream`] | block by block: each is asked for when the client has taken the last |
-/// | [`Body::from_reader`] | the same, read from a file or another [`std::io::Read`] |
+/// | [`Body::from_reader`] | the same, read from a [`std::io::Read`] |
+/// | `FileWrapper` | the rest of a file: in large blocks, with its Content-Length |
 ///
 /// PEP 3333's `close()` is the iterator's [`Drop`]: it runs once, at the end, after an error, or when the client is
 /// gone and the instance lives on. An instance that is thrown away instead takes its iterators with it.
@@ -23,6 +24,8 @@ pub struct Body(pub(crate) Iterable);
 pub(crate) enum Iterable {
     Blocks(Vec<Vec<u8>>),
     Iterator(BlockIterator),
+    #[cfg(feature = "std")]
+    File(Box<dyn crate::file::Blocks>),
 }
 
 pub(crate) type BlockIterator = Box<dyn Iterator<Item = Result<Vec<u8>>>>;

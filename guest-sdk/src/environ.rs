@@ -99,6 +99,30 @@ impl Environ {
         Variables { rest: &self.block }
     }
 
+    /// Sets a variable, or replaces it: PEP 3333 lets an application change its environ as it likes, for what it passes it on
+    /// to. A NUL ends name and value. Each call moves the variables behind it, so this is for a few.
+    pub fn set(&mut self, name: &str, value: impl AsRef<[u8]>) {
+        self.remove(name);
+        for field in [name.as_bytes(), value.as_ref()] {
+            self.block.extend(field.iter().take_while(|byte| **byte != 0));
+            self.block.push(0);
+        }
+    }
+
+    /// Removes a variable; says whether it was there.
+    pub fn remove(&mut self, name: &str) -> bool {
+        let mut at = 0;
+        for (known, value) in self.variables() {
+            let end = at + known.len() + value.len() + 2;
+            if known == name.as_bytes() {
+                self.block.drain(at..end);
+                return true;
+            }
+            at = end;
+        }
+        false
+    }
+
     /// `REQUEST_METHOD`: `GET`.
     pub fn method(&self) -> &str {
         // A method is a token, and tokens are ASCII; the host lets nothing else through.
@@ -125,7 +149,8 @@ impl Environ {
         self.get("CONTENT_TYPE")
     }
 
-    /// `CONTENT_LENGTH` in bytes, where the request has a body of known length.
+    /// `CONTENT_LENGTH` in bytes, where the request has a body of known length. (The host gives a chunked body its length,
+    /// unless the sidecar says `chunked_bodies = "stream"`.)
     pub fn content_length(&self) -> Option<u64> {
         core::str::from_utf8(self.bytes("CONTENT_LENGTH")?).ok()?.parse().ok()
     }
@@ -138,6 +163,11 @@ impl Environ {
     /// `wsgi.input`: the request body, decoded from any transfer coding.
     pub fn input(&self) -> Input {
         Input::current()
+    }
+
+    /// `wsgi.input_terminated`: reading the input to its end is always safe.
+    pub fn input_terminated(&self) -> bool {
+        true
     }
 
     /// `wsgi.errors`: text for the application's log.
@@ -253,6 +283,16 @@ mod tests {
         assert_eq!(sample().content_length(), Some(12));
         assert_eq!(Environ::from_iter([("CONTENT_LENGTH", "x")]).content_length(), None);
         assert_eq!(Environ::from_iter([("A", "b")]).content_length(), None);
+    }
+
+    #[test]
+    fn variables_are_set_replaced_and_removed() {
+        let mut environ = sample();
+        environ.set("PATH_INFO", "/new");
+        environ.set("REMOTE_USER", b"joe\0HTTPS=on");
+        assert!(environ.remove("EMPTY") && !environ.remove("EMPTY") && !environ.remove("CURL"));
+        assert_eq!((environ.path_info(), environ.get("REMOTE_USER").as_deref()), ("/new".into(), Some("joe")));
+        assert_eq!((environ.get("EMPTY"), environ.variables().count()), (None, 7));
     }
 
     #[test]

@@ -31,17 +31,19 @@ impl<A: App> export::Guest for Exported<A> {
         let environ = Environ::new(variables, url_scheme, multiprocess, run_once);
         let call = Rc::new(Call::default());
         let body = A::call(environ, StartResponse::new(call.clone()));
-        let head = call.take_head().map(cross);
+        let head = call.take_head();
         match body {
             Ok(Body(Iterable::Blocks(blocks))) => {
                 call.enter(Phase::Over);
-                Ok((head, blocks, false))
+                Ok((head.map(cross), blocks, false))
             }
             Ok(Body(Iterable::Iterator(blocks))) => {
                 call.enter(Phase::Iterating);
                 STREAM.set(Some(Stream { call, blocks }));
-                Ok((head, Vec::new(), true))
+                Ok((head.map(cross), Vec::new(), true))
             }
+            #[cfg(feature = "std")]
+            Ok(Body(Iterable::File(file))) => open_file(call, head, file),
             Err(error) => {
                 call.enter(Phase::Over);
                 Err(exc_info(error))
@@ -69,6 +71,30 @@ impl<A: App> export::Guest for Exported<A> {
         // Dropping is closing; a second close finds nothing left to drop.
         drop(STREAM.take());
         Ok(())
+    }
+}
+
+/// A file of one block is a whole response; of a longer one the first block goes with the head.
+#[cfg(feature = "std")]
+fn open_file(
+    call: Rc<Call>,
+    mut head: Option<Head>,
+    mut file: alloc::boxed::Box<dyn crate::file::Blocks>,
+) -> Result<Part, types::ExcInfo> {
+    if let Some(head) = &mut head {
+        head.promise(&mut *file);
+    }
+    let block = file.next();
+    let more = file.left() > 0;
+    if more {
+        call.enter(Phase::Iterating);
+        STREAM.set(Some(Stream { call, blocks: alloc::boxed::Box::new(file) }));
+    } else {
+        call.enter(Phase::Over);
+    }
+    match block {
+        Some(Err(error)) => Err(exc_info(error)),
+        block => Ok((head.map(cross), block.into_iter().flatten().collect(), more)),
     }
 }
 

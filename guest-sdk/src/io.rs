@@ -27,7 +27,38 @@ impl Input {
     /// `readline(size)`: the bytes up to and with the next `\n`, at most `bytes_max` of them; the rest of a longer line
     /// is left for the next read. Empty means the end.
     pub fn readline(&mut self, bytes_max: usize) -> Result<Vec<u8>, StreamError> {
-        self.0.readline(clamp(bytes_max))
+        let mut line = self.0.readline(clamp(bytes_max))?;
+        // The host gives a long line in pieces.
+        while !line.is_empty() && line.len() < bytes_max && line.last() != Some(&b'\n') {
+            let piece = self.0.readline(clamp(bytes_max - line.len()))?;
+            if piece.is_empty() {
+                break;
+            }
+            line.extend_from_slice(&piece);
+        }
+        Ok(line)
+    }
+
+    /// `readlines(hint)`: lines until they are `bytes_hint` bytes together, or until the end; 0 means until the end.
+    pub fn readlines(&mut self, bytes_hint: usize) -> Result<Vec<Vec<u8>>, StreamError> {
+        let (mut lines, mut bytes) = (Vec::new(), 0);
+        for line in self.lines() {
+            let line = line?;
+            bytes += line.len();
+            lines.push(line);
+            if bytes_hint > 0 && bytes >= bytes_hint {
+                break;
+            }
+        }
+        Ok(lines)
+    }
+
+    /// Iteration: line by line until the end, each with its `\n`. A line is as long as the client makes it.
+    pub fn lines(&mut self) -> impl Iterator<Item = Result<Vec<u8>, StreamError>> {
+        core::iter::from_fn(|| match self.readline(usize::MAX) {
+            Ok(line) if line.is_empty() => None,
+            line => Some(line),
+        })
     }
 }
 
@@ -65,6 +96,11 @@ impl Errors {
     pub fn flush(&mut self) {
         self.hand_over(self.line.len());
         self.host.flush();
+    }
+
+    /// `writelines(seq)`: one after the other, as they are.
+    pub fn writelines<T: AsRef<str>>(&mut self, texts: impl IntoIterator<Item = T>) {
+        texts.into_iter().for_each(|text| self.push(text.as_ref().as_bytes()));
     }
 
     fn push(&mut self, bytes: &[u8]) {

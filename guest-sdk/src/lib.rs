@@ -19,6 +19,7 @@
 //! | `start_response(status, headers)` | [`StartResponse::call`]; with `exc_info` [`StartResponse::call_with_exc_info`] |
 //! | `write(data)` | [`Write::write`] |
 //! | the returned list, string or generator | [`Body`], for a generator [`Body::stream`] |
+//! | `wsgi.file_wrapper(file)` | `FileWrapper` |
 //! | `close()` of the returned iterable | [`Drop`] of the iterator |
 //! | an exception let through | `Err(`[`Error`]`)`; a panic is a trap |
 //! | `wsgi.input`, `wsgi.errors` | [`Environ::input`], [`Environ::errors`] |
@@ -36,6 +37,8 @@ extern crate alloc;
 pub use body::{Body, IntoBlock};
 pub use environ::{Environ, UrlScheme, Variables};
 pub use error::{Error, ProtocolError, Result, StreamError};
+#[cfg(feature = "std")]
+pub use file::FileWrapper;
 pub use io::{Errors, Input};
 pub use start_response::{StartResponse, Write};
 pub use wasgi_macros::application;
@@ -47,6 +50,8 @@ mod environ;
 mod error;
 #[cfg(target_arch = "wasm32")]
 mod export;
+#[cfg(feature = "std")]
+mod file;
 #[cfg(feature = "form")]
 pub mod form;
 mod host;

@@ -24,6 +24,8 @@ pub enum StatusError {
     ControlCharacter,
     /// It holds a code point above U+00FF (S7).
     NotLatin1,
+    /// It is 1xx: that is no response, and the host can send none before the response (B9).
+    Informational,
 }
 
 impl fmt::Display for StatusError {
@@ -32,6 +34,7 @@ impl fmt::Display for StatusError {
             StatusError::Malformed => "it must be three digits, a space and a reason, like \"200 OK\"",
             StatusError::ControlCharacter => "it holds a control character",
             StatusError::NotLatin1 => "it holds a code point above U+00FF",
+            StatusError::Informational => "it is informational, which is no response, and none can be sent before it",
         })
     }
 }
@@ -68,17 +71,18 @@ impl fmt::Display for HeaderError {
 
 impl Error for HeaderError {}
 
-/// Checks a status line's text such as `404 Not Found`; the number is the status code, 100 to 999.
-///
-/// The reason may be empty ("200 "), as `wsgiref` accepts it; the space may not be missing.
+/// Checks a status line's text such as `404 Not Found`; the number is the status code, 200 to 999.
 pub fn check_status(status: &str) -> Result<u16, StatusError> {
     check_text(status).map_err(|fault| match fault {
         TextFault::ControlCharacter => StatusError::ControlCharacter,
         TextFault::NotLatin1 => StatusError::NotLatin1,
     })?;
-    let [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', b' ', ..] = status.as_bytes() else {
+    let [a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', b' ', _, ..] = status.as_bytes() else {
         return Err(StatusError::Malformed);
     };
+    if *a == b'1' {
+        return Err(StatusError::Informational);
+    }
     Ok(u16::from(a - b'0') * 100 + u16::from(b - b'0') * 10 + u16::from(c - b'0'))
 }
 
@@ -163,11 +167,13 @@ mod tests {
             ("200 OK", Ok(200)),
             ("404 Not Found", Ok(404)),
             ("999 Odd", Ok(999)),
-            ("200 ", Ok(200)),
             ("200 Tr\u{e8}s bien", Ok(200)),
             ("", Err(Malformed)),
             ("200", Err(Malformed)),
+            ("200 ", Err(Malformed)),
             ("200OK", Err(Malformed)),
+            ("100 Continue", Err(Informational)),
+            ("103 Early Hints", Err(Informational)),
             ("20 OK", Err(Malformed)),
             ("2000 OK", Err(Malformed)),
             ("099 Low", Err(Malformed)),

@@ -33,6 +33,18 @@ pub(crate) struct Head {
     pub(crate) headers: Vec<(String, String)>,
 }
 
+#[cfg(feature = "std")]
+impl Head {
+    /// A file's length is known: the head says it, unless the application did. It counts if it is less.
+    pub(crate) fn promise(&mut self, file: &mut dyn crate::file::Blocks) {
+        match self.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
+            // What is no number is left to the host, which refuses it.
+            Some((_, given)) => given.parse().into_iter().for_each(|bytes| file.limit(bytes)),
+            None => self.headers.push(("Content-Length".into(), alloc::format!("{}", file.left()))),
+        }
+    }
+}
+
 /// One call of the application, shared by all that was handed out for it.
 #[derive(Default)]
 pub(crate) struct Call {

@@ -62,9 +62,8 @@ fn drive(
     environ: Environ,
     call: &Rc<Call>,
 ) -> Result<(Option<Head>, Vec<u8>)> {
-    let take_head = || call.take_head().map(|head| (head.status, head.headers));
     let Body(iterable) = app(environ, StartResponse::new(call.clone()))?;
-    let mut head = take_head();
+    let mut head = call.take_head();
     let mut body = Vec::new();
     match iterable {
         Iterable::Blocks(blocks) => body = blocks.concat(),
@@ -74,10 +73,19 @@ fn drive(
                 let block = block?;
                 call.note_block(&block);
                 body.extend_from_slice(&block);
-                head = head.or_else(take_head);
+                head = head.or_else(|| call.take_head());
             }
-            head = head.or_else(take_head);
+            head = head.or_else(|| call.take_head());
+        }
+        #[cfg(feature = "std")]
+        Iterable::File(mut file) => {
+            if let Some(head) = &mut head {
+                head.promise(&mut *file);
+            }
+            for block in file {
+                body.extend_from_slice(&block?);
+            }
         }
     }
-    Ok((head, body))
+    Ok((head.map(|head| (head.status, head.headers)), body))
 }

@@ -195,6 +195,43 @@ fn bodies_come_from_bytes_text_lists_and_readers() {
 }
 
 #[test]
+fn a_file_is_given_from_its_offset_with_its_length() {
+    use std::io::{Cursor, Seek, SeekFrom};
+
+    let file = |offset, promised: Option<&'static str>| {
+        let response = call(move |_, start| {
+            let headers: Vec<(&str, &str)> = promised.map(|length| ("content-length", length)).into_iter().collect();
+            start.call("200 OK", &headers)?;
+            let mut file = Cursor::new(b"0123456789");
+            file.seek(SeekFrom::Start(offset))?;
+            Ok(crate::FileWrapper::with_block_size(file, 4)?.into())
+        });
+        let response = response.unwrap();
+        (response.headers[0].1.clone(), String::from_utf8(response.body).unwrap())
+    };
+    assert_eq!(file(0, None), ("10".to_owned(), "0123456789".to_owned()));
+    assert_eq!(file(3, None), ("7".to_owned(), "3456789".to_owned()));
+    assert_eq!(file(10, None), ("0".to_owned(), String::new()));
+    assert_eq!(file(99, None), ("0".to_owned(), String::new()));
+    assert_eq!(file(2, Some("3")), ("3".to_owned(), "234".to_owned()), "a smaller length counts");
+    assert_eq!(file(8, Some("30")), ("30".to_owned(), "89".to_owned()), "the host breaks off what falls short");
+}
+
+#[test]
+fn the_input_has_lines() {
+    call(|environ, start| {
+        let mut input = environ.input();
+        assert_eq!(input.lines().next(), Some(Ok(b"one\n".to_vec())));
+        assert_eq!(input.readlines(1)?, [b"two\n"]);
+        assert_eq!(input.readlines(0)?, [b"three"]);
+        assert_eq!(input.lines().next(), None);
+        start.call("200 OK", &[])?;
+        Ok(Body::empty())
+    })
+    .unwrap();
+}
+
+#[test]
 fn the_input_is_read_by_blocks_and_lines_without_loss() {
     call(|environ, start| {
         let mut input = environ.input();

@@ -125,7 +125,11 @@ impl Gateway {
         record.call = Some(Arc::clone(&state));
         let (script_name, path_info) = (path[..script_name_len].to_vec(), path[script_name_len..].to_vec());
         let call = Call { state, script_name, path_info, origin: Arc::clone(record.origin()), parts, body, permit };
-        app.guest.call(call).start().await
+        let mut started = app.guest.call(call).start().await?;
+        if let Started::Streaming(_, task) = &mut started {
+            task.end_if_silent().await?;
+        }
+        Ok(started)
     }
 
     fn resolve(&self, parts: &request::Parts, path: &[u8]) -> Result<(Arc<App>, usize), Error> {
@@ -195,12 +199,11 @@ fn respond(started: Started, head_only: bool) -> Result<Response<ResponseBody>, 
     };
     let ready = blocks.as_ref().map(|blocks| blocks.iter().map(|block| block.len() as u64).sum());
     let length = head.content_length.or(ready);
-    let body = if head_only || !allows_body(head.status) {
+    let body = if head_only || !head.allows_body() {
         // The length of what a GET would have got stays, where the status allows one.
-        if let (true, Some(length)) = (head_only && allows_body(head.status), length) {
+        if let (true, Some(length)) = (head_only && head.allows_body(), length) {
             head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         }
-        // Dropping the task ends the sandbox: a guest has nothing more to say here.
         drop(task);
         ResponseBody::empty()
     } else if let Some(task) = task {
@@ -215,10 +218,6 @@ fn respond(started: Started, head_only: bool) -> Result<Response<ResponseBody>, 
         response.extensions_mut().insert(reason);
     }
     Ok(response)
-}
-
-fn allows_body(status: StatusCode) -> bool {
-    !matches!(status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 /// A short page: what a visitor may know, and the id under which the log has the rest.

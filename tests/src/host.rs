@@ -212,7 +212,10 @@ impl Host {
         let mut addresses = host.places.iter().filter_map(|place| place.rsplit_once("://")?.1.parse().ok());
         host.address = addresses.next().unwrap_or(address);
         for app in &host.apps {
-            host.log.wait(&format!("{app} is live or refused"), |event| event.text("app") == *app && is_judged(event));
+            let what = format!("{app} is live or refused");
+            let judged = host.log.wait(&what, |event| event.text("app") == *app && is_judged(event));
+            // Shown where the test fails.
+            println!("{app}: {}", judged.message());
         }
         host
     }

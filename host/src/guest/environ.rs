@@ -67,7 +67,7 @@ impl EnvironBlock {
         self.bytes.push(0);
     }
 
-    fn push_display(&mut self, name: &str, value: impl std::fmt::Display) {
+    pub(crate) fn push_display(&mut self, name: &str, value: impl std::fmt::Display) {
         write!(self.bytes, "{name}\0{value}\0").expect("writing to memory does not fail");
     }
 

@@ -10,8 +10,8 @@ use crate::limits::Limits;
 #[derive(Debug)]
 pub(crate) struct Head {
     pub(crate) status: StatusCode,
-    /// Where it is not the usual one.
-    pub(crate) reason: Option<String>,
+    /// Where it is not the usual one: bytes on the wire.
+    pub(crate) reason: Option<Vec<u8>>,
     /// Without Content-Length.
     pub(crate) headers: HeaderMap,
     /// What the guest gave as Content-Length.
@@ -31,13 +31,15 @@ pub(crate) enum HeadError {
 
 /// Header fields that belong to the connection, not to the message, and so to the server alone (PEP 3333 "Other HTTP
 /// Features", RFC 2616 §13.5.1).
-pub(super) const HOP_BY_HOP: [HeaderName; 8] = [
+pub(super) const HOP_BY_HOP: [HeaderName; 9] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     header::PROXY_AUTHENTICATE,
     header::PROXY_AUTHORIZATION,
     header::TE,
     header::TRAILER,
+    // RFC 2616 calls it so; `wsgiref` refuses it.
+    HeaderName::from_static("trailers"),
     header::TRANSFER_ENCODING,
     header::UPGRADE,
 ];
@@ -87,6 +89,11 @@ impl Head {
         };
         headers.remove(header::CONTENT_LENGTH);
         Ok(Self { status, reason: None, headers, content_length })
+    }
+
+    /// Whether a response with this status has a body (RFC 9110 §6.4.1).
+    pub(crate) fn allows_body(&self) -> bool {
+        !matches!(self.status, StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED)
     }
 
     fn append(&mut self, name: &str, value: &str) -> Result<(), HeadError> {
@@ -149,21 +156,23 @@ const NOT_IN_TRAILERS: [HeaderName; 7] = [
 ];
 
 /// "200 OK" → 200 and its reason, where that is not the usual one (PEP 3333: three digits, a space, a reason).
-fn parse_status(text: &str) -> Result<(StatusCode, Option<String>), HeadError> {
+fn parse_status(text: &str) -> Result<(StatusCode, Option<Vec<u8>>), HeadError> {
     let refused = |why: &str| HeadError::Status(format!("{text:?}: {why}"));
     let (code, reason) = text.split_once(' ').ok_or_else(|| refused("not three digits, a space and a reason"))?;
     if code.len() != 3 || !code.bytes().all(|byte| byte.is_ascii_digit()) || reason.is_empty() {
         return Err(refused("not three digits, a space and a reason"));
     }
-    if reason.chars().any(|char| char.is_control() || char > '\u{ff}') {
-        return Err(refused("the reason holds a control character, or one above U+00FF"));
+    let given = reason;
+    let reason = latin1(given).ok_or_else(|| refused("the reason holds a code point above U+00FF"))?;
+    if reason.iter().any(u8::is_ascii_control) {
+        return Err(refused("the reason holds a control character"));
     }
     let status = StatusCode::from_bytes(code.as_bytes()).map_err(|_| refused("no such status"))?;
     if status.is_informational() {
-        return Err(refused("an informational status is not a response"));
+        return Err(refused("an informational status is no response, and none can be sent before it"));
     }
-    let usual = status.canonical_reason() == Some(reason);
-    Ok((status, (!usual).then(|| reason.to_owned())))
+    let is_usual = status.canonical_reason() == Some(given);
+    Ok((status, (!is_usual).then(|| reason.into_owned())))
 }
 
 /// RFC 9110 §8.6: digits, nothing else.
@@ -203,7 +212,8 @@ mod tests {
 
     #[test]
     fn an_unusual_reason_is_kept() {
-        assert_eq!(check("200 Fine", &[]).unwrap().reason.as_deref(), Some("Fine"));
+        assert_eq!(check("200 Fine", &[]).unwrap().reason.as_deref(), Some(&b"Fine"[..]));
+        assert_eq!(check("200 Tr\u{e8}s", &[]).unwrap().reason.as_deref(), Some(&b"Tr\xe8s"[..]), "a byte each");
     }
 
     #[test]
@@ -242,6 +252,7 @@ mod tests {
             ("Connection", "close"),
             ("transfer-encoding", "chunked"),
             ("Keep-Alive", "1"),
+            ("Trailers", "X"),
             ("X", "a\r\nSet-Cookie: b"),
             ("X", "a\0"),
             ("X", "a\tb"),

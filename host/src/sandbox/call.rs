@@ -35,10 +35,14 @@ pub struct CallState {
 /// What a guest has said and the connection has not yet taken.
 #[derive(Default)]
 pub(crate) struct Outbox {
+    /// `start_response` was called, rightly or not: a second call has to say why (PEP 3333, `exc_info`).
+    pub(crate) started: bool,
     /// The arguments of the last `start_response`.
     pub(crate) head: Option<Head>,
     /// The head is final: it goes out with the first block.
     pub(crate) committed: bool,
+    /// No block will come, since none is wanted: the guest has only to end.
+    pub(crate) silent: bool,
     /// The block on its way: at most one, which is the back-pressure.
     pub(crate) block: Option<Bytes>,
     /// What follows the body.
@@ -54,6 +58,7 @@ pub(crate) enum Commit {
     /// Just now. `length` is what it promises as Content-Length.
     Now {
         length: Option<u64>,
+        allows_body: bool,
     },
     Before,
 }
@@ -64,9 +69,10 @@ impl Outbox {
         if self.committed {
             return Some(Commit::Before);
         }
-        let length = self.head.as_ref()?.content_length;
+        let head = self.head.as_ref()?;
+        let (length, allows_body) = (head.content_length, head.allows_body());
         self.committed = true;
-        Some(Commit::Now { length })
+        Some(Commit::Now { length, allows_body })
     }
 }
 

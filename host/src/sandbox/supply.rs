@@ -99,7 +99,12 @@ impl<E: Entry> Supply<E> {
         supply
     }
 
-    /// Whether each call has a sandbox of its own: `wsgi.run_once`.
+    /// Whether a sandbox serves one call and no other: `wsgi.run_once`.
+    pub(crate) fn serves_once(&self) -> bool {
+        self.reuse.is_none_or(|reuse| reuse.requests_max == 1)
+    }
+
+    /// Whether each call has a sandbox of its own.
     pub(crate) fn is_fresh(&self) -> bool {
         self.reuse.is_none()
     }

@@ -155,6 +155,18 @@ impl Task {
         Poll::Ready(Some(Err(Error::Wall(wall))))
     }
 
+    /// Lets a guest end that has no block to give, since its response has no body: what it does after its head, and its
+    /// `close()`, belong to the call.
+    pub(crate) async fn end_if_silent(&mut self) -> Result<(), Error> {
+        if !self.call.outbox().silent {
+            return Ok(());
+        }
+        match std::future::poll_fn(|context| self.poll_block(context)).await {
+            Some(Err(error)) => Err(error),
+            Some(Ok(_)) | None => Ok(()),
+        }
+    }
+
     fn poll_guest(&mut self, context: &mut Context<'_>) -> Poll<Result<Finished, Error>> {
         let Some(guest) = &mut self.guest else {
             return Poll::Ready(Ok(Finished::Streamed));

@@ -27,14 +27,6 @@ fn a_reused_instance_keeps_its_state() {
 }
 
 #[test]
-fn wsgi_run_once_tells_the_truth() {
-    let host =
-        Host::start(|host| host.app("fresh", guest("probe")).app("reused", guest("probe")).sidecar("reused", REUSE));
-    assert_eq!(host.get("/fresh/gateway").text(), "url_scheme=http multiprocess=true run_once=true");
-    assert_eq!(host.get("/reused/gateway").text(), "url_scheme=http multiprocess=true run_once=false");
-}
-
-#[test]
 fn an_instance_serves_one_call_at_a_time() {
     let host = reusing(REUSE);
     assert_eq!(host.get("/probe/state").text(), "call 1");
@@ -105,18 +97,6 @@ fn an_instance_that_raised_is_reused() {
     assert_eq!(host.get("/probe/state").text(), "call 1");
     assert_eq!(host.get("/probe/fault?kind=raise").status(), 500);
     assert_eq!(host.get("/probe/state").text(), "call 2", "an exception is no fault of the sandbox");
-}
-
-#[test]
-fn an_iterator_is_closed_once_where_the_instance_lives_on() {
-    let host = reusing(REUSE);
-    assert_eq!(host.get("/probe/stream?blocks=3").body.len(), 30);
-    drop(host.get("/probe/raise-after"));
-    host.ask(&Request::new("HEAD", "/probe/stream?blocks=3"));
-    assert_eq!(host.get("/probe/state").text(), "call 1");
-    host.log_contains("closed raise-after");
-    let closed = host.log().wait_for("streams were closed", 2, |event| event.message() == "closed stream");
-    assert_eq!(closed.len(), 2);
 }
 
 #[test]

@@ -185,7 +185,7 @@ mod tests {
         match read(text, form) {
             Ok(Response::Document(head)) => {
                 let mut shown = head.status.as_str().to_owned();
-                shown.extend(head.reason.map(|reason| format!(" {reason}")));
+                shown.extend(head.reason.map(|reason| format!(" {}", String::from_utf8_lossy(&reason))));
                 for (name, value) in &head.headers {
                     shown.push_str(&format!(", {name}: {}", latin1(value.as_bytes())));
                 }

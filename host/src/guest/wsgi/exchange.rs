@@ -99,7 +99,7 @@ impl Exchange<'_> {
         let head = checked_head(status, headers, &self.sandbox.store.data().app)
             .map_err(|error| Failure::App(head_failure(&error)))?;
         let mut outbox = self.call.outbox();
-        if outbox.head.is_some() || outbox.committed {
+        if std::mem::replace(&mut outbox.started, true) {
             return Err(Failure::App(Error::Protocol("start_response was called twice, without exc_info".into())));
         }
         outbox.head = Some(head);
@@ -114,7 +114,7 @@ impl Exchange<'_> {
         if let Some(head) = self.uncommitted_head()? {
             return Ok(Finished::Whole(Whole { head, blocks: blocks.collect() }));
         }
-        if !self.head_only() {
+        if !self.no_body() {
             for block in blocks {
                 self.call.hand_over(block).await;
             }
@@ -142,10 +142,12 @@ impl Exchange<'_> {
                 self.start_response(&head)?;
             }
             for block in blocks.into_iter().filter(|block| !block.is_empty()) {
-                if let Commit::Now { length } = self.call.outbox().commit().ok_or_else(never_started)? {
+                if let Commit::Now { length, allows_body } = self.call.outbox().commit().ok_or_else(never_started)? {
                     owed = length;
+                    self.sandbox.store.data_mut().wsgi.no_body |= !allows_body;
                 }
-                if self.head_only() {
+                if self.no_body() {
+                    self.call.outbox().silent = true;
                     return Ok(Finished::Streamed);
                 }
                 // The rest is not asked for: the client has what it was promised.
@@ -170,8 +172,8 @@ impl Exchange<'_> {
         })
     }
 
-    fn head_only(&self) -> bool {
-        self.sandbox.store.data().wsgi.head_only
+    fn no_body(&self) -> bool {
+        self.sandbox.store.data().wsgi.no_body
     }
 
     async fn close(&mut self) -> Result<(), Failure> {

@@ -5,6 +5,7 @@ use wasmtime::component::{HasSelf, InstancePre, Linker, Resource};
 use super::exchange::{checked_head, exception_text};
 use crate::body::{ReadError, RequestBody};
 use crate::guest::head::HeadError;
+use crate::sandbox::call::Commit;
 use crate::sandbox::{AppContext, CallState, State};
 use crate::telemetry::{LineBuffer, LogStream};
 
@@ -58,12 +59,13 @@ pub(crate) struct Host {
     number: u32,
     pub(super) input: Option<RequestBody>,
     errors: LineBuffer,
-    pub(super) head_only: bool,
+    /// The method is HEAD, or the status allows no body.
+    pub(super) no_body: bool,
 }
 
 impl Default for Host {
     fn default() -> Self {
-        Self { number: 0, input: None, errors: LineBuffer::new(LogStream::Errors), head_only: false }
+        Self { number: 0, input: None, errors: LineBuffer::new(LogStream::Errors), no_body: false }
     }
 }
 
@@ -112,9 +114,10 @@ impl gateway::HostStartResponse for State {
         if outbox.committed && exc_info.is_some() {
             return Ok(Err(ProtocolError::HeadersSent));
         }
-        if outbox.committed || (outbox.head.is_some() && exc_info.is_none()) {
+        if outbox.committed || (outbox.started && exc_info.is_none()) {
             return Ok(Err(ProtocolError::AlreadyStarted));
         }
+        outbox.started = true;
         Ok(match head {
             Ok(head) => {
                 outbox.head = Some(head);
@@ -140,8 +143,12 @@ impl gateway::HostWrite for State {
             return Ok(Ok(()));
         }
         // A `write` comes from start_response, so there is a head.
-        self.call.outbox().committed = true;
-        if !self.wsgi.head_only {
+        if let Some(Commit::Now { allows_body, .. }) = self.call.outbox().commit() {
+            self.wsgi.no_body |= !allows_body;
+        }
+        if self.wsgi.no_body {
+            self.call.outbox().silent = true;
+        } else {
             self.call.hand_over(block.into()).await;
         }
         Ok(Ok(()))

@@ -85,14 +85,16 @@ impl Shared {
             origin: &origin,
             spooled_bytes: input.spooled_bytes(),
         };
-        let environ = EnvironBlock::of_request(&self.environ, &parts, &place).into_bytes();
+        let mut environ = EnvironBlock::of_request(&self.environ, &parts, &place);
+        environ.push_display("wasgi.request_id", state.id);
         let mut sandbox = self.supply.open(&state).await?;
         let host = &mut sandbox.store.data_mut().wsgi;
-        host.head_only = wants_head_only(&parts.method);
+        host.no_body = wants_head_only(&parts.method);
         host.input = Some(input);
 
-        // Concurrent requests are served by concurrent sandboxes: `wsgi.multiprocess`.
-        let arguments = (environ, origin.https, true, self.supply.is_fresh());
+        // Concurrent requests are served by concurrent sandboxes.
+        let multiprocess = self.supply.app.limits.concurrent_calls > 1;
+        let arguments = (environ.into_bytes(), origin.https, multiprocess, self.supply.serves_once());
         let exchange = Exchange { shared: self, sandbox: &mut sandbox, call: &state };
         let outcome = match exchange.run(arguments).await {
             Ok(finished) => {

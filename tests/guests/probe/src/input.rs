@@ -28,7 +28,7 @@ pub(crate) fn count(environ: &Environ, start_response: &StartResponse) -> Answer
     text(start_response, format!("{bytes} bytes, sum {sum}"))
 }
 
-/// `op=read:5`, `op=readline:100`, `op=all:3` in order: a line for each, with what it gave. `read` insists on its size.
+/// `op=read:5`, `op=readline:100`, `op=readlines:0`, `op=lines:2` in order: a line for each, with what it gave. `read` insists on its size.
 pub(crate) fn read(environ: &Environ, query: &Query, start_response: &StartResponse) -> Answer {
     let mut input = environ.input();
     let mut lines = String::new();
@@ -40,6 +40,17 @@ pub(crate) fn read(environ: &Environ, query: &Query, start_response: &StartRespo
             "read" => drop((&mut input).take(size as u64).read_to_end(&mut got)?),
             "once" => got = input.read_block(size)?,
             "readline" => got = input.readline(size)?,
+            "readlines" => {
+                let read = input.readlines(size)?;
+                lines.push_str(&format!("{:?}\n", read.iter().map(|line| String::from_utf8_lossy(line)).collect::<Vec<_>>()));
+                continue;
+            }
+            // Iteration: so many lines.
+            "lines" => {
+                let read = input.lines().take(size).collect::<Result<Vec<_>, _>>()?;
+                lines.push_str(&format!("{:?}\n", read.iter().map(|line| String::from_utf8_lossy(line)).collect::<Vec<_>>()));
+                continue;
+            }
             op => panic!("no operation {op}"),
         }
         lines.push_str(&format!("{:?}\n", String::from_utf8_lossy(&got)));

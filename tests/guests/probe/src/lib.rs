@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 use wasgi::{Body, Environ, Error, StartResponse};
 
 mod fault;
+mod file;
 mod input;
 mod response;
+mod script;
 mod state;
 mod stream;
 
@@ -21,15 +23,26 @@ const TEXT: &[(&str, &str)] = &[("Content-Type", "text/plain")];
 fn app(environ: Environ, start_response: StartResponse) -> Answer {
     let query = Query::new(&environ);
     match &*environ.path_info() {
+        "" | "/" if environ.query_string() == "dump" => dump(&environ, &start_response),
         "" | "/" | "/hello" => text(&start_response, "hello"),
-        "/environ" => dump(&environ, &start_response),
+        path if path == "/environ" || path.starts_with("/environ/") || path.ends_with("/environ") => {
+            dump(&environ, &start_response)
+        }
+        "/change-environ" => {
+            let mut changed = environ;
+            changed.set("PATH_INFO", "/changed");
+            changed.set("X_NEW", "new");
+            changed.remove("QUERY_STRING");
+            dump(&changed, &start_response)
+        }
         "/gateway" => text(
             &start_response,
             format!(
-                "url_scheme={} multiprocess={} run_once={}",
+                "url_scheme={} multiprocess={} run_once={} input_terminated={}",
                 environ.url_scheme().as_str(),
                 environ.multiprocess(),
-                environ.run_once()
+                environ.run_once(),
+                environ.input_terminated()
             ),
         ),
         "/log" => {
@@ -39,6 +52,19 @@ fn app(environ: Environ, start_response: StartResponse) -> Answer {
             eprintln!("on stderr");
             write!(environ.errors(), "on wsgi.errors\nwithout an end")?;
             text(&start_response, "logged")
+        }
+
+        "/script" => script::run(environ, query, start_response),
+        "/file" => file::wrap(environ, &query, &start_response),
+        "/errors" => {
+            let mut errors = environ.errors();
+            write!(errors, "written \u{e9}\u{20ac}\u{1f600}\n")?;
+            errors.writelines(["first of two\n", "second of two\n"]);
+            write!(errors, "flushed without an end")?;
+            errors.flush();
+            write!(errors, "left without an end")?;
+            drop(errors);
+            text(&start_response, "written")
         }
 
         "/respond" => response::respond(&query, &start_response),
@@ -123,10 +149,17 @@ impl Query {
 
 /// Percent-decoding; a byte becomes the code point of the same number, as PEP 3333 has it.
 fn decode(text: &str) -> String {
-    let mut bytes = text.bytes();
+    let mut bytes = text.as_bytes().iter().copied();
     let mut decoded = String::new();
     while let Some(byte) = bytes.next() {
         let byte = match byte {
+            // A character that is no byte.
+            b'%' if bytes.clone().next().as_ref() == Some(&b'u') => {
+                let digits: String = bytes.by_ref().take(5).skip(1).map(char::from).collect();
+                let code = u32::from_str_radix(&digits, 16).expect("four hex digits");
+                decoded.push(char::from_u32(code).expect("a character"));
+                continue;
+            }
             b'%' => {
                 let digits = [bytes.next().expect("two digits"), bytes.next().expect("two digits")];
                 let digits = std::str::from_utf8(&digits).expect("hex digits are ASCII");

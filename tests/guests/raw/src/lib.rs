@@ -83,7 +83,20 @@ impl Guest for Raw {
             "/head-called" => {
                 let (status, headers) = bad_head(&query);
                 let refused = StartResponse::current().call(&status, &headers, None);
-                whole(ok(), &debug(refused.err()))
+                // It may be called again to say that something went wrong.
+                let again = StartResponse::current().call("200 OK", &[], Some(&exc_info()));
+                whole(None, &format!("{} {}", debug(refused.err()), again.is_ok()))
+            }
+            // After a first call that was refused: without exc_info, in both ways.
+            "/refused-then-called" => {
+                let refused = start("OK", &[]).is_err();
+                let second = start("200 OK", &[]).err();
+                StartResponse::current().call("200 OK", &[], Some(&exc_info())).expect("with exc_info it may");
+                whole(None, &format!("{refused} {}", debug(second)))
+            }
+            "/refused-then-returned" => {
+                start("OK", &[]).err().expect("it is refused");
+                whole(ok(), "never seen")
             }
             "/exc-info-after" => {
                 let write = start("200 OK", &[]).expect("the first call is right");
@@ -130,7 +143,8 @@ impl Guest for Raw {
             "/payload-headers" => {
                 let headers = vec![("X-Many".to_owned(), String::new()); number()];
                 let refused = StartResponse::current().call("200 OK", &headers, None);
-                whole(ok(), &debug(refused.err()))
+                StartResponse::current().call("200 OK", &[], Some(&exc_info())).expect("with exc_info it may");
+                whole(None, &debug(refused.err()))
             }
             "/payload-exception" => Err(ExcInfo { message: "x".repeat(number()), ..exc_info() }),
             "/forged-log" => {
@@ -187,16 +201,27 @@ fn debug<T: std::fmt::Debug>(value: T) -> String {
 fn bad_head(which: &str) -> Head {
     match which {
         "status" => head("OK", &[]),
+        "status-digits" => head("20 OK", &[]),
+        "status-space" => head("200OK", &[]),
+        "status-reason" => head("200 ", &[]),
+        "status-latin1" => head("200 \u{20ac}", &[]),
+        "name-empty" => head("200 OK", &[("", "b")]),
+        "name-colon" => head("200 OK", &[("a:", "b")]),
+        "name-newline" => head("200 OK", &[("a\r\nb", "c")]),
+        "name-letter" => head("200 OK", &[("\u{e4}", "c")]),
+        "nul" => head("200 OK", &[("X", "a\0")]),
+        "newline" => head("200 OK", &[("X", "a\nSet-Cookie: stolen=1")]),
+        "delete" => head("200 OK", &[("X", "a\u{7f}")]),
         "status-control" => head("200 O\r\nK", &[]),
         "informational" => head("101 Switching Protocols", &[]),
         "name" => head("200 OK", &[("a b", "c")]),
         "splitting" => head("200 OK", &[("X", "a\r\nSet-Cookie: stolen=1")]),
         "latin1" => head("200 OK", &[("X", "\u{20ac}")]),
-        "hop-by-hop" => head("200 OK", &[("Connection", "close")]),
         "status-header" => head("200 OK", &[("Status", "200 OK")]),
         "length" => head("200 OK", &[("Content-Length", "-1")]),
         "two-lengths" => head("200 OK", &[("Content-Length", "1"), ("Content-Length", "2")]),
-        which => panic!("no bad head {which}"),
+        // A header field of that name.
+        name => head("200 OK", &[(name, "x")]),
     }
 }
 

@@ -32,6 +32,19 @@ fn each_wsgi_guest_with(sidecar: &str, build: impl Fn(Builder) -> Builder, case:
     }
 }
 
+/// The target for a list of steps, as each guest that speaks WSGI takes them (`tests/guests/probe/src/script.rs`).
+fn script(app: &str, steps: &str) -> String {
+    let encoded: String = steps
+        .chars()
+        .map(|char| match char {
+            ' ' => "%20".to_owned(),
+            '<' | '>' | '"' | '^' | '`' | '|' | '#' => format!("%{:02X}", u32::from(char)),
+            char => char.to_string(),
+        })
+        .collect();
+    format!("{app}/script?{encoded}")
+}
+
 /// Serves the guest that speaks the bare contract and checks nothing: for what the host enforces by itself.
 fn raw() -> Host {
     Host::start(|host| host.app("raw", guest("raw")))
