@@ -16,6 +16,14 @@ pub enum Error {
     TargetTooLong(u64),
     #[error("the request has more than {0} header fields")]
     TooManyFields(u32),
+    #[error("the request head is larger than {0} bytes")]
+    HeadTooLarge(u64),
+    #[error("no request head within header_time = {0:?}")]
+    HeadTooSlow(Duration),
+    #[error("the transfer coding {0:?} is not known")]
+    TransferCoding(String),
+    #[error("the expectation {0:?} cannot be met")]
+    Expectation(String),
     #[error("the request body is larger than {0} bytes")]
     BodyTooLarge(u64),
     #[error("busy: {0}")]
@@ -82,7 +90,10 @@ impl Error {
             Self::NoRoute(_) => StatusCode::NOT_FOUND,
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::TargetTooLong(_) => StatusCode::URI_TOO_LONG,
-            Self::TooManyFields(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::TooManyFields(_) | Self::HeadTooLarge(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::HeadTooSlow(_) => StatusCode::REQUEST_TIMEOUT,
+            Self::TransferCoding(_) => StatusCode::NOT_IMPLEMENTED,
+            Self::Expectation(_) => StatusCode::EXPECTATION_FAILED,
             Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::ClientGone(_) | Self::Wall(Wall::Input(_)) => StatusCode::REQUEST_TIMEOUT,
@@ -100,6 +111,18 @@ impl Error {
         }
     }
 
+    /// Whether what follows on the connection may be the rest of a body that nobody reads.
+    pub fn leaves_the_body(&self) -> bool {
+        matches!(
+            self,
+            Self::BodyTooLarge(_)
+                | Self::ClientGone(_)
+                | Self::Wall(Wall::Input(_))
+                | Self::BadRequest(_)
+                | Self::Expectation(_)
+        )
+    }
+
     /// What the client is told, beside the status: nothing of what happened inside.
     pub fn public_text(&self) -> &'static str {
         match self {
@@ -107,6 +130,10 @@ impl Error {
             Self::BadRequest(_) => "The request could not be understood.",
             Self::TargetTooLong(_) => "The address is too long.",
             Self::TooManyFields(_) => "The request has too many header fields.",
+            Self::HeadTooLarge(_) => "The request's header fields are too large.",
+            Self::HeadTooSlow(_) => "The request did not arrive in time.",
+            Self::TransferCoding(_) => "The request's transfer coding is not known here.",
+            Self::Expectation(_) => "What the request expects cannot be met.",
             Self::BodyTooLarge(_) => "The request body is too large.",
             Self::Busy(_) => "The app is busy. Please try again in a moment.",
             Self::ClientGone(_) | Self::Wall(Wall::Input(_)) => "The request did not arrive in time.",
@@ -121,7 +148,10 @@ impl Error {
             Self::NoRoute(_) => "no_route",
             Self::BadRequest(_) => "bad_request",
             Self::TargetTooLong(_) => "target",
-            Self::TooManyFields(_) => "request_head",
+            Self::TooManyFields(_) | Self::HeadTooLarge(_) => "request_head",
+            Self::HeadTooSlow(_) => "slow_head",
+            Self::TransferCoding(_) => "transfer_coding",
+            Self::Expectation(_) => "expectation",
             Self::BodyTooLarge(_) => "body",
             Self::Busy(_) => "busy",
             Self::Cpu(_) => "cpu",
@@ -147,6 +177,9 @@ impl Error {
         "bad_request",
         "target",
         "request_head",
+        "slow_head",
+        "transfer_coding",
+        "expectation",
         "body",
         "busy",
         "cpu",
@@ -173,6 +206,10 @@ impl Error {
                 | Self::BadRequest(_)
                 | Self::TargetTooLong(_)
                 | Self::TooManyFields(_)
+                | Self::HeadTooLarge(_)
+                | Self::HeadTooSlow(_)
+                | Self::TransferCoding(_)
+                | Self::Expectation(_)
                 | Self::BodyTooLarge(_)
                 | Self::ClientGone(_)
                 | Self::Wall(Wall::Input(_))

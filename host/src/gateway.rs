@@ -3,6 +3,8 @@
 //! [`Gateway::serve`] cannot fail: it is the only place where an [`Error`] becomes a response, and where a call is logged and
 //! counted.
 
+mod refusal;
+
 use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -51,7 +53,11 @@ impl Gateway {
             Ok(response) => response,
             Err(error) => {
                 record.report(&error);
-                error_page(&error, record.id)
+                let mut page = error_page(&error, record.id).map(ResponseBody::one);
+                if error.leaves_the_body() && record.version <= Version::HTTP_11 {
+                    page.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                page
             }
         };
         response.headers_mut().entry(header::SERVER).or_insert(SERVER);
@@ -89,6 +95,10 @@ impl Gateway {
         }
         check_host(&parts)?;
         record.forwarded = connection.origin().of_request(&mut parts.headers, &connection.trusted)?;
+        check_expectation(&parts)?;
+        if parts.method == Method::OPTIONS && parts.uri.path() == "*" {
+            return Ok(pong());
+        }
         let head_only = wants_head_only(&parts.method);
         let mut started = self.ask(parts, Some(body), connection, record).await?;
         for _ in 0..LOCAL_REDIRECTS_MAX {
@@ -155,6 +165,12 @@ fn check_host(parts: &request::Parts) -> Result<(), Error> {
     if missing || further.is_some() {
         return Err(Error::BadRequest("the Host field is missing or repeated"));
     }
+    if !host.is_none_or(|host| host.as_bytes().iter().all(is_of_host)) {
+        return Err(Error::BadRequest("the Host field is not a host and a port"));
+    }
+    if !matches!(parts.uri.scheme_str(), None | Some("http" | "https")) {
+        return Err(Error::BadRequest("the target's scheme is neither http nor https"));
+    }
     if parts.version == Version::HTTP_2
         && let (Some(authority), Some(host)) = (parts.uri.authority(), host)
         && !authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes())
@@ -162,6 +178,28 @@ fn check_host(parts: &request::Parts) -> Result<(), Error> {
         return Err(Error::BadRequest("the Host field and :authority name different hosts"));
     }
     Ok(())
+}
+
+/// RFC 3986 §3.2.2: names, addresses and a port.
+fn is_of_host(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(byte)
+}
+
+/// There is one expectation that can be met: hyper answers it when the body is read.
+fn check_expectation(parts: &request::Parts) -> Result<(), Error> {
+    match parts.headers.get(header::EXPECT) {
+        Some(expected) if !expected.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
+            Err(Error::Expectation(String::from_utf8_lossy(expected.as_bytes()).into_owned()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// `OPTIONS *` asks the server, not an app: whether it is there (RFC 9110 §9.3.7).
+fn pong() -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
 }
 
 fn target_len(uri: &Uri) -> u64 {
@@ -221,14 +259,15 @@ fn respond(started: Started, head_only: bool) -> Result<Response<ResponseBody>, 
 }
 
 /// A short page: what a visitor may know, and the id under which the log has the rest.
-fn error_page(error: &Error, id: RequestId) -> Response<ResponseBody> {
+fn error_page(error: &Error, id: RequestId) -> Response<Bytes> {
     let status = error.status();
     let text = format!("{status}\n\n{}\n\nRequest id: {id}\n", error.public_text());
-    let mut response = Response::new(ResponseBody::one(text.into()));
+    let mut response = Response::new(Bytes::from(text));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::SERVER, SERVER);
     if status == StatusCode::SERVICE_UNAVAILABLE {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }

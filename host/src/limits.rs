@@ -93,6 +93,9 @@ pub struct EdgeLimits {
     pub header_time: Duration,
     /// A client that takes nothing for this long is cut off.
     pub client_idle_time: Duration,
+    /// A client that has stopped sending, and may be gone, is given up after this long in which nothing of its response was
+    /// sent.
+    pub half_closed_time: Duration,
     /// From the signal to stop until calls still running are cut off.
     pub drain_time: Duration,
 }
@@ -107,6 +110,7 @@ impl Default for EdgeLimits {
             request_head_bytes: 64 * KIB,
             header_time: Duration::from_secs(15),
             client_idle_time: Duration::from_secs(60),
+            half_closed_time: Duration::from_secs(5),
             drain_time: Duration::from_secs(30),
         }
     }

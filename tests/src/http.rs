@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::PATIENCE;
 
@@ -218,6 +219,12 @@ impl Client {
     pub fn finish_sending(&mut self) {
         let Stream::Tcp(stream) = &self.stream else { panic!("TCP alone can be closed on one side") };
         stream.shutdown(Shutdown::Write).expect("the connection is open");
+    }
+
+    /// Goes away at once: the host is told by a reset, not by an orderly end.
+    pub fn reset(self) {
+        let Stream::Tcp(stream) = &self.stream else { panic!("TCP alone has resets") };
+        socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)).expect("it is a TCP socket");
     }
 
     /// The rest of the connection, whatever it holds.

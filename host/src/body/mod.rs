@@ -4,6 +4,8 @@
 mod spool;
 
 use std::collections::VecDeque;
+use std::error::Error as _;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
@@ -45,6 +47,8 @@ pub(crate) enum ReadError {
     TooLarge(u64),
     #[error("the request body broke off: {0}")]
     Broken(String),
+    #[error("the request body is not chunked as it should be: {0}")]
+    Malformed(String),
     /// The host's own fault.
     #[error("the request body cannot be kept: {0}")]
     Spool(String),
@@ -55,7 +59,19 @@ impl From<ReadError> for Error {
         match error {
             ReadError::TooLarge(bytes_max) => Self::BodyTooLarge(bytes_max),
             ReadError::Broken(why) => Self::ClientGone(why),
+            ReadError::Malformed(_) => Self::BadRequest("the request body is not chunked as it should be"),
             ReadError::Spool(_) => Self::Host(error.to_string()),
+        }
+    }
+}
+
+impl From<hyper::Error> for ReadError {
+    fn from(error: hyper::Error) -> Self {
+        let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+        // What hyper calls these is a chunk that is none; a connection that ends or breaks is called otherwise.
+        match source.map(io::Error::kind) {
+            Some(io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData) => Self::Malformed(error.to_string()),
+            _ => Self::Broken(error.to_string()),
         }
     }
 }
@@ -135,7 +151,7 @@ impl RequestBody {
                 None => self.source = Source::Ended,
                 Some(Err(error)) => {
                     self.source = Source::Ended;
-                    return Poll::Ready(Err(ReadError::Broken(error.to_string())));
+                    return Poll::Ready(Err(error.into()));
                 }
                 Some(Ok(frame)) => {
                     // Trailers have no place in CGI's variables, nor in WSGI's.

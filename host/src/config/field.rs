@@ -121,6 +121,7 @@ pub(super) static EDGE: &[Field<EdgeLimits>] = &[
     size!("request_head_size", request_head_bytes, 8 * KIB, MIB),
     time!("header_time", header_time, 100 * MILLISECOND, 10 * MINUTE),
     time!("client_idle_time", client_idle_time, 100 * MILLISECOND, DAY),
+    time!("half_closed_time", half_closed_time, 0, DAY),
     time!("drain_time", drain_time, 0, HOUR),
 ];
 

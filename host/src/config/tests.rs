@@ -90,6 +90,7 @@ fn every_key_is_read_and_survives_printing() {
         request_head_size = "16KiB"
         header_time = "1s"
         client_idle_time = "2s"
+        half_closed_time = "4s"
         drain_time = "3s"
         [limits]
         memory = "64MiB"
@@ -350,7 +351,7 @@ fn flags_are_refused_by_their_names() {
     check_flag_refused(
         |settings| settings.edge = vec!["speed=1".to_owned()],
         "--edge: \"speed=1\": there is no \"speed\", but connections, streams, request_target_size, request_headers, \
-         request_head_size, header_time, client_idle_time, drain_time",
+         request_head_size, header_time, client_idle_time, half_closed_time, drain_time",
     );
     check_flag_refused(
         |settings| settings.access_log_format = Some("xml".to_owned()),

@@ -4,6 +4,7 @@
 mod cgi;
 mod config;
 mod environ;
+mod framing;
 mod head;
 mod inspect;
 mod log;

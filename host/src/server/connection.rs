@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -27,7 +28,22 @@ pub struct Connection {
     head_awaited: AtomicU64,
     /// Something waits for the client to take it: then it owes that first, and [`super::client::Client`] has an eye on it.
     write_stalled: AtomicBool,
+    heads: Heads,
     streams: Streams,
+}
+
+/// The heads of a connection that speaks HTTP/1, as [`super::gate`] lets them through.
+#[derive(Default)]
+struct Heads {
+    /// Those that hyper has been given, and the requests that came of them: where the two differ, one is on its way.
+    given: AtomicU64,
+    arrived: AtomicU64,
+    /// Something waits for the end of the response under way: the end of the client's bytes, or a head that is refused.
+    end_held: AtomicBool,
+    /// The roll has found the client overdue.
+    overdue: AtomicBool,
+    /// Of the task that serves the connection. It does not change.
+    waker: OnceLock<Waker>,
 }
 
 /// The streams of a connection that speaks HTTP/2.
@@ -51,10 +67,15 @@ const CUT: u8 = 2;
 /// A client may give up so many times as many streams as it may have open, without having waited for any answer.
 const GIVEN_UP_FACTOR: u32 = 4;
 
+/// For the last words to a client that is overdue.
+const TELLING_NANOS: u64 = 5_000_000_000;
+
 /// What [`super::roll`] has to do about a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Stay,
+    /// Whoever speaks HTTP/1 is told that it was too slow.
+    Tell,
     /// Whoever speaks HTTP/2 can be told, so that no request is lost that crosses the end of the connection.
     Leave,
     Cut,
@@ -81,6 +102,7 @@ impl Connection {
             head_awaited: AtomicU64::new(1),
             write_stalled: AtomicBool::new(false),
             streams: Streams::default(),
+            heads: Heads::default(),
         }
     }
 
@@ -105,6 +127,7 @@ impl Connection {
     pub fn request_arrived(&self) {
         self.end_by.store(0, Ordering::Relaxed);
         self.head_awaited.store(0, Ordering::Relaxed);
+        self.heads.arrived.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The response is through: from now on the client owes the next request.
@@ -121,6 +144,55 @@ impl Connection {
         if self.head_awaited.load(Ordering::Relaxed) != 0 {
             self.response_ended(Instant::now());
         }
+    }
+
+    pub(super) fn head_given(&self) {
+        self.heads.overdue.store(false, Ordering::Relaxed);
+        self.heads.given.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether the client has got all that it asked for.
+    pub(super) fn owes_nothing(&self) -> bool {
+        self.head_awaited.load(Ordering::Relaxed) != 0
+            && !self.write_stalled.load(Ordering::Relaxed)
+            && self.heads.given.load(Ordering::Relaxed) == self.heads.arrived.load(Ordering::Relaxed)
+    }
+
+    /// Whether the client has sent no request yet.
+    pub(super) fn is_new(&self) -> bool {
+        self.heads.given.load(Ordering::Relaxed) == 0
+    }
+
+    /// Asks for another look at what the client sent, once [`Connection::owes_nothing`].
+    pub(super) fn hold_end(&self) {
+        self.heads.end_held.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is time for that look.
+    pub(super) fn take_held_end(&self) -> bool {
+        let held = &self.heads.end_held;
+        held.load(Ordering::Relaxed) && self.owes_nothing() && held.swap(false, Ordering::Relaxed)
+    }
+
+    /// From now on the task that serves this connection can be woken, and is told what becomes of its client.
+    pub(super) async fn is_served_by_this_task(&self) {
+        std::future::poll_fn(|context| {
+            let _ = self.heads.waker.set(context.waker().clone());
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    /// The client owes a head for too long: the connection's task is to end it.
+    pub(super) fn tell_overdue(&self) {
+        self.heads.overdue.store(true, Ordering::Relaxed);
+        if let Some(waker) = self.heads.waker.get() {
+            waker.wake_by_ref();
+        }
+    }
+
+    pub(super) fn was_told_overdue(&self) -> bool {
+        self.heads.overdue.load(Ordering::Relaxed)
     }
 
     /// A stream of this connection begins.
@@ -178,6 +250,8 @@ impl Connection {
         } else if self.streams.any.load(Ordering::Relaxed) && waited <= time.saturating_mul(2) {
             // Whoever has had a stream knows how to go; who does not go in the same time again is cut off.
             Verdict::Leave
+        } else if self.heads.waker.get().is_some() && waited <= time.saturating_add(TELLING_NANOS) {
+            Verdict::Tell
         } else {
             Verdict::Cut
         }

@@ -68,12 +68,12 @@ pub(super) async fn serve(
     let mut served = std::pin::pin!(served);
     loop {
         let ordered = tokio::select! {
-            ended = until_end(served.as_mut(), |served| served.graceful_shutdown(), drain) => return Ok(ended?),
+            ended = until_end(served.as_mut(), |served| served.graceful_shutdown(), &connection, drain) => return Ok(ended?),
             ordered = connection.ordered() => ordered,
         };
         match ordered {
             Verdict::Cut => anyhow::bail!("the client gives up more requests than it waits for"),
-            Verdict::Leave | Verdict::Stay => served.as_mut().graceful_shutdown(),
+            Verdict::Leave | Verdict::Tell | Verdict::Stay => served.as_mut().graceful_shutdown(),
         }
     }
 }

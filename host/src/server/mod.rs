@@ -2,6 +2,8 @@
 
 mod client;
 mod connection;
+pub(crate) mod framing;
+mod gate;
 mod http2;
 mod listener;
 mod proxy_protocol;

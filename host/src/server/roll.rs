@@ -23,7 +23,7 @@ impl Roll {
         self.connections().push((connection, task));
     }
 
-    /// Cuts off who is overdue and forgets who has left, again and again.
+    /// Tells who is overdue, cuts off who does not end then, and forgets who has left, again and again.
     pub(super) async fn call(self: Arc<Self>) {
         loop {
             tokio::time::sleep(ROLL_CALL).await;
@@ -31,6 +31,7 @@ impl Roll {
             self.connections().retain(|(connection, task)| {
                 match connection.verdict(now) {
                     Verdict::Stay => {}
+                    Verdict::Tell => connection.tell_overdue(),
                     Verdict::Leave => connection.leave(),
                     Verdict::Cut => task.abort(),
                 }

@@ -15,6 +15,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::client::Client;
 use super::connection::Connection;
+use super::gate::Gate;
 use super::tls::{HTTP2, Tls};
 use super::{Drain, http2, proxy_protocol};
 use crate::gateway::Gateway;
@@ -48,7 +49,8 @@ async fn greet(
         return Ok(());
     }
     let Some(tls) = way.tls else {
-        if !before_drain(drain, look(&mut client)).await? {
+        connection.is_served_by_this_task().await;
+        if !before_drain(drain, look(&mut client, &connection)).await? {
             return Ok(());
         }
         // What few connections need is apart, so that the others do not hold room for it.
@@ -93,12 +95,21 @@ async fn introduce(client: &mut Client, connection: &Connection) -> anyhow::Resu
     Ok(())
 }
 
-/// Reads ahead until it is clear whether HTTP/2 is spoken without having been agreed on.
-async fn look(client: &mut Client) -> anyhow::Result<()> {
+/// Reads ahead until it is clear whether HTTP/2 is spoken without having been agreed on. Who says nothing for too long is told
+/// so in HTTP/1.
+async fn look(client: &mut Client, connection: &Connection) -> anyhow::Result<()> {
     loop {
         let ahead = client.ahead();
         let known = ahead.len().min(PREFACE.len());
-        if known == PREFACE.len() || ahead[..known] != PREFACE[..known] || !client.look_further().await? {
+        if known == PREFACE.len() || ahead[..known] != PREFACE[..known] {
+            return Ok(());
+        }
+        let mut further = std::pin::pin!(client.look_further());
+        let found = std::future::poll_fn(|context| match further.as_mut().poll(context) {
+            Poll::Pending if connection.was_told_overdue() => Poll::Ready(Ok(false)),
+            polled => polled,
+        });
+        if !found.await? {
             return Ok(());
         }
     }
@@ -111,7 +122,9 @@ async fn serve_http1(
     drain: &Drain,
 ) -> anyhow::Result<()> {
     let edge = Arc::clone(&connection.edge);
-    let service = service_fn(move |request| {
+    connection.is_served_by_this_task().await;
+    let gate = Gate::new(stream, Arc::clone(&connection), Arc::clone(&gateway));
+    let service = service_fn(|request| {
         let (gateway, connection) = (Arc::clone(&gateway), Arc::clone(&connection));
         async move { Ok::<_, Infallible>(gateway.serve(request, &connection).await) }
     });
@@ -119,15 +132,22 @@ async fn serve_http1(
         // Not pipeline_flush: with it hyper takes blocks without end from a guest whose client takes none.
         .max_headers(edge.request_headers as usize)
         .max_buf_size(usize::try_from(edge.request_head_bytes).expect("config bounds the head"))
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(gate), service);
     let served = std::pin::pin!(served);
-    Ok(until_end(served, |served| served.graceful_shutdown(), drain).await?)
+    let ended = until_end(served, |served| served.graceful_shutdown(), &connection, drain).await;
+    if let Err(error) = &ended
+        && error.is_parse()
+    {
+        gateway.was_refused(error, &connection);
+    }
+    Ok(ended?)
 }
 
 /// Drives a connection, and tells it when the drain begins.
 pub(super) async fn until_end<S: Future>(
     mut served: Pin<&mut S>,
     tell: impl Fn(Pin<&mut S>),
+    connection: &Connection,
     drain: &Drain,
 ) -> S::Output {
     let mut told = std::pin::pin!(drain.told.notified());
@@ -141,7 +161,11 @@ pub(super) async fn until_end<S: Future>(
         if drain.has_begun() {
             tell(served.as_mut());
         }
-        served.as_mut().poll(context)
+        let polled = served.as_mut().poll(context);
+        if polled.is_pending() && connection.take_held_end() {
+            context.waker().wake_by_ref();
+        }
+        polled
     })
     .await
 }

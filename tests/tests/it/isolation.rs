@@ -9,6 +9,7 @@ fn lonely() -> Host {
             .app("other", guest("probe"))
             .sidecar("probe", "limits = { concurrent_calls = 1 }")
             .limit("queue_time=30s")
+            .edge("half_closed_time=100ms")
             .stream_bodies()
             .workers(1)
     })

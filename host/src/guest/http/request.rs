@@ -118,7 +118,7 @@ impl Source {
         self.call.input_arrived();
         let frame = match ready!(polled) {
             None => return Poll::Ready(None),
-            Some(Err(error)) => return Poll::Ready(Some(Err(ReadError::Broken(error.to_string())))),
+            Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
             Some(Ok(frame)) => frame,
         };
         self.received += frame.data_ref().map_or(0, |data| data.len() as u64);
@@ -147,7 +147,9 @@ impl Body for RequestBody {
                 source.call.input_failed(&error);
                 match error {
                     ReadError::TooLarge(_) => HttpError::HttpRequestBodySize(Some(source.received)),
-                    ReadError::Broken(_) | ReadError::Spool(_) => HttpError::ConnectionTerminated,
+                    ReadError::Broken(_) | ReadError::Malformed(_) | ReadError::Spool(_) => {
+                        HttpError::ConnectionTerminated
+                    }
                 }
             })
         }))

@@ -164,7 +164,7 @@ impl State {
         self.call.input_failed(&error);
         match error {
             ReadError::TooLarge(_) => StreamError::TooLarge,
-            ReadError::Broken(why) => StreamError::Disconnected(why),
+            ReadError::Broken(why) | ReadError::Malformed(why) => StreamError::Disconnected(why),
             ReadError::Spool(_) => {
                 let (app, request) = (self.app.name.as_str(), self.call.id);
                 tracing::error!(target: "wasgi::request", %request, app, "{error}");

@@ -1,7 +1,745 @@
 //! H: HTTP itself, before any guest is asked.
 
+use std::time::Instant;
+
+use tests::{Builder, Client, End, Host, Request, Response, eventually, guest};
+
 /// Rules whose tests are still to be written.
-pub(super) const MISSING: &[&str] = &[
-    "H1", "H2", "H3", "H4", "H5", "H6", "H7", "H8", "H9", "H10", "H11", "H12", "H13", "H14", "H15", "H16", "H17",
-    "H18", "H19", "H20", "H21", "H22", "H23", "H24",
-];
+pub(super) const MISSING: &[&str] = &[];
+
+fn probe() -> Host {
+    probe_with(|host| host)
+}
+
+fn probe_with(build: impl FnOnce(Builder) -> Builder) -> Host {
+    Host::start(|host| build(host.app("probe", guest("probe"))))
+}
+
+/// What a proxy in front may have taken for a body, and must not be answered.
+const SMUGGLED: &str = "GET /probe/hello?smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/// Sends `request` and a second one behind it. The first has to be refused with `status`, on the page, in the log and in the
+/// access log, and the second must not be answered.
+#[track_caller]
+fn check_refused(host: &Host, request: impl AsRef<[u8]>, status: u16) -> Response {
+    let request = request.as_ref();
+    let shown = request[..request.len().min(300)].escape_ascii();
+    let mut client = host.connect();
+    client.try_send(&[request, SMUGGLED.as_bytes()].concat());
+    let response = client.response("GET");
+    assert_eq!(response.status(), status, "{shown}");
+    assert_eq!(response.header("connection").as_deref(), Some("close"), "{shown}");
+    let rest = client.rest();
+    assert!(rest.is_empty(), "{shown}: more was answered: {:?}", String::from_utf8_lossy(&rest));
+    check_logged(host, &response);
+    response
+}
+
+/// Every refusal has an id, under which the logs know it.
+#[track_caller]
+fn check_logged(host: &Host, response: &Response) {
+    let id = response.request_id();
+    let cause = host.failure(response).text("cause");
+    let line = host.access().wait("a line in the access log", |event| event.text("request") == id);
+    assert_eq!((line.number("status"), line.text("cause")), (u64::from(response.status()), cause));
+}
+
+#[track_caller]
+fn check_all_refused(host: &Host, requests: &[&str], status: u16) {
+    for request in requests {
+        check_refused(host, request, status);
+    }
+    assert_eq!(host.get("/probe/hello").text(), "hello", "the host goes on");
+    let smuggled = host.access().all(|event| event.text("target").contains("smuggled"));
+    assert!(smuggled.is_empty(), "{smuggled:?}");
+}
+
+/// A POST with these fields and this body, as they are.
+fn post(fields: &str, body: &str) -> String {
+    format!("POST /probe/echo HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n{body}")
+}
+
+/// A GET with these lines after the Host field.
+fn get(lines: &str) -> String {
+    format!("GET /probe/hello HTTP/1.1\r\nHost: a\r\n{lines}\r\n\r\n")
+}
+
+#[test]
+fn h1_a_content_length_that_is_no_number_or_conflicts_is_a_400() {
+    let refused = [
+        post("Content-Length: 5\r\nContent-Length: 6", "hello"),
+        post("Content-Length: 5, 6", "hello"),
+        post("Content-Length: 5, 5", "hello"),
+        post("Content-Length: +5", "hello"),
+        post("Content-Length: -5", "hello"),
+        post("Content-Length: 0x5", "hello"),
+        post("Content-Length: 5 5", "hello"),
+        post("Content-Length: ", ""),
+        post("Content-Length: 18446744073709551621", "hello"),
+        post("Content-Length: five", "hello"),
+    ];
+    let host = probe();
+    check_all_refused(&host, &refused.each_ref().map(String::as_str), 400);
+    let mut client = host.connect();
+    client.send(post("Content-Length: 5\r\ncontent-length: 5", "hello").as_bytes());
+    assert_eq!(client.response("POST").text(), "hello", "said twice, it is the same (RFC 9110 §8.6)");
+    assert_eq!(client.get("/probe/hello").text(), "hello");
+}
+
+#[test]
+fn h2_content_length_with_transfer_encoding_is_a_400() {
+    let refused = [
+        post("Content-Length: 5\r\nTransfer-Encoding: chunked", "0\r\n\r\n"),
+        post("Transfer-Encoding: chunked\r\nContent-Length: 5", "0\r\n\r\n"),
+        post("Transfer-Encoding: chunked\r\nX: y\r\nCONTENT-LENGTH: 0", "0\r\n\r\n"),
+        post("Content-Length: 0\r\nTransfer-Encoding: identity", ""),
+    ];
+    let host = probe();
+    check_all_refused(&host, &refused.each_ref().map(String::as_str), 400);
+    // Behind a request that is right, too, which is answered first.
+    let mut client = host.connect();
+    let both = post("Content-Length: 5\r\nTransfer-Encoding: chunked", "0\r\n\r\n");
+    client.send([get("X: y"), both, SMUGGLED.to_owned()].concat().as_bytes());
+    assert_eq!(client.response("GET").text(), "hello");
+    assert_eq!(client.response("POST").status(), 400);
+    client.expect_end();
+}
+
+#[test]
+fn h3_a_bad_chunk_is_a_400() {
+    let host = probe();
+    let long = "x".repeat(20_000);
+    for body in [
+        "x\r\nhello\r\n0\r\n\r\n",
+        "\r\nhello\r\n0\r\n\r\n",
+        "-5\r\nhello\r\n0\r\n\r\n",
+        "0x5\r\nhello\r\n0\r\n\r\n",
+        " 5\r\nhello\r\n0\r\n\r\n",
+        "5 5\r\nhello\r\n0\r\n\r\n",
+        "10000000000000005\r\nhello\r\n0\r\n\r\n",
+        "5\nhello\r\n0\r\n\r\n",
+        "5\rhello\r\n0\r\n\r\n",
+        "5;x=\"\n\"\r\nhello\r\n0\r\n\r\n",
+        "5\r\nhello0\r\n\r\n",
+        "5\r\nhello\n0\r\n\r\n",
+        &format!("5;{long}\r\nhello\r\n0\r\n\r\n"),
+    ] {
+        let mut client = host.connect();
+        client.try_send(format!("{}{SMUGGLED}", post("Transfer-Encoding: chunked", body)).as_bytes());
+        let response = client.response("POST");
+        assert_eq!(response.status(), 400, "{:?}", &body[..body.len().min(40)]);
+        let rest = client.rest();
+        assert!(rest.is_empty(), "{body:?}: more was answered: {:?}", String::from_utf8_lossy(&rest));
+        check_logged(&host, &response);
+    }
+    let mut client = host.connect();
+    for body in [
+        "5\r\nhello\r\n0\r\n\r\n",
+        "005;a=b;c=\"d e\"\r\nhello\r\n0000\r\nX: y\r\n\r\n",
+        "2\r\nhe\r\n3 \r\nllo\r\n0\r\n\r\n",
+    ] {
+        client.send(post("Transfer-Encoding: chunked", body).as_bytes());
+        assert_eq!(client.response("POST").text(), "hello", "{body:?}");
+    }
+}
+
+#[test]
+fn h3_trailers_are_no_header_fields() {
+    let host = probe();
+    let mut client = host.connect();
+    let trailers = "0\r\nX-Forged: yes\r\nHost: b\r\nContent-Length: 7\r\n\r\n";
+    let request = post("Transfer-Encoding: chunked", trailers).replace("/echo", "/environ");
+    client.send(request.as_bytes());
+    let environ = client.response("POST").text();
+    assert!(!environ.contains("FORGED") && environ.contains("HTTP_HOST=a\n"), "{environ}");
+    assert_eq!(client.get("/probe/hello").text(), "hello", "they ended where they ended");
+}
+
+#[test]
+fn h4_a_bare_cr_or_a_nul_is_a_400() {
+    let host = probe();
+    let refused = [
+        get("X: a\rb"),
+        get("X: a\r\rb"),
+        get("X: a\0b"),
+        get("X\r: a"),
+        get("X: \x0b"),
+        get("X: a\r\n\rY: b"),
+        get("X: \x7f"),
+    ];
+    check_all_refused(&host, &refused.each_ref().map(String::as_str), 400);
+    check_refused(&host, "GET /probe/hello HTTP/1.1\rHost: a\r\n\r\n", 400);
+    check_refused(&host, "GET /probe/hello\r HTTP/1.1\r\nHost: a\r\n\r\n", 400);
+}
+
+#[test]
+fn h4_a_line_may_end_without_its_cr() {
+    let host = probe();
+    let mut client = host.connect();
+    client.send(b"\r\nGET /probe/hello HTTP/1.1\nHost: a\n\nGET /probe/hello HTTP/1.1\r\nHost: a\n\r\n");
+    assert_eq!(
+        (client.response("GET").text(), client.response("GET").text()),
+        ("hello".to_owned(), "hello".to_owned())
+    );
+}
+
+#[test]
+fn h5_a_folded_line_is_a_400() {
+    let refused = [get("X: a\r\n b"), get("X: a\r\n\tb"), get("X:\r\n Transfer-Encoding: chunked"), get(" X: a")];
+    check_all_refused(&probe(), &refused.each_ref().map(String::as_str), 400);
+}
+
+#[test]
+fn h6_a_space_before_the_colon_or_no_colon_is_a_400() {
+    let refused = [
+        get("X : a"),
+        get("X\t: a"),
+        post("Transfer-Encoding : chunked", "0\r\n\r\n"),
+        post("Content-Length : 5", "hello"),
+        get("X"),
+        get(": a"),
+        get("X Y: a"),
+        get("X(: a"),
+        get("caf\u{e9}: a"),
+    ];
+    check_all_refused(&probe(), &refused.each_ref().map(String::as_str), 400);
+}
+
+#[test]
+fn h7_an_invalid_method_is_a_400() {
+    let line = |method: &str| format!("{method} /probe/hello HTTP/1.1\r\nHost: a\r\n\r\n");
+    let refused =
+        [line("G@T"), line("GE\tT"), line(""), line("\"GET\""), line("G\u{c9}T"), line("GET\0"), line("GET(")];
+    let host = probe();
+    check_all_refused(&host, &refused.each_ref().map(String::as_str), 400);
+    let unusual = host.ask(&Request::new("b!rew", "/probe/environ"));
+    assert!(unusual.text().contains("REQUEST_METHOD=b!rew\n"), "a token is a method, and has its case");
+}
+
+#[test]
+fn h8_an_invalid_target_is_a_400() {
+    let line = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+    let refused = [
+        line(""),
+        line("probe/hello"),
+        line("/probe/ hello"),
+        line("/probe\thello"),
+        line("/probe/hello#fragment"),
+        line("?x"),
+        line("a.example:80"),
+        line("\\probe"),
+        line("ftp://a.example/probe/hello"),
+        line("/probe/\x01"),
+        line("/probe/\x7f"),
+    ];
+    let host = probe();
+    for request in &refused {
+        let mut client = host.connect();
+        client.send(request.as_bytes());
+        let response = client.response("GET");
+        assert_eq!(response.status(), 400, "{request:?}");
+    }
+    // CONNECT makes tunnels, which there are none of.
+    let mut client = host.connect();
+    client.send(b"CONNECT a.example:443 HTTP/1.1\r\nHost: a.example:443\r\n\r\n");
+    assert_eq!(client.response("GET").status(), 400);
+}
+
+#[test]
+fn h8_a_host_field_that_is_missing_repeated_or_no_host_is_a_400() {
+    let host = probe();
+    for fields in [
+        "X: y",
+        "Host: a\r\nHost: a",
+        "Host: a\r\nhost: b",
+        "Host: a b",
+        "Host: a/b",
+        "Host: a@b",
+        "Host: \"a\"",
+        "Host: a\u{e9}",
+    ] {
+        let mut client = host.connect();
+        client.send(format!("GET /probe/hello HTTP/1.1\r\n{fields}\r\n\r\n").as_bytes());
+        let response = client.response("GET");
+        assert_eq!(response.status(), 400, "{fields}");
+        check_logged(&host, &response);
+    }
+    for field in ["Host: a.example:80", "Host: [::1]:80", "Host: a_b.example", "Host:"] {
+        let mut client = host.connect();
+        client.send(format!("GET /probe/hello HTTP/1.1\r\n{field}\r\n\r\n").as_bytes());
+        assert_eq!(client.response("GET").status(), 200, "{field}");
+    }
+}
+
+#[test]
+fn h9_an_invalid_version_is_a_400() {
+    let refused = [
+        "GET /probe/hello\r\n\r\n",
+        "GET /probe/hello \r\nHost: a\r\n\r\n",
+        "GET /probe/hello http/1.1\r\nHost: a\r\n\r\n",
+        "GET /probe/hello HTTP/1.2\r\nHost: a\r\n\r\n",
+        "GET /probe/hello HTTP/0.9\r\nHost: a\r\n\r\n",
+        "GET /probe/hello HTTP/2.0\r\nHost: a\r\n\r\n",
+        "GET /probe/hello HTTP/1.10\r\nHost: a\r\n\r\n",
+        "GET /probe/hello HTTP/1.1 \r\nHost: a\r\n\r\n",
+        "GET /probe/hello  HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /probe/hello HTTPS/1.1\r\nHost: a\r\n\r\n",
+        "\x16\x03\x01\x02\x00\x01\x00\x01\r\n\r\n",
+    ];
+    check_all_refused(&probe(), &refused, 400);
+}
+
+#[test]
+fn h10_a_body_beyond_the_limit_is_a_413_that_arrives() {
+    let host = probe_with(|host| host.limit("request_body_size=1KiB"));
+    // The client goes on sending: what it is told must not be lost by that.
+    let mut client = host.connect();
+    client.send(&Request::new("POST", "/probe/count").header("Content-Length", "8000000").to_bytes());
+    let mut sender = client.sender();
+    let sending = std::thread::spawn(move || {
+        use std::io::Write;
+        (0..8000).all(|_| sender.write_all(&[b'x'; 1000]).is_ok())
+    });
+    let response = client.response("POST");
+    assert_eq!((response.status(), response.end), (413, End::Whole));
+    check_logged(&host, &response);
+    let _ = sending.join();
+    let mut client = host.connect();
+    client.send(&Request::chunked("/probe/count").to_bytes());
+    (0..3).for_each(|_| _ = client.try_send(format!("200\r\n{}\r\n", "x".repeat(512)).as_bytes()));
+    assert_eq!(client.response("POST").status(), 413);
+}
+
+#[test]
+fn h11_a_target_beyond_the_limit_is_a_414() {
+    let host = probe_with(|host| host.edge("request_target_size=256B").edge("request_head_size=8KiB"));
+    assert_eq!(host.get(&format!("/probe/hello?{}", "x".repeat(200))).status(), 200);
+    let response = host.get(&format!("/probe/hello?{}", "x".repeat(300)));
+    assert_eq!(response.status(), 414);
+    check_logged(&host, &response);
+    // Longer than a whole head may be, and without an end.
+    check_refused(&host, format!("GET /probe/hello?{}", "x".repeat(20_000)), 414);
+}
+
+#[test]
+fn h12_a_head_beyond_the_limits_is_a_431() {
+    let host = probe_with(|host| host.edge("request_head_size=8KiB").edge("request_headers=20"));
+    let fields = |count: usize, bytes: usize| -> String {
+        (0..count).map(|index| format!("X-{index}: {}\r\n", "v".repeat(bytes))).collect()
+    };
+    let head = |fields: &str| format!("GET /probe/hello HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+    let mut client = host.connect();
+    client.send(head(&fields(19, 100)).as_bytes());
+    assert_eq!(client.response("GET").text(), "hello");
+    let exact = head(&format!("X: {}\r\n", "v".repeat(8192 - head("X: \r\n").len())));
+    assert_eq!(exact.len(), 8192);
+    client.send(exact.as_bytes());
+    assert_eq!(client.response("GET").text(), "hello", "as much as is allowed");
+    check_refused(&host, exact.replace("X: ", "X: v"), 431);
+    check_refused(&host, head(&fields(20, 1)), 431);
+    check_refused(&host, head(&fields(10, 2000)), 431);
+    check_refused(&host, &head(&fields(10, 2000))[..10_000], 431);
+}
+
+#[test]
+fn h13_a_slow_head_is_a_408_and_an_idle_connection_is_closed() {
+    let host = probe_with(|host| host.edge("header_time=300ms"));
+    let mut slow = host.connect();
+    slow.send(b"GET /probe/hello HTTP/1.1\r\nHost:");
+    let mut silent = host.connect();
+    for client in [&mut slow, &mut silent] {
+        let response = client.response("GET");
+        assert_eq!((response.status(), response.header("connection").as_deref()), (408, Some("close")));
+        client.expect_end();
+        check_logged(&host, &response);
+        assert_eq!(host.failure(&response).text("cause"), "slow_head");
+    }
+    let mut idle = host.connect();
+    assert_eq!(idle.get("/probe/hello").text(), "hello");
+    idle.expect_end();
+    let mut second = host.connect();
+    assert_eq!(second.get("/probe/hello").text(), "hello");
+    second.send(b"GET /probe/hello HTTP/1.1\r\n");
+    assert_eq!(second.response("GET").status(), 408, "a part of a further head");
+}
+
+#[test]
+fn h13_a_client_that_dribbles_its_head_has_the_same_time() {
+    let host = probe_with(|host| host.edge("header_time=500ms"));
+    let mut client = host.connect();
+    client.send(b"GET /probe/hello HTTP/1.1\r\n");
+    let mut sender = client.sender();
+    let dribbling = std::thread::spawn(move || {
+        use std::io::Write;
+        while sender.write_all(b"X: y\r\n").is_ok() {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    });
+    assert_eq!(client.response("GET").status(), 408);
+    drop(client);
+    dribbling.join().expect("it ends when it is not listened to any more");
+}
+
+#[test]
+fn h14_an_unknown_transfer_coding_is_a_501() {
+    let host = probe();
+    for coding in ["gzip", "xchunked", "gzip, chunked", "chunked, gzip", "chunkedx"] {
+        let response = check_refused(&host, post(&format!("Transfer-Encoding: {coding}"), "0\r\n\r\n"), 501);
+        assert_eq!(host.failure(&response).text("cause"), "transfer_coding");
+    }
+    let refused = [
+        post("Transfer-Encoding: chunked, identity", "0\r\n\r\n"),
+        post("Transfer-Encoding: identity", ""),
+        post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", "0\r\n\r\n"),
+        post("Transfer-Encoding: chunked\r\nTransfer-Encoding: identity", "0\r\n\r\n"),
+        post("Transfer-Encoding: \x0bchunked", "0\r\n\r\n"),
+        post("Transfer-Encoding: chunked;q=1", "0\r\n\r\n"),
+        post("Transfer-Encoding: ,chunked", "0\r\n\r\n"),
+        post("Transfer-Encoding: ", ""),
+        post("Transfer-Encoding: chunked", "0\r\n\r\n").replace("HTTP/1.1", "HTTP/1.0"),
+    ];
+    check_all_refused(&host, &refused.each_ref().map(String::as_str), 400);
+    let mut client = host.connect();
+    client.send(post("transfer-ENCODING: Chunked", "5\r\nhello\r\n0\r\n\r\n").as_bytes());
+    assert_eq!(client.response("POST").text(), "hello", "names of codings have no case");
+}
+
+#[test]
+fn h15_pipelined_requests_are_answered_in_order() {
+    let host = probe();
+    let mut client = host.connect();
+    let requests: Vec<Vec<u8>> = vec![
+        Request::get("/probe/hello").to_bytes(),
+        Request::get("/probe/fault?kind=sleep&ms=200").to_bytes(),
+        Request::post("/probe/echo", b"one").to_bytes(),
+        Request::get("/probe/stream?blocks=3&bytes=1").to_bytes(),
+        post("Transfer-Encoding: chunked", "3\r\ntwo\r\n0\r\nX: y\r\n\r\n").into_bytes(),
+        Request::get("/probe/fault").to_bytes(),
+        Request::get("/nowhere").to_bytes(),
+        Request::post("/probe/echo", b"three").to_bytes(),
+    ];
+    client.send(&requests.concat());
+    let mut answers = requests.iter().map(|_| client.response("GET"));
+    let mut next = || answers.next().map(|response| (response.status(), response.text())).unwrap_or_default();
+    assert_eq!(next(), (200, "hello".to_owned()));
+    assert_eq!(next(), (200, "survived".to_owned()), "others wait for a slow one");
+    assert_eq!(next(), (200, "one".to_owned()));
+    assert_eq!(next(), (200, "abc".to_owned()));
+    assert_eq!(next(), (200, "two".to_owned()));
+    assert_eq!((next().0, next().0), (500, 404));
+    assert_eq!(next(), (200, "three".to_owned()));
+}
+
+#[test]
+fn h15_many_requests_in_any_pieces_are_answered() {
+    let host = probe();
+    let one = [
+        Request::get("/probe/hello").to_bytes(),
+        Request::post("/probe/echo", b"GET / HTTP/1.1\r\n\r\n").to_bytes(),
+        post("Transfer-Encoding: chunked", "12\r\nGET / HTTP/1.1\r\n\r\n\r\n0\r\n\r\n").into_bytes(),
+    ]
+    .concat();
+    let all = one.repeat(40);
+    for piece in [1, 7, 100, 4096, all.len()] {
+        let mut client = host.connect();
+        let mut sender = client.sender();
+        let bytes = if piece == 1 { one.clone() } else { all.clone() };
+        let rounds = bytes.len() / one.len();
+        let sending = std::thread::spawn(move || {
+            use std::io::Write;
+            bytes.chunks(piece).for_each(|piece| sender.write_all(piece).expect("the host takes it"));
+        });
+        for round in 0..rounds {
+            assert_eq!(client.response("GET").text(), "hello", "round {round} in pieces of {piece}");
+            assert_eq!(client.response("POST").text(), "GET / HTTP/1.1\r\n\r\n");
+            assert_eq!(client.response("POST").text(), "GET / HTTP/1.1\r\n\r\n");
+        }
+        sending.join().expect("all was sent");
+    }
+}
+
+#[test]
+fn h15_after_a_response_that_broke_off_nothing_is_answered() {
+    let host = probe();
+    let mut client = host.connect();
+    client
+        .send(&[Request::get("/probe/raise-after").to_bytes(), Request::get("/probe/hello?after").to_bytes()].concat());
+    assert_eq!(client.response("GET").end, End::Aborted);
+    client.expect_end();
+    host.get("/probe/hello");
+    assert!(
+        host.access().all(|event| event.text("target").contains("after") && event.number("status") == 200).is_empty()
+    );
+}
+
+/// Lets a client go by a reset in the middle of what `begin` began, and shows that the app's only permit is free again and
+/// nobody else noticed.
+#[track_caller]
+fn check_undisturbed(begin: impl FnOnce(&mut Client)) {
+    let host = probe_with(|host| {
+        let host = host.app("other", guest("probe")).sidecar("other", "chunked_bodies = 'stream'");
+        let host = host.sidecar("probe", "limits = { concurrent_calls = 1 }");
+        host.limit("queue_time=30s").workers(1)
+    });
+    let mut other = host.connect();
+    other.send(&Request::chunked("/other/echo-blocks").to_bytes());
+    other.chunk(b"one");
+    assert_eq!(other.head("POST").status, 200);
+    assert_eq!(other.piece().as_deref(), Ok(&b"one"[..]));
+    let mut client = host.connect();
+    begin(&mut client);
+    client.reset();
+    assert_eq!(host.get("/probe/hello").text(), "hello", "the permit is free");
+    other.chunk(b"two");
+    assert_eq!(other.piece().as_deref(), Ok(&b"two"[..]), "another's call goes on");
+    other.chunk(b"");
+    assert_eq!(other.piece().as_deref(), Ok(&b""[..]));
+}
+
+#[test]
+fn h16_a_client_that_resets_disturbs_nobody() {
+    check_undisturbed(|client| client.send(b"GET /probe/he"));
+    check_undisturbed(|client| client.send(b"POST /probe/echo HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nsome"));
+    check_undisturbed(|client| client.send(post("Transfer-Encoding: chunked", "5\r\nhel").as_bytes()));
+    check_undisturbed(|client| client.send(get("X: y").replace("hello", "fault?kind=sleep&ms=600000").as_bytes()));
+    check_undisturbed(|client| client.send(get("X: y").replace("hello", "fault?kind=spin").as_bytes()));
+    check_undisturbed(|client| {
+        client.send(get("X: y").replace("hello", "stream?blocks=1000000&bytes=65536").as_bytes());
+        assert_eq!(client.head("GET").status, 200);
+    });
+    check_undisturbed(|client| {
+        client.send(get("X: y").replace("hello", "then?kind=sleep&ms=600000").as_bytes());
+        assert_eq!(client.head("GET").status, 200);
+    });
+}
+
+#[test]
+fn h16_a_client_that_leaves_with_a_part_of_a_further_request_is_noticed() {
+    check_undisturbed(|client| {
+        client.send(get("X: y").replace("hello", "then?kind=sleep&ms=600000").as_bytes());
+        assert_eq!(client.head("GET").status, 200);
+        assert_eq!(client.piece().as_deref(), Ok(&b"a block"[..]));
+        client.send(b"GET /probe/hello HTTP/1.1\r\nHos");
+    });
+}
+
+#[test]
+fn h17_an_expectation_that_cannot_be_met_is_a_417() {
+    let host = probe();
+    for expectation in ["200-ok", "100-continue, 100-continue", "x=y", ""] {
+        let response = host.ask(&Request::post("/probe/echo", b"hello").header("Expect", expectation));
+        assert_eq!(response.status(), 417, "{expectation:?}");
+        check_logged(&host, &response);
+    }
+    let mut client = host.connect();
+    client.send(
+        &Request::new("POST", "/probe/echo").header("Content-Length", "5").header("Expect", "100-Continue").to_bytes(),
+    );
+    assert_eq!(client.head("POST").status, 100);
+    client.send(b"hello");
+    assert_eq!(client.response("POST").text(), "hello");
+}
+
+#[test]
+fn h18_head_has_what_get_has_but_no_body() {
+    let host = probe();
+    let mut client = host.connect();
+    for target in ["/probe/hello", "/probe/length?promise=25&blocks=3", "/nowhere", "/probe/fault"] {
+        let (get, head) = (client.get(target), client.ask(&Request::new("HEAD", target)));
+        assert_eq!(head.status(), get.status(), "{target}");
+        assert_eq!(head.header("content-length"), get.header("content-length"), "{target}");
+        assert_eq!(head.header("content-type"), get.header("content-type"), "{target}");
+    }
+    assert_eq!(client.get("/probe/hello").text(), "hello", "nothing came in between");
+    client.send(b"HEAD /probe/hello HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n");
+    assert_eq!(client.head("HEAD").status, 400);
+    client.expect_end();
+}
+
+#[test]
+fn h19_http_1_0_is_closed_unless_it_asks_to_be_kept() {
+    let host = probe();
+    let ask = |client: &mut Client, target: &str, fields: &str| {
+        client.send(format!("GET {target} HTTP/1.0\r\n{fields}\r\n").as_bytes());
+        client.response("GET")
+    };
+    let mut client = host.connect();
+    let response = ask(&mut client, "/probe/hello", "");
+    assert_eq!((response.status(), response.text().as_str(), response.head.minor_version), (200, "hello", 0));
+    client.expect_end();
+    let mut client = host.connect();
+    for _ in 0..2 {
+        let response = ask(&mut client, "/probe/hello", "Connection: Keep-Alive\r\n");
+        assert_eq!((response.text().as_str(), response.header("connection").as_deref()), ("hello", Some("keep-alive")));
+    }
+    // There are no chunks: the end of a body of unknown length is the end of the connection.
+    let streamed = ask(&mut client, "/probe/stream?blocks=3&bytes=1", "Connection: keep-alive\r\n");
+    assert_eq!((streamed.text().as_str(), streamed.header("transfer-encoding")), ("abc", None));
+    client.expect_end();
+    let mut client = host.connect();
+    client.send(&Request::get("/probe/hello").header("Connection", "close").to_bytes());
+    assert_eq!(client.response("GET").header("connection").as_deref(), Some("close"));
+    client.expect_end();
+}
+
+#[test]
+fn h20_an_absolute_target_names_the_host() {
+    let host = Host::start(|host| {
+        let host = host.app("a", guest("probe")).sidecar("a", "routes = ['a.example/']");
+        host.app("b", guest("probe")).sidecar("b", "routes = ['b.example/']\nenv = { WHICH = 'b' }")
+    });
+    let mut client = host.connect();
+    client.send(b"GET http://b.example:81/environ?q HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    let environ = client.response("GET").text();
+    for line in [
+        "WHICH=b",
+        "PATH_INFO=/environ",
+        "QUERY_STRING=q",
+        "HTTP_HOST=b.example:81",
+        "SERVER_NAME=b.example",
+        "SERVER_PORT=81",
+    ] {
+        assert!(environ.lines().any(|found| found == line), "{line} is missing in {environ}");
+    }
+    client.send(b"GET HTTP://b.example HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    assert_eq!(client.response("GET").text(), "hello", "no path is the root's");
+}
+
+#[test]
+fn h21_an_asterisk_asks_the_server() {
+    let host = Host::start(|host| host.app("index", guest("probe")));
+    let response = host.ask(&Request::new("OPTIONS", "*"));
+    assert_eq!((response.status(), response.body.len()), (204, 0));
+    assert!(response.header("server").is_some_and(|server| server.starts_with("wasgi/")));
+    assert_eq!(host.ask(&Request::get("*")).status(), 400, "of OPTIONS alone");
+    let app = host.ask(&Request::new("OPTIONS", "/environ"));
+    assert!(app.text().contains("REQUEST_METHOD=OPTIONS\n"), "what names a path is the app's");
+}
+
+#[test]
+fn h22_a_guest_sees_the_path_that_was_routed() {
+    let host = Host::start(|host| {
+        let host = host.app("index", guest("probe")).sidecar("index", "env = { WHICH = 'index' }");
+        host.app("shop", guest("probe")).sidecar("shop", "routes = ['/shop']\nenv = { WHICH = 'shop' }")
+    });
+    let seen = |target: &str| {
+        let response = host.get(target);
+        if response.status() != 200 {
+            return response.status().to_string();
+        }
+        let text = response.text();
+        let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("none").to_owned();
+        // Whatever the path is, it leads to this answer.
+        format!("{} {} {}", value("WHICH="), value("SCRIPT_NAME="), value("PATH_INFO="))
+    };
+    // The probe answers at /environ alone: what is asked for here is told by other paths' 404.
+    for (target, expected) in [
+        ("/environ", "index  /environ"),
+        ("/shop/environ", "shop /shop /environ"),
+        ("/%73hop/environ", "shop /shop /environ"),
+        ("/shop%2Fenviron", "shop /shop /environ"),
+        ("/shop%2fenviron", "shop /shop /environ"),
+        ("/./environ", "400"),
+        ("/shop/../environ", "400"),
+        ("/shop/%2e%2e/environ", "400"),
+        ("/shop/%2E./environ", "400"),
+        ("/shop%2f..%2fenviron", "400"),
+        ("/shop/..", "400"),
+        ("/environ%00", "400"),
+        ("/shop%00/environ", "400"),
+        ("//shop/environ", "404"),
+        ("/shop//environ", "404"),
+        ("/shop;x/environ", "404"),
+        ("/SHOP/environ", "404"),
+        ("/shop%252fenviron", "404"),
+        ("/shop\\..\\environ", "404"),
+    ] {
+        assert_eq!(seen(target), expected, "{target}");
+    }
+    // What those are told is their own path, decoded once.
+    for (target, path) in [
+        ("//shop/x", "//shop/x"),
+        ("/shop//x", "//x"),
+        ("/shop;x/y", "/shop;x/y"),
+        ("/a%252fb", "/a%2fb"),
+        ("/a%FFb", "/a\u{c3}\u{bf}b"),
+    ] {
+        assert_eq!(host.get(target).text(), format!("probe has no {path}"), "{target}");
+    }
+}
+
+#[test]
+fn h23_a_body_that_stands_still_is_a_408() {
+    let host = probe_with(|host| host.limit("idle_time=200ms"));
+    let mut client = host.connect();
+    client.send(b"POST /probe/echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nsome");
+    let response = client.response("POST");
+    assert_eq!((response.status(), response.header("connection").as_deref()), (408, Some("close")));
+    check_logged(&host, &response);
+    client.expect_end();
+}
+
+#[test]
+fn h24_who_has_stopped_sending_gets_its_answers() {
+    let host = probe();
+    let ask = |requests: &[u8]| {
+        let mut client = host.connect();
+        client.send(requests);
+        client.finish_sending();
+        client
+    };
+    let mut whole = ask(&Request::get("/probe/hello").to_bytes());
+    assert_eq!(whole.response("GET").text(), "hello");
+    whole.expect_end();
+    let mut slow = ask(&Request::get("/probe/fault?kind=sleep&ms=500").to_bytes());
+    assert_eq!(slow.response("GET").text(), "survived");
+    slow.expect_end();
+    let mut streamed = ask(&Request::get("/probe/stream?blocks=5&pause=100").to_bytes());
+    assert_eq!(streamed.response("GET").body.len(), 50);
+    streamed.expect_end();
+    let mut large = ask(&Request::get("/probe/stream?blocks=300&bytes=65536").to_bytes());
+    assert_eq!(large.response("GET").body.len(), 300 << 16);
+    let mut body = ask(&Request::post("/probe/echo", b"hello").to_bytes());
+    assert_eq!(body.response("POST").text(), "hello");
+    let mut two = ask(&Request::get("/probe/fault?kind=sleep&ms=300").to_bytes().repeat(2));
+    assert_eq!(
+        (two.response("GET").text(), two.response("GET").text()),
+        ("survived".to_owned(), "survived".to_owned())
+    );
+    two.expect_end();
+    let mut plain = ask(b"GET /probe/hello HTTP/1.0\r\n\r\n");
+    assert_eq!(plain.response("GET").text(), "hello");
+    plain.expect_end();
+}
+
+#[test]
+fn h24_who_may_be_gone_is_waited_for_no_longer_than_half_closed_time() {
+    let host = probe_with(|host| {
+        let host = host.sidecar("probe", "limits = { concurrent_calls = 1, queued_calls = 0 }");
+        host.edge("half_closed_time=200ms")
+    });
+    for target in ["/probe/fault?kind=sleep&ms=600000", "/probe/then?kind=sleep&ms=600000"] {
+        let mut client = host.connect();
+        client.send(&Request::get(target).to_bytes());
+        eventually("it runs", || (host.get("/probe/hello").status() == 503).then_some(()));
+        let begin = Instant::now();
+        client.finish_sending();
+        eventually("it was given up", || (host.get("/probe/hello").status() == 200).then_some(()));
+        assert!(begin.elapsed().as_millis() >= 200, "{target}: {:?}", begin.elapsed());
+    }
+}
+
+#[test]
+fn h24_half_a_request_is_no_request() {
+    let host = probe();
+    for request in ["GET /probe/hello HTTP/1.1\r\nHost: a\r\n", "\r\n", ""] {
+        let mut client = host.connect();
+        client.send(request.as_bytes());
+        client.finish_sending();
+        client.expect_end();
+    }
+    let mut client = host.connect();
+    client.send(b"POST /probe/count HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nsome");
+    client.finish_sending();
+    assert!(client.rest().starts_with(b"HTTP/1.1 408"), "half a body is told");
+}
