@@ -54,6 +54,9 @@ impl Head {
         if headers.len() > limits.response_headers as usize {
             return Err(HeadError::TooLarge(format!("more than response_headers = {}", limits.response_headers)));
         }
+        if status.len() as u64 > limits.response_header_bytes {
+            return Err(HeadError::TooLarge(format!("the status is longer than {}", limits.response_header_bytes)));
+        }
         let (status, reason) = parse_status(status)?;
         let mut head =
             Self { status, reason, headers: HeaderMap::with_capacity(headers.len() + 2), content_length: None };
@@ -97,7 +100,7 @@ impl Head {
     }
 
     fn append(&mut self, name: &str, value: &str) -> Result<(), HeadError> {
-        let refused = |why: &str| HeadError::Header(format!("{name:?}: {why}"));
+        let refused = |why: &str| HeadError::Header(format!("{:?}: {why}", shown(name)));
         let field = HeaderName::from_bytes(name.as_bytes()).map_err(|_| refused("the name is not a token"))?;
         if HOP_BY_HOP.contains(&field) {
             return Err(refused("it is hop-by-hop, the server's alone"));
@@ -157,7 +160,7 @@ const NOT_IN_TRAILERS: [HeaderName; 7] = [
 
 /// "200 OK" → 200 and its reason, where that is not the usual one (PEP 3333: three digits, a space, a reason).
 fn parse_status(text: &str) -> Result<(StatusCode, Option<Vec<u8>>), HeadError> {
-    let refused = |why: &str| HeadError::Status(format!("{text:?}: {why}"));
+    let refused = |why: &str| HeadError::Status(format!("{:?}: {why}", shown(text)));
     let (code, reason) = text.split_once(' ').ok_or_else(|| refused("not three digits, a space and a reason"))?;
     if code.len() != 3 || !code.bytes().all(|byte| byte.is_ascii_digit()) || reason.is_empty() {
         return Err(refused("not three digits, a space and a reason"));
@@ -173,6 +176,12 @@ fn parse_status(text: &str) -> Result<(StatusCode, Option<Vec<u8>>), HeadError> 
     }
     let is_usual = status.canonical_reason() == Some(given);
     Ok((status, (!is_usual).then(|| reason.into_owned())))
+}
+
+/// What is shown of a guest's text in a message.
+fn shown(text: &str) -> &str {
+    const BYTES_MAX: usize = 100;
+    &text[..text.floor_char_boundary(BYTES_MAX)]
 }
 
 /// RFC 9110 §8.6: digits, nothing else.

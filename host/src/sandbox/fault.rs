@@ -29,12 +29,14 @@ pub(crate) fn classify(fault: wasmtime::Error, state: &State) -> Error {
         return Error::Busy(Busy::Pool);
     }
     let described = describe(&fault);
+    // What the guest named counts as text of the guest's.
+    let charged = |text| state.app.log.charged(text);
     if state.meter.refused() {
-        return Error::Memory(described);
+        return Error::Memory(charged(described));
     }
     match fault.downcast_ref::<Trap>() {
-        Some(Trap::StackOverflow) => return Error::Stack(described),
-        Some(_) => return Error::Trap(described),
+        Some(Trap::StackOverflow) => return Error::Stack(charged(described)),
+        Some(_) => return Error::Trap(charged(described)),
         None => {}
     }
     if matches!(fault.downcast_ref::<ResourceTableError>(), Some(ResourceTableError::Full)) {
@@ -50,7 +52,7 @@ pub(crate) fn classify(fault: wasmtime::Error, state: &State) -> Error {
     if described.contains("too much data is being copied") {
         return Error::HostCall(state.app.limits.host_call_bytes);
     }
-    Error::Trap(described)
+    Error::Trap(charged(described))
 }
 
 /// The cause, and for a trap the guest's functions, innermost first.

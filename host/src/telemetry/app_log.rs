@@ -69,13 +69,11 @@ impl AppLog {
             let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
             budget.spend(line.len() + LINE_COST_BYTES, Instant::now())
         };
-        let app = self.app.as_str();
-        if dropped > 0 {
-            tracing::warn!(target: "wasgi::app", app, "{dropped} lines of the app were dropped: more than limits.log_rate");
-        }
+        self.report_dropped(dropped);
         if !allowed {
             return false;
         }
+        let app = self.app.as_str();
         let text = Escaped { line, cut };
         let stream = stream.as_str();
         match request {
@@ -83,6 +81,24 @@ impl AppLog {
             None => tracing::info!(target: "wasgi::app", app, stream, "{text}"),
         }
         true
+    }
+
+    /// A text of the guest's that is to be part of a line of the host's: what an exception or a trap says. It counts like a
+    /// line of the app; beyond the app's limit, what is returned says so instead.
+    pub fn charged(&self, text: String) -> String {
+        let (allowed, dropped) = {
+            let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+            budget.spend(text.len() + LINE_COST_BYTES, Instant::now())
+        };
+        self.report_dropped(dropped);
+        if allowed { text } else { "(what it says is dropped: more than limits.log_rate)".to_owned() }
+    }
+
+    fn report_dropped(&self, lines: u64) {
+        if lines > 0 {
+            let app = self.app.as_str();
+            tracing::warn!(target: "wasgi::app", app, "{lines} lines of the app were dropped: more than limits.log_rate");
+        }
     }
 
     /// Counts lines as dropped that nobody has looked at.

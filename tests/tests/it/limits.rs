@@ -272,6 +272,7 @@ fn too_many_or_too_large_response_headers_are_a_502() {
     assert_eq!(host.get("/probe/many-headers?count=10").status(), 200);
     check(&host, "/probe/many-headers?count=11", 502, "response_head");
     check(&host, "/probe/many-headers?count=5&bytes=1000", 502, "response_head");
+    check(&host, "/raw/head-returned?status-long", 502, "response_head");
     assert_eq!(host.get("/raw/payload-headers?11").text(), "Some(ProtocolError::TooLarge)", "the app is told too");
 }
 
@@ -295,6 +296,22 @@ fn a_log_flood_is_dropped_and_counted() {
         let told = host.log().all(|event| event.message().contains("lines of the app were dropped"));
         (!told.is_empty()).then_some(())
     });
+}
+
+#[test]
+fn what_exceptions_and_traps_say_counts_as_logged() {
+    let host = probe(|host| host.limit("log_rate=2KiB"));
+    let text = "x".repeat(500);
+    let mut client = host.connect();
+    for _ in 0..20 {
+        assert_eq!(client.get(&format!("/probe/script?raise={text}")).status(), 500);
+        assert_eq!(client.get("/probe/fault?kind=panic").status(), 500);
+    }
+    let failures = host.log().wait_for("all failures are in the log", 40, |event| !event.text("cause").is_empty());
+    let dropped =
+        failures.iter().filter(|event| event.message().contains("dropped: more than limits.log_rate")).count();
+    assert!((1..40).contains(&dropped), "{dropped} of 40 say nothing");
+    assert!(failures[0].message().contains(&text));
 }
 
 #[test]

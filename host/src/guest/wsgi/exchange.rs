@@ -89,7 +89,10 @@ impl Exchange<'_> {
     fn unwrap<T>(&self, returned: wasmtime::Result<(Result<T, ExcInfo>,)>) -> Result<T, Failure> {
         match returned {
             Ok((Ok(value),)) => Ok(value),
-            Ok((Err(raised),)) => Err(Failure::App(Error::Exception(exception_text(&raised)))),
+            Ok((Err(raised),)) => {
+                let text = self.sandbox.store.data().app.log.charged(exception_text(&raised));
+                Err(Failure::App(Error::Exception(text)))
+            }
             Err(error) => Err(Failure::Sandbox(fault::classify(error, self.sandbox.store.data()))),
         }
     }

@@ -67,15 +67,9 @@ fn app(environ: Environ, start_response: StartResponse) -> Answer {
             text(&start_response, "written")
         }
 
-        "/respond" => response::respond(&query, &start_response),
         "/length" => response::length(&query, &start_response),
         "/many-headers" => response::many_headers(&query, &start_response),
-        "/never" => Ok(Body::from("start_response was forgotten")),
-        "/twice" => response::twice(&start_response),
         "/write" => response::write(&query, &start_response),
-        "/late" => response::late(start_response),
-        "/exc-info-before" => response::exc_info_before(&start_response),
-        "/exc-info-after" => response::exc_info_after(&start_response),
 
         "/stream" => stream::blocks(&query, &start_response),
         "/events" => stream::events(&environ, &query, &start_response),

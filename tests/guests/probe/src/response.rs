@@ -1,20 +1,8 @@
-//! Heads and blocks in every order that PEP 3333 allows, and some that it does not.
+//! Heads and bodies of given sizes. What their order is about is in `script`.
 
 use wasgi::{Body, StartResponse};
 
-use crate::{Answer, Query, TEXT, raised};
-
-/// `status`, `header=Name:Value` and `block`, each as often as wanted; `iterator=1` for a generator.
-pub(crate) fn respond(query: &Query, start_response: &StartResponse) -> Answer {
-    let headers: Vec<(&str, &str)> =
-        query.all("header").map(|header| header.split_once(':').expect("a header has a colon")).collect();
-    start_response.call(&query.text("status", "200 OK"), &headers)?;
-    let blocks: Vec<Vec<u8>> = query.all("block").map(|block| block.as_bytes().to_vec()).collect();
-    Ok(match query.number("iterator", 0) {
-        0 => Body::from(blocks),
-        _ => Body::stream(blocks),
-    })
-}
+use crate::{Answer, Query, TEXT};
 
 /// Promises `promise` bytes, and gives `blocks` blocks of `bytes`.
 pub(crate) fn length(query: &Query, start_response: &StartResponse) -> Answer {
@@ -36,12 +24,6 @@ pub(crate) fn many_headers(query: &Query, start_response: &StartResponse) -> Ans
     Ok(Body::from("many"))
 }
 
-pub(crate) fn twice(start_response: &StartResponse) -> Answer {
-    start_response.call("200 OK", TEXT)?;
-    start_response.call("201 Created", TEXT)?;
-    Ok(Body::from("twice"))
-}
-
 /// `write=` each, then `block=` each.
 pub(crate) fn write(query: &Query, start_response: &StartResponse) -> Answer {
     let write = start_response.call("200 OK", TEXT)?;
@@ -49,33 +31,4 @@ pub(crate) fn write(query: &Query, start_response: &StartResponse) -> Answer {
         write.write(block.as_bytes())?;
     }
     Ok(query.all("block").map(|block| block.as_bytes().to_vec()).collect())
-}
-
-/// Calls start_response in the generator's first step.
-pub(crate) fn late(start_response: StartResponse) -> Answer {
-    let mut step = 0;
-    Ok(Body::stream(std::iter::from_fn(move || {
-        step += 1;
-        match step {
-            1 => match start_response.call("202 Accepted", &[("X-Late", "yes")]) {
-                Ok(_) => Some(Ok("first ".to_owned())),
-                Err(error) => Some(Err(wasgi::Error::from(error))),
-            },
-            2 => Some(Ok("second".to_owned())),
-            _ => None,
-        }
-    })))
-}
-
-pub(crate) fn exc_info_before(start_response: &StartResponse) -> Answer {
-    start_response.call("200 OK", &[("X-First", "yes")])?;
-    start_response.call_with_exc_info("500 Oops", &[("X-Second", "yes")], raised("secret reason"))?;
-    Ok(Body::from("an error page of the app's own"))
-}
-
-pub(crate) fn exc_info_after(start_response: &StartResponse) -> Answer {
-    let write = start_response.call("200 OK", TEXT)?;
-    write.write(b"some of it")?;
-    start_response.call_with_exc_info("500 Oops", TEXT, raised("secret reason"))?;
-    Ok(Body::from("never reached"))
 }

@@ -201,6 +201,7 @@ fn debug<T: std::fmt::Debug>(value: T) -> String {
 fn bad_head(which: &str) -> Head {
     match which {
         "status" => head("OK", &[]),
+        "status-long" => head(&format!("200 {}", "x".repeat(1 << 20)), &[]),
         "status-digits" => head("20 OK", &[]),
         "status-space" => head("200OK", &[]),
         "status-reason" => head("200 ", &[]),

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use tests::{Client, Host, Request, Response, guest};
 
-use super::{each_wsgi_guest, each_wsgi_guest_with};
+use super::{WSGI_GUESTS, each_wsgi_guest, each_wsgi_guest_with};
+use crate::edge::tls;
 
 /// Rules whose tests are still to be written.
 pub(super) const MISSING: &[&str] = &[];
@@ -267,6 +268,16 @@ fn e10_what_is_known_is_there_and_what_is_not_is_absent() {
         assert_eq!(empty, None, "what is not known is absent");
         assert!(host.get(&format!("{app}/gateway")).text().contains("url_scheme=http "));
     });
+}
+
+#[test]
+fn e10_with_tls_the_scheme_is_https() {
+    for name in WSGI_GUESTS {
+        let (host, trusted) = tls::start(|host| host.app(name, guest(name)));
+        let mut client = Client::over_tls(tls::connect(host.address(), &trusted));
+        check(&variables(&client.get(&format!("/{name}/environ"))), &[("HTTPS", Some("on"))]);
+        assert!(client.get(&format!("/{name}/gateway")).text().contains("url_scheme=https "), "{name}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ mod forwarded;
 
 mod listeners;
 mod proxy_protocol;
-mod tls;
+pub(crate) mod tls;
 
 use std::collections::BTreeMap;
 use std::path::Path;

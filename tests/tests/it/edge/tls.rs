@@ -26,7 +26,7 @@ fn name() -> ServerName<'static> {
 }
 
 #[track_caller]
-fn connect(address: SocketAddr, trusted: &CertificateDer<'static>) -> TlsStream {
+pub(crate) fn connect(address: SocketAddr, trusted: &CertificateDer<'static>) -> TlsStream {
     let connection = ClientConnection::new(client_config(trusted, &[b"http/1.1"]), name()).expect("the name is right");
     TlsStream::new(connection, tcp(address))
 }
@@ -45,7 +45,7 @@ pub(super) fn with_certificate(host: Builder) -> (Builder, CertificateDer<'stati
 
 /// A host with a certificate, and the certificate.
 #[track_caller]
-pub(super) fn start(build: impl FnOnce(Builder) -> Builder) -> (Host, CertificateDer<'static>) {
+pub(crate) fn start(build: impl FnOnce(Builder) -> Builder) -> (Host, CertificateDer<'static>) {
     let mut trusted = None;
     let host = Host::start(|host| {
         let (host, certificate) = with_certificate(host);
