@@ -2,6 +2,7 @@
 
 mod forwarded;
 
+mod http2;
 mod listeners;
 mod proxy_protocol;
 mod tls;
