@@ -5,6 +5,7 @@ mod forwarded;
 mod http2;
 mod listeners;
 mod proxy_protocol;
+mod servers;
 mod tls;
 
 use std::collections::BTreeMap;
