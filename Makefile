@@ -66,8 +66,12 @@ test-guests: example-guests cgi-guests
 	$(call guest_build,tests/guests,tests/guests/target,wasm32-wasip1,-p cgi-probe)
 	$(call guest_build,examples,examples/target,wasm32-wasip1,-p cgi-rust)
 
+.PHONY: test-servers
+test-servers:
+	tests/servers/fetch.sh
+
 .PHONY: test
-test: host test-guests ## Run all tests.
+test: host test-guests test-servers ## Run all tests.
 	$(CARGO) test --locked --workspace
 
 # The claims in host/src/properties are tested with 256 inputs each by `make test`.

@@ -159,7 +159,11 @@ impl Client {
     /// If nobody listens.
     #[track_caller]
     pub fn connect(address: SocketAddr) -> Self {
-        Self::over(Stream::Tcp(tcp(address)))
+        Self::over_tcp(tcp(address))
+    }
+
+    pub fn over_tcp(stream: TcpStream) -> Self {
+        Self::over(Stream::Tcp(stream))
     }
 
     /// # Panics

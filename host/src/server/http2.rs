@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -18,6 +18,7 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
 use tokio::time::Sleep;
 
 use super::Drain;
@@ -94,6 +95,9 @@ struct Stream {
     guest_awaited: AtomicBool,
     /// The response has its head.
     answered: AtomicBool,
+    /// The body broke off.
+    broken: AtomicBool,
+    queue: Arc<Queue>,
 }
 
 impl Stream {
@@ -105,6 +109,8 @@ impl Stream {
             pieces: AtomicU64::new(0),
             guest_awaited: AtomicBool::new(false),
             answered: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
+            queue: Arc::default(),
         })
     }
 
@@ -135,12 +141,12 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tasks {
 }
 
 /// Drives the exchange of a stream. When the client takes nothing for `client_idle_time`, or not all by the response's
-/// deadline, the exchange is dropped: that resets the stream.
+/// deadline, the exchange is dropped: that resets the stream, and frees what is queued for it.
 async fn watch(stream: Arc<Stream>, exchange: impl Future<Output = ()>) {
     let mut exchange = std::pin::pin!(exchange);
     let mut stalled: Option<(u64, Pin<Box<Sleep>>)> = None;
     std::future::poll_fn(|context| {
-        if exchange.as_mut().poll(context).is_ready() {
+        if exchange.as_mut().poll(context).is_ready() || stream.broken.load(Ordering::Relaxed) {
             return Poll::Ready(());
         }
         let Some(pieces) = stream.client_awaited() else {
@@ -155,6 +161,49 @@ async fn watch(stream: Arc<Stream>, exchange: impl Future<Output = ()>) {
         stalled.as_mut().map_or(Poll::Pending, |(_, timer)| timer.as_mut().poll(context))
     })
     .await;
+    if stream.broken.load(Ordering::Relaxed) {
+        // What came before the fault is the client's.
+        let _ = tokio::time::timeout(stream.client.edge.client_idle_time, stream.queue.emptied()).await;
+    }
+}
+
+/// The pieces of one response that were handed over and are not yet written.
+#[derive(Default)]
+struct Queue {
+    pieces: AtomicU32,
+    written: Notify,
+}
+
+impl Queue {
+    fn push(self: &Arc<Self>, bytes: Bytes) -> Bytes {
+        self.pieces.fetch_add(1, Ordering::Relaxed);
+        Bytes::from_owner(Queued { bytes, queue: Arc::clone(self) })
+    }
+
+    async fn emptied(&self) {
+        while self.pieces.load(Ordering::Relaxed) > 0 {
+            self.written.notified().await;
+        }
+    }
+}
+
+struct Queued {
+    bytes: Bytes,
+    queue: Arc<Queue>,
+}
+
+impl AsRef<[u8]> for Queued {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        if self.queue.pieces.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.queue.written.notify_one();
+        }
+    }
 }
 
 /// A response's body, in pieces.
@@ -192,12 +241,17 @@ impl Body for Pieces {
                     Ok(block) => self.rest = block,
                     Err(other) => return Poll::Ready(Some(Ok(other))),
                 },
-                ended => return Poll::Ready(ended),
+                // Told of it, hyper would reset the stream at once, and what is queued of the response would be lost.
+                Some(Err(_)) => {
+                    self.stream.broken.store(true, Ordering::Relaxed);
+                    return Poll::Pending;
+                }
+                None => return Poll::Ready(None),
             }
         }
         self.stream.pieces.fetch_add(1, Ordering::Relaxed);
         let piece = self.piece();
-        Poll::Ready(Some(Ok(Frame::data(piece))))
+        Poll::Ready(Some(Ok(Frame::data(self.stream.queue.push(piece)))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -2,8 +2,10 @@
 
 mod forwarded;
 
+mod http2;
 mod listeners;
 mod proxy_protocol;
+mod servers;
 pub(crate) mod tls;
 
 use std::collections::BTreeMap;
