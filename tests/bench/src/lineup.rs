@@ -47,6 +47,8 @@ impl Work {
 pub(crate) enum Side {
     Yardstick,
     Wasgi(Instances),
+    /// A CGI program: started anew for each request.
+    WasgiCgi,
     WasmtimeServe(Instances),
 }
 
@@ -88,8 +90,10 @@ impl Row<'_> {
 
     /// `wasmtime serve` with the same work and the same policy on instances.
     pub(crate) fn is_neighbour_of(&self, other: &Self) -> bool {
-        let Side::Wasgi(instances) = other.side else {
-            return false;
+        let instances = match other.side {
+            Side::Wasgi(instances) => instances,
+            Side::WasgiCgi => Instances::Fresh,
+            Side::Yardstick | Side::WasmtimeServe(_) => return false,
         };
         self.work == other.work && self.side == Side::WasmtimeServe(instances)
     }
@@ -111,6 +115,7 @@ pub(crate) fn rows<'p>(programs: &'p Programs, wanted: &str) -> Vec<Row<'p>> {
         rows.push(yardstick(programs, work));
         for instances in Instances::BOTH {
             rows.extend(wasgi(programs, work, instances));
+            rows.extend(wasgi_cgi(programs, work, instances));
             rows.extend(wasmtime_serve(programs, work, instances));
         }
     }
@@ -157,6 +162,16 @@ fn wasgi(programs: &Programs, work: Work, instances: Instances) -> Vec<Row<'_>> 
         Work::Hello => vec![row("/hello", ""), row("/hello-lean", ", guest without std")],
         Work::Page | Work::Upload => vec![row("/work", "")],
     }
+}
+
+fn wasgi_cgi(programs: &Programs, work: Work, instances: Instances) -> Option<Row<'_>> {
+    (work == Work::Hello && instances == Instances::Fresh).then(|| Row {
+        name: format!("{}: wasgi, fresh, CGI program", work.name()),
+        work,
+        side: Side::WasgiCgi,
+        path: "/hello-cgi",
+        command: Box::new(move |port| programs.wasgi_serve(&programs.apps(), "state-fresh", port)),
+    })
 }
 
 fn wasmtime_serve(programs: &Programs, work: Work, instances: Instances) -> Option<Row<'_>> {

@@ -134,6 +134,7 @@ impl Programs {
             ("hello", guests.join("hello.wasm")),
             ("hello-lean", guests.join("hello_lean.wasm")),
             ("work", guests.join("work.wasm")),
+            ("hello-cgi", guests.join("hello-cgi.wasm")),
         ] {
             std::fs::copy(there(built)?, found.app(name))?;
         }

@@ -41,6 +41,12 @@ fn main() -> io::Result<()> {
             blocks(number(&query))?;
             panic!("it panics")
         }
+        "/blocks-and-spin" => {
+            blocks(number(&query))?;
+            loop {
+                std::hint::black_box(0);
+            }
+        }
         "/redirect-after-work" => {
             io::copy(&mut io::stdin(), &mut io::sink())?;
             say(b"Location: /component/environ?from=redirect\n\n")?;
