@@ -1,10 +1,12 @@
 //! Guests that speak `wasi:http`: components built for `wasmtime serve`, Spin or wasmCloud. Everything that the interfaces
 //! mean is `wasmtime-wasi-http`'s part; here are the limits, and the ways to and from the connection.
 //!
-//! [`request`] is what a guest is given, [`exchange`] carries its response to the connection, [`p2`] calls guests of WASI 0.2.
+//! [`request`] is what a guest is given, [`exchange`] carries its response to the connection, [`p2`] and
+//! [`p3`] call guests of WASI 0.2 and 0.3.
 
 mod exchange;
 mod p2;
+mod p3;
 mod request;
 
 use std::sync::Arc;
@@ -29,12 +31,20 @@ pub(crate) fn load(
     spec: &AppSpec,
     log: Arc<AppLog>,
 ) -> anyhow::Result<Box<dyn Guest>> {
-    Ok(Box::new(p2::Http::load(engine, component, spec, log)?))
+    Ok(match component.get_export_index(None, p3::INTERFACE) {
+        Some(_) => Box::new(p3::Http::load(engine, component, spec, log)?),
+        None => Box::new(p2::Http::load(engine, component, spec, log)?),
+    })
 }
 
 /// Offers WASI 0.2's part.
 pub(crate) fn link_p2(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)
+}
+
+/// Offers WASI 0.3's part.
+pub(crate) fn link_p3(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    wasmtime_wasi_http::p3::add_to_linker(linker)
 }
 
 /// A body as `wasmtime-wasi-http` hands it over.

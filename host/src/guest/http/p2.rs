@@ -1,5 +1,7 @@
 //! Guests of WASI 0.2: `wasi:http/incoming-handler`. A call is one call of `handle`.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 
 use wasmtime::Store;
@@ -88,7 +90,15 @@ async fn serve(supply: &Arc<Supply<Handle>>, call: Call) -> Result<Finished, Err
     let arguments = pushed.map_err(|error| Error::Host(format!("{error:#}")))?;
     let handle = sandbox.functions;
     let guest = async {
-        let returned = handle.call_async(&mut *store, arguments).await;
+        let returned = {
+            let mut handled = pin!(handle.call_async(&mut *store, arguments));
+            // Whatever a guest waits for is polled each time.
+            poll_fn(|context| {
+                upload.look_away();
+                handled.as_mut().poll(context)
+            })
+            .await
+        };
         returned.map_err(|error| fault::classify(error, store.data()))
     };
     let sent = match Exchange::new(&supply.app, &call, &answer, &upload).run(guest).await {
