@@ -45,8 +45,17 @@ impl Answer {
     /// Waits until the whole response has been taken from the guest. Within [`Exchange::run`], which polls this once more when
     /// it has, so no waker is needed.
     pub(super) async fn delivered(&self) {
-        poll_fn(|_| if self.0.delivered.load(Ordering::Relaxed) { Poll::Ready(()) } else { Poll::Pending }).await;
+        poll_fn(|_| if self.is_delivered() { Poll::Ready(()) } else { Poll::Pending }).await;
     }
+
+    pub(super) fn is_delivered(&self) -> bool {
+        self.0.delivered.load(Ordering::Relaxed)
+    }
+}
+
+/// For a guest that is run by its call alone.
+pub(super) fn alone(_: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    Poll::Ready(Ok(()))
 }
 
 /// How the guest's side of a call ended.
@@ -96,11 +105,20 @@ impl<'a> Exchange<'a> {
     }
 
     /// Runs the guest to its end, and hands over what it says.
-    pub(super) async fn run(mut self, guest: impl Future<Output = Result<(), Error>>) -> End {
+    ///
+    /// `vouch` is asked at the end of a response: whether it is one, or only what was left by a guest that has failed elsewhere.
+    pub(super) async fn run(
+        mut self,
+        guest: impl Future<Output = Result<(), Error>>,
+        mut vouch: impl FnMut(&mut Context<'_>) -> Poll<Result<(), Error>>,
+    ) -> End {
         let mut guest = std::pin::pin!(guest);
         let sent = poll_fn(|context| {
             self.poll_guest(guest.as_mut(), context);
-            let arrived = ready!(self.poll_response(context));
+            let mut arrived = ready!(self.poll_response(context));
+            if arrived.is_ok() {
+                arrived = ready!(vouch(context));
+            }
             self.upload.close();
             self.answer.0.delivered.store(true, Ordering::Relaxed);
             // Where it has waited for nothing else, it is done.

@@ -10,7 +10,7 @@ use wasmtime_wasi_http::WasiHttpView;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p2::bindings::http::types::{IncomingRequest, ResponseOutparam, Scheme};
 
-use super::exchange::{Answer, End, Exchange};
+use super::exchange::{Answer, End, Exchange, alone};
 use super::request;
 use crate::config::AppSpec;
 use crate::error::Error;
@@ -101,7 +101,7 @@ async fn serve(supply: &Arc<Supply<Handle>>, call: Call) -> Result<Finished, Err
         };
         returned.map_err(|error| fault::classify(error, store.data()))
     };
-    let sent = match Exchange::new(&supply.app, &call, &answer, &upload).run(guest).await {
+    let sent = match Exchange::new(&supply.app, &call, &answer, &upload).run(guest, alone).await {
         End::Sound(sent) => {
             supply.keep(sandbox);
             sent

@@ -1,4 +1,5 @@
-//! Guests of WASI 0.3: `wasi:http/handler`. Each call has an instance of its own, and its own future drives it.
+//! Guests of WASI 0.3: `wasi:http/handler`. Each call has an instance of its own, and its own future drives it;
+//! [`super::shared`] is for apps that chose reuse.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -6,13 +7,15 @@ use std::sync::Arc;
 use http::header;
 use http::uri::{Authority, Scheme};
 use wasmtime::Store;
-use wasmtime::component::{Accessor, Component, ComponentExportIndex, Instance, InstancePre, Resource, TypedFunc};
+use wasmtime::component::{
+    Accessor, Component, ComponentExportIndex, GuestTaskId, Instance, InstancePre, Resource, TypedFunc,
+};
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::p3::{Request, Response};
 use wasmtime_wasi_http::{Error as HttpError, FieldMap, WasiHttpHooks, WasiHttpView};
 
-use super::exchange::{Answer, End, Exchange};
+use super::exchange::{Answer, End, Exchange, alone};
 use super::request::{self, RequestBody};
 use crate::config::AppSpec;
 use crate::error::Error;
@@ -88,7 +91,7 @@ async fn serve(supply: &Arc<Supply<Handle>>, call: Call) -> Result<Finished, Err
     let (store, handle) = (&mut sandbox.store, sandbox.functions);
     let guest = async {
         let ran = store.run_concurrent(async |accessor| {
-            respond(accessor, handle, request, &origin, &answer).await?;
+            respond(accessor, handle, request, &origin, &answer, |_| ()).await?;
             // The guest's tasks may go on when they have returned; and what is under way of the body must arrive.
             poll_fn(|context| accessor.poll_no_interesting_tasks(context)).await;
             answer.delivered().await;
@@ -97,7 +100,7 @@ async fn serve(supply: &Arc<Supply<Handle>>, call: Call) -> Result<Finished, Err
         let ran = ran.await.flatten();
         ran.map_err(|error| fault::classify(error, store.data()))
     };
-    let sent = match Exchange::new(&supply.app, &call, &answer, &upload).run(guest).await {
+    let sent = match Exchange::new(&supply.app, &call, &answer, &upload).run(guest, alone).await {
         End::Sound(sent) => {
             supply.keep(sandbox);
             sent
@@ -109,13 +112,14 @@ async fn serve(supply: &Arc<Supply<Handle>>, call: Call) -> Result<Finished, Err
     sent.map_err(|error| call.clients_fault().unwrap_or(error))
 }
 
-/// Calls the guest, and leaves its response in `answer`.
+/// Calls the guest, and leaves its response in `answer`. `entered` learns which of its tasks this is.
 pub(super) async fn respond(
     accessor: &Accessor<State>,
     handle: Function,
     request: http::Request<RequestBody>,
     origin: &Origin,
     answer: &Answer,
+    entered: impl FnOnce(GuestTaskId),
 ) -> wasmtime::Result<()> {
     let (call, sent) = accessor.with(|mut access| {
         let http = access.get().http();
@@ -123,6 +127,7 @@ pub(super) async fn respond(
         let request = http.table.push(request)?;
         Ok::<_, wasmtime::Error>((handle.start_call_concurrent(access, (request,))?, sent))
     })?;
+    entered(call.task());
     match handle.finish_call_concurrent(accessor, call).await? {
         (Ok(response),) => accessor.with(|mut access| {
             let response = access.get().http().table.delete(response)?;

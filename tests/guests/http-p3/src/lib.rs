@@ -14,7 +14,6 @@ struct App;
 wasip3::http::service::export!(App);
 
 static CALLS: AtomicU32 = AtomicU32::new(0);
-static UNDER_WAY: AtomicU32 = AtomicU32::new(0);
 
 impl wasip3::exports::http::handler::Guest for App {
     async fn handle(request: Request) -> Result<Response, ErrorCode> {
@@ -37,7 +36,6 @@ impl wasip3::exports::http::handler::Guest for App {
             }
             "trailers" => trailers(request).await,
             "blocks" => blocks(request, number),
-            "together" => together(request).await,
             "log" => {
                 println!("to standard output");
                 eprintln!("to standard error");
@@ -171,13 +169,4 @@ fn blocks(request: Request, number: u16) -> Response {
         }
     });
     response
-}
-
-/// Reads its body to the end, and says how many other calls of this instance were under way then.
-async fn together(request: Request) -> Response {
-    UNDER_WAY.fetch_add(1, Ordering::Relaxed);
-    let (mut body, _) = open(request);
-    while read(&mut body).await.is_some() {}
-    let others = UNDER_WAY.fetch_sub(1, Ordering::Relaxed) - 1;
-    respond(200, &[], format!("{others} others").into_bytes())
 }

@@ -2,6 +2,7 @@
 
 mod exchange;
 mod faults;
+mod foreign;
 mod p3;
 
 use tests::{Builder, Client, Host, Request, Response, guest};
