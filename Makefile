@@ -65,6 +65,8 @@ test-guests: example-guests cgi-guests
 	$(call guest_build,tests/guests,tests/guests/target)
 	$(call guest_build,tests/guests,tests/guests/target,wasm32-wasip1,-p cgi-probe)
 	$(call guest_build,examples,examples/target,wasm32-wasip1,-p cgi-rust)
+	# What others' tools make of JavaScript and Python.
+	$(MAKE) -C tests/guests/foreign CARGO=$(CARGO)
 
 .PHONY: test-servers
 test-servers:

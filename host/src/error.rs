@@ -38,6 +38,8 @@ pub enum Error {
     Stack(String),
     #[error("the guest trapped: {0}")]
     Trap(String),
+    #[error("another call ended the instance that it shared: {0}")]
+    Shared(String),
     #[error("the app raised {0}")]
     Exception(String),
     #[error("the app broke the protocol: {0}")]
@@ -105,6 +107,7 @@ impl Error {
             Self::Memory(_)
             | Self::Stack(_)
             | Self::Trap(_)
+            | Self::Shared(_)
             | Self::Exception(_)
             | Self::Protocol(_)
             | Self::Host(_) => StatusCode::INTERNAL_SERVER_ERROR,
@@ -159,6 +162,7 @@ impl Error {
             Self::Memory(_) => "memory",
             Self::Stack(_) => "stack",
             Self::Trap(_) => "trap",
+            Self::Shared(_) => "shared",
             Self::Exception(_) => "exception",
             Self::Protocol(_) => "protocol",
             Self::Declined { .. } => "declined",
@@ -187,6 +191,7 @@ impl Error {
         "memory",
         "stack",
         "trap",
+        "shared",
         "exception",
         "protocol",
         "declined",

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// The bytes of a guest: `probe` or `raw` of `tests/guests`, or an example such as `hello`.
+/// The bytes of a guest: `probe`, `http-p2` and the others of `tests/guests`, `http-python` of `tests/guests/foreign`, or an
+/// example such as `hello`.
 ///
 /// # Panics
 /// If it has not been built.
@@ -13,6 +14,7 @@ pub fn guest(name: &str) -> Vec<u8> {
     read(&format!("wasm32-wasip2/release/{}.wasm", name.replace('-', "_")))
         .or_else(|| read(&format!("wasm32-wasip2/release/{name}.wasm")))
         .or_else(|| read(&format!("cgi/{name}.wasm")))
+        .or_else(|| read(&format!("foreign/{name}.wasm")))
         .unwrap_or_else(|| panic!("there is no guest {name}: run `make test-guests`"))
 }
 

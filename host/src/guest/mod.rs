@@ -95,6 +95,7 @@ pub(crate) fn link(linker: &mut Linker<State>, abi: Abi) -> wasmtime::Result<()>
     http::link_p2(linker)?;
     if abi == Abi::Async {
         wasi::link_p3(linker)?;
+        http::link_p3(linker)?;
     }
     wsgi::gateway::link(linker)
 }

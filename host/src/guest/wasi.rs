@@ -78,11 +78,11 @@ pub(crate) struct Stdio {
 }
 
 impl Stdio {
-    pub(crate) fn new(log: &Arc<AppLog>, call: RequestId) -> Self {
+    pub(crate) fn new(log: &Arc<AppLog>, call: Option<RequestId>) -> Self {
         Self { stdout: LogPipe::new(log, LogStream::Stdout, call), stderr: LogPipe::new(log, LogStream::Stderr, call) }
     }
 
-    pub(crate) fn begin(&self, call: RequestId) {
+    pub(crate) fn begin(&self, call: Option<RequestId>) {
         self.stdout.lock().call = call;
         self.stderr.lock().call = call;
     }
@@ -100,11 +100,11 @@ struct LogPipe(Arc<Mutex<Lines>>);
 struct Lines {
     log: Arc<AppLog>,
     buffer: LineBuffer,
-    call: RequestId,
+    call: Option<RequestId>,
 }
 
 impl LogPipe {
-    fn new(log: &Arc<AppLog>, stream: LogStream, call: RequestId) -> Self {
+    fn new(log: &Arc<AppLog>, stream: LogStream, call: Option<RequestId>) -> Self {
         Self(Arc::new(Mutex::new(Lines { log: Arc::clone(log), buffer: LineBuffer::new(stream), call })))
     }
 
@@ -115,11 +115,11 @@ impl LogPipe {
 
 impl Lines {
     fn write(&mut self, bytes: &[u8]) {
-        self.buffer.write(&self.log, Some(self.call), bytes);
+        self.buffer.write(&self.log, self.call, bytes);
     }
 
     fn flush(&mut self) {
-        self.buffer.flush(&self.log, Some(self.call));
+        self.buffer.flush(&self.log, self.call);
     }
 }
 

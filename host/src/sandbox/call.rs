@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -29,6 +29,8 @@ pub struct CallState {
     awaits_input: AtomicBool,
     /// The poll under way ends because the guest was interrupted, not because it waits.
     interrupted: AtomicBool,
+    /// Who polls the call, where that is not who polls its guest.
+    elsewhere: Mutex<Option<Waker>>,
     outbox: Mutex<Outbox>,
 }
 
@@ -108,6 +110,7 @@ impl CallState {
             input_progress: AtomicU64::new(0),
             awaits_input: AtomicBool::new(false),
             interrupted: AtomicBool::new(false),
+            elsewhere: Mutex::default(),
             outbox: Mutex::default(),
         }
     }
@@ -143,14 +146,39 @@ impl CallState {
         Duration::from_nanos(self.cpu_nanos.load(Ordering::Relaxed) + under_way)
     }
 
+    /// Time that was spent elsewhere for this call.
+    pub(crate) fn charge(&self, time: Duration) {
+        self.cpu_nanos.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Whether it has had more than its processor time.
+    pub(crate) fn overdrawn(&self) -> Option<Error> {
+        (self.cpu() > self.cpu_time).then_some(Error::Cpu(self.cpu_time))
+    }
+
+    /// Its guest runs in another task, which has to wake the one that calls this when something changes for it.
+    pub(crate) fn watch(&self, context: &Context<'_>) {
+        let mut elsewhere = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+        if !elsewhere.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            *elsewhere = Some(context.waker().clone());
+        }
+    }
+
+    /// Something has changed for the task that drives the call, if that is another than the guest's.
+    pub(crate) fn wake(&self) {
+        if let Some(waker) = &*self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner) {
+            waker.wake_by_ref();
+        }
+    }
+
     /// Stops a guest that has had its processor time; else it is about to yield. Called by the guest's own code, at each
     /// tick.
     pub(crate) fn interrupt(&self) -> wasmtime::Result<()> {
         self.interrupted.store(true, Ordering::Relaxed);
-        if self.cpu() > self.cpu_time {
-            return Err(wasmtime::Error::new(Stopped(Error::Cpu(self.cpu_time))));
+        match self.overdrawn() {
+            Some(error) => Err(wasmtime::Error::new(Stopped(error))),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Whether the guest was interrupted since this was last asked.
@@ -162,6 +190,8 @@ impl CallState {
     pub(crate) fn input_awaited(&self) {
         self.input_progress.store(self.now(), Ordering::Relaxed);
         self.awaits_input.store(true, Ordering::Relaxed);
+        // Another clock runs from now on.
+        self.wake();
     }
 
     /// It has arrived, or will never.

@@ -7,6 +7,7 @@
 pub(crate) mod call;
 mod engine;
 pub(crate) mod fault;
+pub(crate) mod ledger;
 pub(crate) mod meter;
 mod state;
 mod stock;
@@ -33,8 +34,15 @@ pub(crate) fn store(engine: &wasmtime::Engine, app: &Arc<AppContext>, call: &Arc
     store.set_hostcall_fuel(usize::try_from(app.limits.host_call_bytes).unwrap_or(usize::MAX));
     store.set_max_component_handles(app.limits.handles as usize);
     store.set_epoch_deadline(TICKS);
-    store.epoch_deadline_callback(|context| {
-        context.data().call.interrupt()?;
+    store.epoch_deadline_callback(|mut context| {
+        match context.data().ledger.clone() {
+            None => context.data().call.interrupt()?,
+            Some(ledger) => {
+                // The youngest task comes first; the oldest is the one that a call has begun.
+                let task = context.async_call_stack()?.last();
+                ledger.tick(task)?;
+            }
+        }
         // Not a plain yield, which would wake the task at once: tokio's puts it behind all others, and behind new
         // events on sockets. So short calls overtake long ones, on a single worker too.
         Ok(UpdateDeadline::YieldCustom(TICKS, Box::pin(tokio::task::yield_now())))

@@ -10,8 +10,9 @@ use crate::config::ChunkedBodies;
 use crate::guest::{http, wasi, wsgi};
 use crate::limits::Limits;
 use crate::sandbox::call::CallState;
+use crate::sandbox::ledger::Ledger;
 use crate::sandbox::meter::Meter;
-use crate::telemetry::AppLog;
+use crate::telemetry::{AppLog, RequestId};
 
 /// What all sandboxes of one app share.
 pub struct AppContext {
@@ -28,7 +29,11 @@ pub struct AppContext {
 pub struct State {
     pub(crate) app: Arc<AppContext>,
     pub(crate) call: Arc<CallState>,
+    /// For whom lines are logged; none where it may be any of several.
+    speaker: Option<RequestId>,
     pub(crate) meter: Meter,
+    /// Set where several calls share the instance.
+    pub(crate) ledger: Option<Arc<Ledger>>,
     pub(crate) wsgi: wsgi::gateway::Host,
     pub(crate) http: http::Host,
     /// What guests have handles of: streams, fields, bodies.
@@ -51,7 +56,9 @@ impl State {
         Self {
             app: Arc::clone(app),
             call: Arc::clone(call),
+            speaker: Some(call.id),
             meter: Meter::new(&app.limits),
+            ledger: None,
             wsgi: wsgi::gateway::Host::default(),
             http: http::Host::new(app, call.id),
             table,
@@ -65,9 +72,19 @@ impl State {
         self.call = Arc::clone(call);
         self.meter.begin();
         self.wsgi.begin();
-        self.http.begin(call.id);
+        self.speak_for(Some(call.id));
+    }
+
+    /// Another call begins beside those that are under way: what is written from now on is nobody's in particular.
+    pub(crate) fn join(&mut self) {
+        self.speak_for(None);
+    }
+
+    fn speak_for(&mut self, speaker: Option<RequestId>) {
+        self.speaker = speaker;
+        self.http.begin(speaker);
         if let Some(wasi) = &self.wasi {
-            wasi.stdio.begin(call.id);
+            wasi.stdio.begin(speaker);
         }
     }
 
@@ -97,7 +114,7 @@ impl Drop for State {
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         let wasi = self.wasi.get_or_insert_with(|| {
-            let stdio = wasi::Stdio::new(&self.app.log, self.call.id);
+            let stdio = wasi::Stdio::new(&self.app.log, self.speaker);
             Box::new(Wasi { context: wasi::context(&self.app, &stdio, self.process.take()), stdio })
         });
         WasiCtxView { ctx: &mut wasi.context, table: &mut self.table }

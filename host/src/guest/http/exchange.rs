@@ -5,6 +5,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
@@ -22,18 +23,39 @@ use crate::sandbox::{AppContext, CallState};
 
 /// Where the guest leaves its response, once.
 #[derive(Clone, Default)]
-pub(super) struct Answer(Arc<Mutex<Option<Said>>>);
+pub(super) struct Answer(Arc<Slot>);
+
+#[derive(Default)]
+struct Slot {
+    said: Mutex<Option<Said>>,
+    delivered: AtomicBool,
+}
 
 type Said = Result<Response<Body>, HttpError>;
 
 impl Answer {
     pub(super) fn set(&self, said: Said) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(said);
+        *self.0.said.lock().unwrap_or_else(PoisonError::into_inner) = Some(said);
     }
 
     fn take(&self) -> Option<Said> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.0.said.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
+
+    /// Waits until the whole response has been taken from the guest. Within [`Exchange::run`], which polls this once more when
+    /// it has, so no waker is needed.
+    pub(super) async fn delivered(&self) {
+        poll_fn(|_| if self.is_delivered() { Poll::Ready(()) } else { Poll::Pending }).await;
+    }
+
+    pub(super) fn is_delivered(&self) -> bool {
+        self.0.delivered.load(Ordering::Relaxed)
+    }
+}
+
+/// For a guest that is run by its call alone.
+pub(super) fn alone(_: &mut Context<'_>) -> Poll<Result<(), Error>> {
+    Poll::Ready(Ok(()))
 }
 
 /// How the guest's side of a call ended.
@@ -56,6 +78,7 @@ pub(super) struct Exchange<'a> {
     blocks: Vec<Bytes>,
     trailers: Option<HeaderMap>,
     guest: Guest,
+    may_end_soon: bool,
 }
 
 /// How far the guest is.
@@ -67,24 +90,42 @@ enum Guest {
 
 impl<'a> Exchange<'a> {
     pub(super) fn new(app: &'a AppContext, call: &'a CallState, answer: &'a Answer, upload: &'a Upload) -> Self {
-        let (head, body, trailers) = (None, None, None);
-        Self { app, call, answer, upload, head, body, blocks: Vec::new(), trailers, guest: Guest::Running }
+        Self {
+            app,
+            call,
+            answer,
+            upload,
+            head: None,
+            body: None,
+            blocks: Vec::new(),
+            trailers: None,
+            guest: Guest::Running,
+            may_end_soon: true,
+        }
     }
 
     /// Runs the guest to its end, and hands over what it says.
-    pub(super) async fn run(mut self, guest: impl Future<Output = Result<(), Error>>) -> End {
+    ///
+    /// `vouch` is asked at the end of a response: whether it is one, or only what was left by a guest that has failed elsewhere.
+    pub(super) async fn run(
+        mut self,
+        guest: impl Future<Output = Result<(), Error>>,
+        mut vouch: impl FnMut(&mut Context<'_>) -> Poll<Result<(), Error>>,
+    ) -> End {
         let mut guest = std::pin::pin!(guest);
         let sent = poll_fn(|context| {
-            self.upload.look_away();
-            if matches!(self.guest, Guest::Running)
-                && let Poll::Ready(returned) = guest.as_mut().poll(context)
-            {
-                self.guest = returned.map_or_else(Guest::Failed, |()| Guest::Returned);
+            self.poll_guest(guest.as_mut(), context);
+            let mut arrived = ready!(self.poll_response(context));
+            if arrived.is_ok() {
+                arrived = ready!(vouch(context));
             }
-            self.poll_response(context)
+            self.upload.close();
+            self.answer.0.delivered.store(true, Ordering::Relaxed);
+            // Where it has waited for nothing else, it is done.
+            self.poll_guest(guest.as_mut(), context);
+            Poll::Ready(arrived.map(|()| self.finish()))
         })
         .await;
-        self.upload.close();
         match (self.guest, sent) {
             (Guest::Running, Err(error)) => End::Faulty(Err(error)),
             // The client has, or gets, all of it: only the log is told.
@@ -108,8 +149,16 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Ready when the whole response has been handed over, or when there will never be one.
-    fn poll_response(&mut self, context: &mut Context<'_>) -> Poll<Result<Finished, Error>> {
+    fn poll_guest(&mut self, guest: Pin<&mut impl Future<Output = Result<(), Error>>>, context: &mut Context<'_>) {
+        if matches!(self.guest, Guest::Running)
+            && let Poll::Ready(returned) = guest.poll(context)
+        {
+            self.guest = returned.map_or_else(Guest::Failed, |()| Guest::Returned);
+        }
+    }
+
+    /// Ready when the whole response has been taken from the guest, or when there will never be one.
+    fn poll_response(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
         if self.body.is_none() {
             match self.answer.take() {
                 Some(Ok(response)) => self.begin(response)?,
@@ -121,8 +170,7 @@ impl<'a> Exchange<'a> {
                 }
             }
         }
-        let ended = ready!(self.poll_body(context));
-        Poll::Ready(ended.map(|()| self.finish()))
+        self.poll_body(context)
     }
 
     fn begin(&mut self, response: Response<Body>) -> Result<(), Error> {
@@ -160,6 +208,11 @@ impl<'a> Exchange<'a> {
                 // Nobody is left who could go on.
                 Poll::Pending if !matches!(self.guest, Guest::Running) => {
                     return Poll::Ready(Err(Error::Protocol("it returned without finishing its response".to_owned())));
+                }
+                // Guests of WASI 0.3 wake themselves on their way to the end: one turn more, and most have said all.
+                Poll::Pending if std::mem::take(&mut self.may_end_soon) => {
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
                 }
                 Poll::Pending => {
                     self.commit();

@@ -1,11 +1,14 @@
 //! Guests that speak `wasi:http`: components built for `wasmtime serve`, Spin or wasmCloud. Everything that the interfaces
 //! mean is `wasmtime-wasi-http`'s part; here are the limits, and the ways to and from the connection.
 //!
-//! [`request`] is what a guest is given, [`exchange`] carries its response to the connection, [`p2`] calls guests of WASI 0.2.
+//! [`request`] is what a guest is given, [`exchange`] carries its response to the connection, [`p2`],
+//! [`p3`] and [`shared`] call guests of WASI 0.2 and 0.3.
 
 mod exchange;
 mod p2;
+mod p3;
 mod request;
+mod shared;
 
 use std::sync::Arc;
 
@@ -16,7 +19,7 @@ use wasmtime_wasi_http::{
     Error as HttpError, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
 };
 
-use crate::config::AppSpec;
+use crate::config::{AppSpec, Instances};
 use crate::guest::Guest;
 use crate::limits::Limits;
 use crate::sandbox::{AppContext, Engine, State};
@@ -29,12 +32,24 @@ pub(crate) fn load(
     spec: &AppSpec,
     log: Arc<AppLog>,
 ) -> anyhow::Result<Box<dyn Guest>> {
-    Ok(Box::new(p2::Http::load(engine, component, spec, log)?))
+    let is_p3 = component.get_export_index(None, p3::INTERFACE).is_some();
+    Ok(match spec.instances {
+        _ if !is_p3 => Box::new(p2::Http::load(engine, component, spec, log)?),
+        Instances::Fresh => Box::new(p3::Http::load(engine, component, spec, log)?),
+        Instances::Reuse { requests_max, idle_time } => {
+            Box::new(shared::Http::load(engine, component, spec, (requests_max, idle_time), log)?)
+        }
+    })
 }
 
 /// Offers WASI 0.2's part.
 pub(crate) fn link_p2(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)
+}
+
+/// Offers WASI 0.3's part.
+pub(crate) fn link_p3(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    wasmtime_wasi_http::p3::add_to_linker(linker)
 }
 
 /// A body as `wasmtime-wasi-http` hands it over.
@@ -56,10 +71,11 @@ impl Host {
     pub(crate) fn new(app: &Arc<AppContext>, call: RequestId) -> Self {
         let mut context = WasiHttpCtx::new();
         context.set_field_size_limit(field_bytes_max(&app.limits));
-        Self { context, hooks: Hooks { app: Arc::clone(app), call } }
+        Self { context, hooks: Hooks { app: Arc::clone(app), call: Some(call) } }
     }
 
-    pub(crate) fn begin(&mut self, call: RequestId) {
+    /// What is logged from now on is for this call; or for none in particular.
+    pub(crate) fn begin(&mut self, call: Option<RequestId>) {
         self.hooks.call = call;
     }
 }
@@ -80,7 +96,7 @@ impl WasiHttpView for State {
 /// Where `wasmtime-wasi-http` asks the host.
 struct Hooks {
     app: Arc<AppContext>,
-    call: RequestId,
+    call: Option<RequestId>,
 }
 
 type Sending<T> = Box<dyn Future<Output = Result<T, HttpError>> + Send>;
@@ -105,7 +121,7 @@ impl WasiHttpHooks for Hooks {
     ) -> Sending<(http::Response<WasiBody>, Sending<()>)> {
         let target = printable(&format!("{} {}", request.method(), request.uri()), TARGET_BYTES_MAX);
         let line = format!("refused an outgoing request ({target}): outgoing HTTP requests cannot be granted yet");
-        self.app.log.line(LogStream::Errors, Some(self.call), line.as_bytes());
+        self.app.log.line(LogStream::Errors, self.call, line.as_bytes());
         Box::new(std::future::ready(Err(HttpError::HttpRequestDenied)))
     }
 

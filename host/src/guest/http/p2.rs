@@ -1,5 +1,7 @@
 //! Guests of WASI 0.2: `wasi:http/incoming-handler`. A call is one call of `handle`.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 
 use wasmtime::Store;
@@ -8,7 +10,7 @@ use wasmtime_wasi_http::WasiHttpView;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p2::bindings::http::types::{IncomingRequest, ResponseOutparam, Scheme};
 
-use super::exchange::{Answer, End, Exchange};
+use super::exchange::{Answer, End, Exchange, alone};
 use super::request;
 use crate::config::AppSpec;
 use crate::error::Error;
@@ -88,10 +90,18 @@ async fn serve(supply: &Arc<Supply<Handle>>, call: Call) -> Result<Finished, Err
     let arguments = pushed.map_err(|error| Error::Host(format!("{error:#}")))?;
     let handle = sandbox.functions;
     let guest = async {
-        let returned = handle.call_async(&mut *store, arguments).await;
+        let returned = {
+            let mut handled = pin!(handle.call_async(&mut *store, arguments));
+            // Whatever a guest waits for is polled each time.
+            poll_fn(|context| {
+                upload.look_away();
+                handled.as_mut().poll(context)
+            })
+            .await
+        };
         returned.map_err(|error| fault::classify(error, store.data()))
     };
-    let sent = match Exchange::new(&supply.app, &call, &answer, &upload).run(guest).await {
+    let sent = match Exchange::new(&supply.app, &call, &answer, &upload).run(guest, alone).await {
         End::Sound(sent) => {
             supply.keep(sandbox);
             sent

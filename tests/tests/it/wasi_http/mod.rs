@@ -1,12 +1,26 @@
 //! `wasi:http` guests, made with others' tools: what they are given, what reaches the client, and where they are stopped.
 
+mod exchange;
 mod faults;
-mod p2;
+mod foreign;
+mod p3;
 
 use tests::{Builder, Client, Host, Request, Response, guest};
 
-fn serving(build: impl FnOnce(Builder) -> Builder) -> Host {
-    Host::start(|host| build(host.app("app", guest("http-p2"))))
+/// Of WASI 0.2 and 0.3, with the same paths.
+const GUESTS: [&str; 2] = ["http-p2", "http-p3"];
+
+/// A host with one of them as `app`.
+fn serving(name: &str, build: impl FnOnce(Builder) -> Builder) -> Host {
+    Host::start(|host| build(host.app("app", guest(name))))
+}
+
+/// Tests each of them in a host of its own.
+fn each(build: impl Fn(Builder) -> Builder, test: impl Fn(&Host)) {
+    for name in GUESTS {
+        println!("{name}:");
+        test(&serving(name, &build));
+    }
 }
 
 /// A request for which the client takes trailers.
@@ -14,9 +28,9 @@ fn with_trailers(request: Request) -> Request {
     request.header("TE", "trailers").header("Connection", "TE")
 }
 
-/// The trailer fields after a chunked body: what the connection still holds when the response is whole.
-fn trailers(client: &mut Client) -> String {
-    String::from_utf8(client.rest()).expect("they are text")
+/// All that the connection still holds: a chunked body, with what follows it.
+fn rest(client: &mut Client) -> String {
+    String::from_utf8(client.rest()).expect("it is text")
 }
 
 #[track_caller]

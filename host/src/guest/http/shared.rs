@@ -1,0 +1,450 @@
+//! Apps of WASI 0.3 that chose reuse: an instance serves several calls at once.
+//!
+//! Calls do not drive such an instance, since one that stands still must not hold up the others: each instance has a task of its
+//! own, its [`Worker`], for as long as the instance lives. A call leaves its request at the worker's desk and carries the
+//! response to its client like any other ([`Exchange`]). What ends an instance ends all calls in it.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use wasmtime::component::{Accessor, Component};
+
+use super::exchange::{Answer, End, Exchange};
+use super::p3::{self, Function, Handle};
+use super::request::{self, RequestBody};
+use crate::config::AppSpec;
+use crate::error::Error;
+use crate::guest::{Call, Guest};
+use crate::origin::Origin;
+use crate::sandbox::ledger::{Ledger, Rest};
+use crate::sandbox::supply::{Sandbox, Supply};
+use crate::sandbox::task::{Finished, Task};
+use crate::sandbox::{CallState, Engine, Keeper, State, fault};
+use crate::telemetry::AppLog;
+
+/// Calls of one instance at the same time. More memory for each call, or one more instance: beyond this the second is better.
+const CALLS_AT_ONCE: usize = 16;
+
+/// An app that speaks `wasi:http` 0.3, with instances that are reused.
+pub(super) struct Http {
+    pool: Arc<Pool>,
+}
+
+struct Pool {
+    supply: Arc<Supply<Handle>>,
+    requests_max: u32,
+    idle_time: Duration,
+    workers: Mutex<Vec<Arc<Worker>>>,
+}
+
+/// One instance, and the calls in it.
+struct Worker {
+    desk: Mutex<Desk>,
+    /// What runs the instance. None when it has ended.
+    driver: Mutex<Option<Driver>>,
+    ledger: Arc<Ledger>,
+    /// The instance is being polled.
+    runs: AtomicBool,
+}
+
+type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+struct Desk {
+    /// Not yet begun.
+    orders: Vec<Order>,
+    /// Every call of this instance that is under way.
+    seats: Vec<Arc<Seat>>,
+    served: u32,
+    /// More calls may come.
+    open: bool,
+    /// A call went away before its end: what the guest still does for it must not go on for long.
+    deserted: bool,
+    /// The guest waits; it could as well begin another call.
+    at_rest: bool,
+    /// Since when there are no calls.
+    idle_since: Instant,
+    /// Of the worker's task.
+    waker: Option<Waker>,
+}
+
+struct Order {
+    request: http::Request<RequestBody>,
+    origin: Arc<Origin>,
+    answer: Answer,
+    seat: Arc<Seat>,
+}
+
+/// A call's place in an instance.
+struct Seat {
+    call: Arc<CallState>,
+    /// Why the instance ended under it.
+    fault: Mutex<Option<Error>>,
+    /// The call waits for the poll of the instance that is under way to end.
+    awaits_rest: AtomicBool,
+}
+
+/// Held by a call while it is under way.
+struct Ticket {
+    worker: Arc<Worker>,
+    seat: Arc<Seat>,
+    /// The guest has done what the call wanted.
+    is_done: bool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing that holds one of these locks can panic halfway through a change.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Http {
+    pub(super) fn load(
+        engine: &Arc<Engine>,
+        component: &Component,
+        spec: &AppSpec,
+        (requests_max, idle_time): (u32, Duration),
+        log: Arc<AppLog>,
+    ) -> anyhow::Result<Self> {
+        let (linked, handle) = p3::link(engine, component)?;
+        let supply = Supply::new(engine, linked, handle, spec, log);
+        let pool = Arc::new(Pool { supply, requests_max, idle_time, workers: Mutex::default() });
+        let keeper: Weak<Pool> = Arc::downgrade(&pool);
+        engine.register(keeper);
+        Ok(Self { pool })
+    }
+}
+
+impl Guest for Http {
+    fn call(&self, call: Call) -> Task {
+        let pool = Arc::clone(&self.pool);
+        let limits = &self.pool.supply.app.limits;
+        Task::new(Arc::clone(&call.state), limits, async move { pool.serve(call).await })
+    }
+
+    fn sweep(&self) {
+        self.pool.sweep();
+    }
+}
+
+impl Pool {
+    async fn serve(&self, call: Call) -> Result<Finished, Error> {
+        self.supply.engine.wake_ticker();
+        let app = &self.supply.app;
+        let Call { state: call, parts, body, origin, permit, .. } = call;
+        let (request, upload) = request::open(parts, body, &origin, &call, app.limits.request_body_bytes);
+        let answer = Answer::default();
+        let seat =
+            Arc::new(Seat { call: Arc::clone(&call), fault: Mutex::default(), awaits_rest: AtomicBool::new(false) });
+        let mut ticket = self.place(Order { request, origin, answer: answer.clone(), seat }).await?;
+        let seat = &ticket.seat;
+        let guest = poll_fn(|context| {
+            call.watch(context);
+            match lock(&seat.fault).take() {
+                Some(error) => Poll::Ready(Err(error)),
+                None if answer.is_delivered() => Poll::Ready(Ok(())),
+                None => Poll::Pending,
+            }
+        });
+        let vouch = |_: &mut Context<'_>| ticket.poll_sound();
+        let outcome = Exchange::new(app, &call, &answer, &upload).run(guest, vouch).await;
+        let sent = match outcome {
+            End::Sound(sent) => {
+                ticket.is_done = true;
+                sent
+            }
+            End::Faulty(sent) => sent,
+        };
+        drop(ticket);
+        let sent = sent.map(|finished| finished.holding(permit));
+        sent.map_err(|error| call.clients_fault().unwrap_or(error))
+    }
+
+    /// Finds an instance that can take the call, or makes one.
+    async fn place(&self, order: Order) -> Result<Ticket, Error> {
+        let seat = Arc::clone(&order.seat);
+        let ticket = |worker| Ticket { worker, seat: Arc::clone(&seat), is_done: false };
+        let mut order = Some(order);
+        if let Some(worker) = self.offer(&mut order) {
+            return Ok(ticket(worker));
+        }
+        let sandbox = self.supply.open(&seat.call).await?;
+        let worker = Worker::start(sandbox);
+        // Nobody else knows it yet: it has room.
+        worker.offer(&mut order, self.requests_max);
+        lock(&self.workers).push(Arc::clone(&worker));
+        Ok(ticket(worker))
+    }
+
+    /// Leaves the order where there is room for it.
+    fn offer(&self, order: &mut Option<Order>) -> Option<Arc<Worker>> {
+        let mut workers = lock(&self.workers);
+        workers.retain(|worker| !worker.is_closed());
+        workers.iter().find(|worker| worker.offer(order, self.requests_max)).cloned()
+    }
+
+    /// Ends instances that have been idle, or that go on without a call, for too long.
+    fn sweep(&self) {
+        let wall_time = self.supply.app.limits.wall_time;
+        let ended: Vec<_> = {
+            let mut workers = lock(&self.workers);
+            workers.retain(|worker| !worker.is_closed());
+            workers.extract_if(.., |worker| worker.is_idle_for(self.idle_time.min(wall_time))).collect()
+        };
+        for worker in ended {
+            worker.desert();
+        }
+    }
+}
+
+impl Keeper for Pool {
+    fn give_up_one(&self) -> bool {
+        let given_up = {
+            let mut workers = lock(&self.workers);
+            let found = workers.iter().position(|worker| worker.is_idle_for(Duration::ZERO));
+            found.map(|found| workers.remove(found))
+        };
+        given_up.is_some_and(|worker| worker.end_now())
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // There are no calls any more: they hold the pool.
+        for worker in lock(&self.workers).drain(..) {
+            worker.desert();
+        }
+    }
+}
+
+impl Ticket {
+    /// Whether what the call was given is sound: bodies of an instance that fails look as if they had ended by themselves. While
+    /// the instance is being polled on another thread that is not known yet.
+    fn poll_sound(&self) -> Poll<Result<(), Error>> {
+        if self.worker.runs.load(Ordering::SeqCst) {
+            self.seat.awaits_rest.store(true, Ordering::SeqCst);
+            if self.worker.runs.load(Ordering::SeqCst) {
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(lock(&self.seat.fault).take().map_or(Ok(()), Err))
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.worker.leave(&self.seat, self.is_done);
+    }
+}
+
+impl Worker {
+    fn start(mut sandbox: Sandbox<Function>) -> Arc<Self> {
+        let ledger = Arc::new(Ledger::default());
+        sandbox.store.data_mut().ledger = Some(Arc::clone(&ledger));
+        let desk = Desk {
+            orders: Vec::new(),
+            seats: Vec::new(),
+            served: 0,
+            open: true,
+            deserted: false,
+            at_rest: true,
+            idle_since: Instant::now(),
+            waker: None,
+        };
+        let worker =
+            Arc::new(Self { desk: Mutex::new(desk), driver: Mutex::default(), ledger, runs: AtomicBool::new(false) });
+        let driver = drive(Arc::clone(&worker), sandbox);
+        *lock(&worker.driver) = Some(Box::pin(driver));
+        let owner = Arc::clone(&worker);
+        tokio::spawn(poll_fn(move |context| owner.poll(context)));
+        worker
+    }
+
+    /// Runs the instance until it has to wait.
+    fn poll(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut slot = lock(&self.driver);
+        let Some(driver) = &mut *slot else { return Poll::Ready(()) };
+        self.runs.store(true, Ordering::SeqCst);
+        self.ledger.poll_begins();
+        let polled = driver.as_mut().poll(context);
+        match (polled, self.ledger.poll_ends()) {
+            (Poll::Ready(()), _) => {}
+            (Poll::Pending, Err(error)) => self.close(Err(error)),
+            (Poll::Pending, Ok(rest)) => {
+                self.runs.store(false, Ordering::SeqCst);
+                let mut desk = lock(&self.desk);
+                desk.at_rest = rest == Rest::Waiting;
+                for seat in &desk.seats {
+                    if seat.awaits_rest.swap(false, Ordering::SeqCst) {
+                        seat.call.wake();
+                    }
+                }
+                // What an abandoned call has begun, and nobody waits for, is not gone on with.
+                if !(desk.deserted && desk.seats.is_empty()) {
+                    return Poll::Pending;
+                }
+            }
+        }
+        self.runs.store(false, Ordering::SeqCst);
+        *slot = None;
+        Poll::Ready(())
+    }
+
+    /// The instance has ended: whoever is still in it learns why.
+    fn close(&self, ended: Result<(), Error>) {
+        let seats = {
+            let mut desk = lock(&self.desk);
+            desk.open = false;
+            desk.orders.clear();
+            std::mem::take(&mut desk.seats)
+        };
+        let Err(error) = ended else { return };
+        if seats.is_empty() {
+            tracing::warn!(target: "wasgi::request", cause = error.label(), "after its calls, an instance: {error}");
+            return;
+        }
+        let debtor = self.ledger.debtor();
+        let why = error.to_string();
+        let mut error = Some(error);
+        for seat in seats {
+            // Where it is not known whose fault it was, it is everybody's.
+            let is_its_fault = debtor.is_none_or(|debtor| debtor == seat.call.id);
+            let own = if is_its_fault { error.take() } else { None };
+            *lock(&seat.fault) = Some(own.unwrap_or_else(|| Error::Shared(why.clone())));
+            seat.call.wake();
+        }
+    }
+
+    /// Takes a call, if there is one and room for it.
+    fn offer(&self, order: &mut Option<Order>, requests_max: u32) -> bool {
+        let mut desk = lock(&self.desk);
+        if !desk.open || !desk.at_rest || desk.seats.len() >= CALLS_AT_ONCE {
+            return false;
+        }
+        let Some(order) = order.take() else { return false };
+        desk.served += 1;
+        desk.open = desk.served < requests_max;
+        // Until it is known whether this one computes or waits, others go elsewhere.
+        desk.at_rest = false;
+        desk.seats.push(Arc::clone(&order.seat));
+        desk.orders.push(order);
+        desk.wake();
+        true
+    }
+
+    /// A call is over.
+    fn leave(&self, seat: &Arc<Seat>, is_done: bool) {
+        self.ledger.leave(&seat.call);
+        let mut desk = lock(&self.desk);
+        desk.seats.retain(|other| !Arc::ptr_eq(other, seat));
+        if !is_done {
+            desk.open = false;
+            desk.deserted = true;
+        }
+        if desk.seats.is_empty() {
+            desk.idle_since = Instant::now();
+            desk.wake();
+        }
+    }
+
+    /// Ends the instance as soon as there are no calls in it.
+    fn desert(&self) {
+        let mut desk = lock(&self.desk);
+        desk.open = false;
+        desk.deserted = true;
+        desk.wake();
+    }
+
+    /// Ends an idle instance at once. False if it is running.
+    fn end_now(&self) -> bool {
+        self.desert();
+        let driver = self.driver.try_lock().ok().and_then(|mut driver| driver.take());
+        driver.is_some()
+    }
+
+    fn is_closed(&self) -> bool {
+        let desk = lock(&self.desk);
+        !desk.open && desk.seats.is_empty()
+    }
+
+    fn is_idle_for(&self, time: Duration) -> bool {
+        let desk = lock(&self.desk);
+        desk.seats.is_empty() && desk.at_rest && desk.idle_since.elapsed() >= time
+    }
+
+    /// What there is to do; none where the instance is over.
+    fn next_orders(&self, context: &Context<'_>) -> Vec<Order> {
+        let mut desk = lock(&self.desk);
+        if !desk.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            desk.waker = Some(context.waker().clone());
+        }
+        std::mem::take(&mut desk.orders)
+    }
+
+    fn is_over(&self) -> bool {
+        let desk = lock(&self.desk);
+        !desk.open && desk.seats.is_empty()
+    }
+
+    fn is_alone(&self) -> bool {
+        lock(&self.desk).seats.len() == 1
+    }
+}
+
+impl Desk {
+    fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+/// Runs an instance until it has served its last call.
+async fn drive(worker: Arc<Worker>, mut sandbox: Sandbox<Function>) {
+    let (store, handle) = (&mut sandbox.store, sandbox.functions);
+    let ran = store.run_concurrent(async |accessor| work(&worker, accessor, handle).await).await.flatten();
+    worker.close(ran.map_err(|error| fault::classify(error, store.data())));
+}
+
+/// Begins calls as they come, and sees to their responses.
+async fn work(worker: &Worker, accessor: &Accessor<State>, handle: Function) -> wasmtime::Result<()> {
+    let mut calls: Vec<Pin<Box<dyn Future<Output = wasmtime::Result<()>> + Send + '_>>> = Vec::new();
+    poll_fn(|context| {
+        loop {
+            for index in (0..calls.len()).rev() {
+                if let Poll::Ready(done) = calls[index].as_mut().poll(context) {
+                    done?;
+                    drop(calls.swap_remove(index));
+                }
+            }
+            let orders = worker.next_orders(context);
+            if orders.is_empty() {
+                break;
+            }
+            calls.extend(orders.into_iter().map(|order| -> Pin<Box<dyn Future<Output = _> + Send + '_>> {
+                Box::pin(begin(worker, accessor, handle, order))
+            }));
+        }
+        if calls.is_empty() && accessor.poll_no_interesting_tasks(context).is_ready() {
+            worker.ledger.settle();
+            accessor.with(|mut access| access.get().end());
+            if worker.is_over() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+async fn begin(worker: &Worker, accessor: &Accessor<State>, handle: Function, order: Order) -> wasmtime::Result<()> {
+    let Order { request, origin, answer, seat } = order;
+    let is_alone = worker.is_alone();
+    accessor.with(|mut access| if is_alone { access.get().begin(&seat.call) } else { access.get().join() });
+    let entered = |task| worker.ledger.enter(task, Arc::clone(&seat.call));
+    p3::respond(accessor, handle, request, &origin, &answer, entered).await?;
+    seat.call.wake();
+    Ok(())
+}
