@@ -10,13 +10,15 @@ use crate::admission::Admission;
 use crate::config::AppSpec;
 use crate::guest::{Guest, Kind};
 use crate::route::Router;
-use crate::telemetry::Stats;
+use crate::telemetry::{AppLog, Stats};
 
 /// An app with its live release, ready to be called.
 pub struct App {
     pub spec: AppSpec,
     pub release: Release,
     pub guest: Box<dyn Guest>,
+    /// What it prints.
+    pub log: Arc<AppLog>,
     /// Carried over while the limits stay: a release that drains counts, too.
     pub admission: Arc<Admission>,
     /// Carried over from release to release.

@@ -3,6 +3,7 @@
 //! [`Gateway::serve`] cannot fail: it is the only place where an [`Error`] becomes a response, and where a call is logged and
 //! counted.
 
+mod fault_page;
 mod refusal;
 
 use std::borrow::Cow;
@@ -36,11 +37,20 @@ const LOCAL_REDIRECTS_MAX: u32 = 10;
 pub struct Gateway {
     apps: Arc<Apps>,
     access_log: Arc<AccessLog>,
+    faults: Faults,
+}
+
+/// Whether clients are told what happened inside an app that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Faults {
+    Hidden,
+    /// Development mode: clients on this machine are.
+    Shown,
 }
 
 impl Gateway {
-    pub fn new(apps: Arc<Apps>, access_log: Arc<AccessLog>) -> Self {
-        Self { apps, access_log }
+    pub fn new(apps: Arc<Apps>, access_log: Arc<AccessLog>, faults: Faults) -> Self {
+        Self { apps, access_log, faults }
     }
 
     /// Answers a request.
@@ -48,12 +58,15 @@ impl Gateway {
         connection.request_arrived();
         let (parts, body) = request.into_parts();
         let mut record = Record::new(&parts, connection, &self.access_log);
+        // A fault's page needs the request, which the guest will have consumed.
+        let shown = (self.faults == Faults::Shown).then(|| Box::new(parts.clone()));
         let answered = self.answer(parts, body, connection, &mut record).await;
         let mut response = match answered {
             Ok(response) => response,
             Err(error) => {
                 record.report(&error);
-                let mut page = error_page(&error, record.id).map(ResponseBody::one);
+                let page = shown.and_then(|parts| self.fault_page(*parts, &error, &record));
+                let mut page = page.unwrap_or_else(|| error_page(&error, record.id)).map(ResponseBody::one);
                 if error.leaves_the_body() && record.version <= Version::HTTP_11 {
                     page.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }

@@ -16,7 +16,7 @@ use wasgi_host::admin::AdminSocket;
 use wasgi_host::apps::Apps;
 use wasgi_host::config::{Config, Environment, Settings};
 use wasgi_host::deploy::{DeployHandle, Deployer};
-use wasgi_host::gateway::Gateway;
+use wasgi_host::gateway::{Faults, Gateway};
 use wasgi_host::sandbox::Engine;
 use wasgi_host::server::{Inherited, Policy, Server, Tls};
 use wasgi_host::telemetry::{self, AccessLog};
@@ -85,7 +85,7 @@ async fn serve(settings: Settings, config: Config, inherited: Inherited) -> anyh
     let engine = Arc::new(Engine::new(&config)?);
     let apps = Arc::new(Apps::default());
     let policy = Arc::new(ArcSwap::from_pointee(policy(&config)?));
-    let gateway = Arc::new(Gateway::new(Arc::clone(&apps), Arc::clone(&access_log)));
+    let gateway = Arc::new(Gateway::new(Arc::clone(&apps), Arc::clone(&access_log), faults_shown(&config)));
     let server = Server::bind(&config.bind, inherited, Arc::clone(&policy), gateway)?;
     let deploy = Deployer::start(Arc::clone(&config), engine, Arc::clone(&apps))?;
     let admin = tokio::spawn(admin.run(apps));
@@ -105,6 +105,17 @@ async fn serve(settings: Settings, config: Config, inherited: Inherited) -> anyh
     }
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// To whom, and a word of it at the start: it must not happen unseen.
+fn faults_shown(config: &Config) -> Faults {
+    if !config.dev {
+        return Faults::Hidden;
+    }
+    tracing::warn!(
+        "development mode: clients on this machine are shown the insides of apps that fail; never serve others so"
+    );
+    Faults::Shown
 }
 
 /// What counts for new connections. The certificate is read from its files.

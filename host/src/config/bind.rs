@@ -66,6 +66,17 @@ impl fmt::Display for Bind {
     }
 }
 
+impl Bind {
+    /// Whether only this machine can reach it, for sure.
+    pub fn is_local(&self) -> bool {
+        match &self.place {
+            Place::Tcp(address) => address.ip().is_loopback(),
+            Place::Unix(_) => true,
+            Place::Fd(_) => false,
+        }
+    }
+}
+
 /// All of the key `bind`. Relative paths start from `folder`.
 pub(super) fn parse_all<'a>(
     given: &Given<'_>,

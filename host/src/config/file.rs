@@ -21,6 +21,7 @@ pub(super) struct File {
     pub(super) certfile: Item,
     pub(super) keyfile: Item,
     pub(super) forwarded_allow_ips: Item,
+    pub(super) dev: Item,
     pub(super) workers: Item,
     pub(super) sandboxes: Item,
     pub(super) stack: Item,
@@ -138,6 +139,10 @@ impl Given<'_> {
 
     pub(super) fn text(&self) -> Result<&str, ConfigError> {
         self.value.as_str().ok_or_else(|| self.refuse("a text in quotes is wanted"))
+    }
+
+    pub(super) fn truth(&self) -> Result<bool, ConfigError> {
+        self.value.as_bool().ok_or_else(|| self.refuse("true or false is wanted"))
     }
 
     /// One of a few words.

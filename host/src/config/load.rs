@@ -75,6 +75,9 @@ fn apply_file(source: &Source, file: &File, config: &mut Config, reuses: &mut bo
     let keyfile = given("keyfile", &file.keyfile).map(|given| path(&given)).transpose()?;
     let of_folder = |path: PathBuf| folder.join(path);
     apply_certificate(certfile.map(of_folder), keyfile.map(of_folder), config)?;
+    if let Some(given) = given("dev", &file.dev) {
+        config.dev = given.truth()?;
+    }
     if let Some(given) = given("instances", &file.instances) {
         *reuses = given.word(INSTANCES)?;
     }
@@ -130,6 +133,7 @@ fn apply_settings(settings: &Settings, config: &mut Config, reuses: &mut bool) -
         let place = "--forwarded-allow-ips (WASGI_FORWARDED_ALLOW_IPS)";
         config.forwarded_allow_ips = TrustedPeers::parse(&Given::flag(place, &allowed.join(",")), allowed)?;
     }
+    config.dev |= settings.dev;
     if let Some(text) = &settings.instances {
         *reuses = Given::flag("--instances (WASGI_INSTANCES)", text).word(INSTANCES)?;
     }
@@ -253,6 +257,11 @@ fn check_together(config: &Config) -> Result<(), ConfigError> {
     }
     for bind in &config.bind {
         let refuse = |reason| Err(ConfigError::new(format!("bind {bind}"), reason));
+        if config.dev && !bind.is_local() {
+            return refuse(
+                "development mode shows the insides of apps, and so listens on 127.0.0.1, [::1] or a Unix socket only",
+            );
+        }
         if bind.scheme == Some(Scheme::Https) && config.certificate.is_none() {
             return refuse("HTTPS needs a certificate: give certfile");
         }

@@ -42,6 +42,8 @@ pub struct Config {
     pub certificate: Option<Certificate>,
     /// Whose word about a client counts.
     pub forwarded_allow_ips: TrustedPeers,
+    /// Development mode: whoever asks is shown why an app failed.
+    pub dev: bool,
     /// Threads that serve requests.
     pub workers: usize,
     /// Sandboxes that may exist at the same time, of all apps together: the size of the pool.
@@ -77,6 +79,7 @@ impl Default for Config {
             bind: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 8000)).into()],
             certificate: None,
             forwarded_allow_ips: TrustedPeers::default(),
+            dev: false,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             sandboxes: 1000,
             stack_bytes: 1 << 20,
@@ -130,6 +133,7 @@ impl Config {
             bind: self.bind.clone(),
             // Other files with a certificate are read; whether there is one decides what the listeners speak.
             certificate: new.certificate.filter(|_| self.certificate.is_some()).or_else(|| self.certificate.clone()),
+            dev: self.dev,
             workers: self.workers,
             sandboxes: self.sandboxes,
             stack_bytes: self.stack_bytes,
@@ -148,6 +152,7 @@ impl Config {
             ("state_dir", self.state_dir != new.state_dir),
             ("bind", self.bind != new.bind),
             ("certfile", self.certificate.is_some() != new.certificate.is_some()),
+            ("dev", self.dev != new.dev),
             ("workers", self.workers != new.workers),
             ("sandboxes", self.sandboxes != new.sandboxes),
             ("stack", self.stack_bytes != new.stack_bytes),

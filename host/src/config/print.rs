@@ -23,6 +23,7 @@ pub(super) fn to_toml(config: &Config) -> String {
         line("keyfile", &path(&certificate.keyfile));
     }
     line("forwarded_allow_ips", &list(config.forwarded_allow_ips.texts().collect()));
+    line("dev", if config.dev { "true" } else { "false" });
     line("instances", if matches!(config.instances, Instances::Fresh) { "\"fresh\"" } else { "\"reuse\"" });
     let known = CHUNKED_BODIES.iter().find(|(_, meaning)| *meaning == config.chunked_bodies);
     line("chunked_bodies", &text(known.map_or("", |(word, _)| word)));

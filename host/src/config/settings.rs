@@ -38,6 +38,10 @@ pub struct Settings {
     #[arg(long, value_name = "DIR", env = "WASGI_STATE_DIR", hide_env_values = true)]
     pub state_dir: Option<PathBuf>,
 
+    /// Development mode: show why an app failed to whoever asks; listens on this machine only
+    #[arg(long, env = "WASGI_DEV", value_parser = clap::builder::FalseyValueParser::new(), hide_env_values = true)]
+    pub dev: bool,
+
     /// Threads that serve requests [default: one per CPU]
     #[arg(long, value_name = "N", env = "WASGI_WORKERS", hide_env_values = true)]
     pub workers: Option<String>,

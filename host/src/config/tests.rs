@@ -67,6 +67,7 @@ fn every_key_is_read_and_survives_printing() {
         certfile = "/etc/wasgi/cert.pem"
         keyfile = "/etc/wasgi/key.pem"
         forwarded_allow_ips = ["127.0.0.1", "10.0.0.0/8", "fd00::/8", "unix"]
+        dev = false
         workers = 3
         sandboxes = 77
         stack = "512KiB"
@@ -529,4 +530,24 @@ fn a_sidecar_with_anything_unknown_is_refused() {
     assert!(found.starts_with("line 1: "), "{found}");
     let found = spec(&"#".repeat(300 << 10)).expect_err("it is refused");
     assert_eq!(found, "sidecar: 307200 bytes: at most 262144 are allowed");
+}
+
+#[test]
+fn development_mode_listens_on_this_machine_only() {
+    for (bind, allowed) in [
+        ("127.0.0.1:8000", true),
+        ("[::1]:8000", true),
+        ("unix:/run/wasgi.sock", true),
+        ("0.0.0.0:8000", false),
+        ("[::]:8000", false),
+        ("192.0.2.1:80", false),
+        ("fd://3", false),
+    ] {
+        let found = load(&format!("dev = true\nbind = [\"127.0.0.1:0\", \"{bind}\"]"));
+        assert_eq!(found.is_ok(), allowed, "{bind}: {found:?}");
+        assert!(found.is_ok_and(|config| config.dev) || !allowed);
+        let flag = load_with(&format!("bind = \"{bind}\""), |settings| settings.dev = true);
+        assert_eq!(flag.is_ok(), allowed, "{bind}");
+    }
+    check_refused("dev = \"yes\"", "wasgi.toml line 1: dev = \"yes\": true or false is wanted");
 }

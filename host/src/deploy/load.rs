@@ -228,8 +228,9 @@ impl Loader {
     }
 
     fn app(&self, order: &Order, spec: AppSpec, hash: String, code: Code) -> anyhow::Result<App> {
-        let log = Arc::new(AppLog::new(&spec.name, &spec.limits));
-        let guest = (self.load_guest)(&self.engine, code.kind, &code.component, &spec, log)?;
+        let log = AppLog::new(&spec.name, &spec.limits);
+        let log = Arc::new(if order.config.dev { log.keeping_lines() } else { log });
+        let guest = (self.load_guest)(&self.engine, code.kind, &code.component, &spec, Arc::clone(&log))?;
         let now = SystemTime::now();
         let live = order.live.as_ref();
         let release = Release {
@@ -244,7 +245,7 @@ impl Loader {
             Some(live) if live.spec.limits == spec.limits => Arc::clone(&live.admission),
             _ => Arc::new(Admission::new(&spec.limits)),
         };
-        Ok(App { admission, spec, release, guest, stats })
+        Ok(App { admission, spec, release, guest, log, stats })
     }
 
     /// Does blocking work on a thread for it, not more at a time than there are cores.

@@ -6,6 +6,7 @@
 
 use std::mem::MaybeUninit;
 
+use http::Uri;
 use httparse::{Header, Request, Status};
 
 use crate::error::Error;
@@ -172,9 +173,7 @@ const LINE_BYTES_MAX: usize = 4 << 10;
 
 /// What follows a head (RFC 9112 §6.3), or why nobody can say that for sure.
 fn body_of(request: &Request<'_, '_>) -> Result<Within, Error> {
-    if request.path.is_some_and(|target| target.contains('#')) {
-        return Err(Error::BadRequest("the target holds a fragment"));
-    }
+    check_target(request.path.unwrap_or_default())?;
     let mut length = None;
     let mut codings = Vec::new();
     for field in &*request.headers {
@@ -204,6 +203,18 @@ fn body_of(request: &Request<'_, '_>) -> Result<Within, Error> {
     }
     check_codings(&codings)?;
     Ok(Within::Chunks(Chunks::SizeStart))
+}
+
+/// hyper would answer without a word what is no URI to it, and drop a fragment, which no client may send.
+fn check_target(target: &str) -> Result<(), Error> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/?&=%.-_~+,;:@!$'()*".contains(&byte);
+    if target.bytes().all(is_plain) {
+        return Ok(());
+    }
+    if target.contains('#') {
+        return Err(Error::BadRequest("the target holds a fragment"));
+    }
+    Uri::try_from(target).map(drop).map_err(|_| Error::BadRequest("the target is not a URI"))
 }
 
 /// `chunked`, once and alone, is the coding that there is.
@@ -399,6 +410,7 @@ mod tests {
             "G@T / HTTP/1.1\r\n",
             "GET / x HTTP/1.1\r\n",
             "GET /a#b HTTP/1.1\r\n\r\n",
+            "GET /a<b> HTTP/1.1\r\n\r\n",
             "\u{16}\u{3}\u{1}",
         ] {
             check_refused(line, 400);

@@ -1,6 +1,7 @@
 //! What an app prints becomes lines of the host's log: with its name, cut when long, dropped and counted when too many.
 //! Nothing that a guest writes can look like a line of the host.
 
+use std::collections::VecDeque;
 use std::fmt::{self, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -13,7 +14,18 @@ pub struct AppLog {
     app: String,
     line_bytes_max: usize,
     budget: Mutex<Budget>,
+    /// In development mode, the last lines of the app's calls.
+    kept: Option<Mutex<VecDeque<Kept>>>,
 }
+
+struct Kept {
+    request: RequestId,
+    stream: LogStream,
+    line: String,
+}
+
+/// Of all calls of an app together, in development mode.
+const KEPT_LINES: usize = 200;
 
 /// What an app wrote to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +69,31 @@ impl AppLog {
                 filled: Instant::now(),
                 dropped_lines: 0,
             }),
+            kept: None,
         }
+    }
+
+    /// Keeps the last lines of its calls, for the pages of development mode.
+    #[must_use]
+    pub fn keeping_lines(mut self) -> Self {
+        self.kept = Some(Mutex::default());
+        self
+    }
+
+    /// The last lines of a call, where they are kept.
+    pub fn lines_of(&self, request: RequestId) -> Vec<(LogStream, String)> {
+        let Some(kept) = &self.kept else { return Vec::new() };
+        let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.iter().filter(|kept| kept.request == request).map(|kept| (kept.stream, kept.line.clone())).collect()
+    }
+
+    fn keep(&self, request: Option<RequestId>, stream: LogStream, text: &Escaped<'_>) {
+        let (Some(kept), Some(request)) = (&self.kept, request) else { return };
+        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() == KEPT_LINES {
+            kept.pop_front();
+        }
+        kept.push_back(Kept { request, stream, line: text.to_string() });
     }
 
     /// Logs one line, given without its `\n`. Bytes that are not UTF-8 are replaced, control characters escaped; beyond
@@ -75,6 +111,7 @@ impl AppLog {
         }
         let app = self.app.as_str();
         let text = Escaped { line, cut };
+        self.keep(request, stream, &text);
         let stream = stream.as_str();
         match request {
             Some(request) => tracing::info!(target: "wasgi::app", app, stream, %request, "{text}"),

@@ -4,6 +4,7 @@ mod cgi;
 mod cli;
 mod conformance;
 mod deploy;
+mod dev;
 mod edge;
 mod isolation;
 mod limits;

@@ -1,0 +1,145 @@
+//! Development mode: a fault shows its developer what happened, and nobody else ever.
+
+use tests::{Host, Request, Response, guest, wasgi};
+
+/// A value in every place that a page could have it from.
+const CANARIES: &[&str] = &[
+    "canary-query",
+    "canary-header",
+    "canary-cookie",
+    "canary-login",
+    "canary-env",
+    "canary-secret",
+    "secret reason",
+    "secret panic",
+];
+
+const SIDECAR: &str = "env = { GREETING = 'canary-env', APP_TOKEN = 'canary-secret' }";
+
+fn host(dev: bool) -> Host {
+    Host::start(|host| {
+        let host = host.app("probe", guest("probe")).sidecar("probe", SIDECAR);
+        let host = host.app("http", guest("http-p2")).app("cgi", guest("cgi-probe")).app("bad", "<!DOCTYPE html>");
+        host.config(&format!("dev = {dev}\n"))
+    })
+}
+
+fn ask(host: &Host, target: &str, accept: &str) -> Response {
+    let request = Request::get(&format!("{target}&canary=canary-query"));
+    let request = request.header("X-Canary", "<i>canary-header").header("Cookie", "a=canary-cookie");
+    host.ask(&request.header("Authorization", "Basic canary-login").header("Accept", accept))
+}
+
+#[track_caller]
+fn shows(page: &str, words: &[&str]) {
+    for words in words {
+        assert!(page.contains(words), "{words} is missing in\n{page}");
+    }
+}
+
+#[test]
+fn a_fault_shows_what_happened_whatever_kind_of_guest_it_was() {
+    let host = host(true);
+    host.log_contains("development mode");
+    let raised = ask(&host, "/probe/fault?kind=raise", "*/*");
+    assert_eq!((raised.status(), raised.header("content-type").as_deref()), (500, Some("text/plain; charset=utf-8")));
+    shows(
+        &raised.text(),
+        &["cause: exception", "ProbeError: secret reason", "PATH_INFO = /fault", "GREETING = canary-env", "--dev"],
+    );
+    assert_eq!(host.failure(&raised).text("cause"), "exception", "the log has it as ever");
+
+    let panicked = ask(&host, "/probe/fault?kind=panic", "*/*").text();
+    shows(
+        &panicked,
+        &[
+            "cause: trap",
+            "at probe::fault::run",
+            "stderr: ",
+            "secret panic",
+            "QUERY_STRING = kind=panic&canary=canary-query",
+        ],
+    );
+    let late = ask(&host, "/http/panic?x", "*/*").text();
+    shows(&late, &["cause: trap", "secret panic", "incoming-handler", "http (http, "]);
+    let program = ask(&host, "/cgi/say-and-panic?", "*/*").text();
+    shows(&program, &["it panics", "cgi (cgi, ", "PATH_INFO = /say-and-panic"]);
+}
+
+#[test]
+fn a_browser_is_shown_a_page_in_which_nothing_runs() {
+    let page = ask(&host(true), "/probe/fault?kind=panic", "text/html,application/xhtml+xml;q=0.9");
+    assert_eq!(page.header("content-type").as_deref(), Some("text/html; charset=utf-8"));
+    assert!(page.header("content-security-policy").is_some_and(|policy| policy.contains("default-src 'none'")));
+    let text = page.text();
+    shows(&text, &["<!DOCTYPE html>", "at probe::fault::run", "HTTP_X_CANARY = &lt;i&gt;canary-header"]);
+    assert!(!text.contains("<i>"), "{text}");
+}
+
+#[test]
+fn what_looks_like_a_secret_is_not_shown() {
+    let page = ask(&host(true), "/probe/fault?kind=raise", "text/html").text();
+    shows(&page, &["HTTP_COOKIE = (not shown", "HTTP_AUTHORIZATION = (not shown", "APP_TOKEN = (not shown"]);
+    for secret in ["canary-cookie", "canary-login", "canary-secret"] {
+        assert!(!page.contains(secret), "{secret} is in\n{page}");
+    }
+}
+
+#[test]
+fn only_the_lines_of_this_call_are_shown() {
+    let host = host(true);
+    host.get("/probe/log?lines=3");
+    let page = ask(&host, "/probe/fault?kind=raise", "*/*").text();
+    assert!(!page.contains("on wsgi.errors"), "{page}");
+}
+
+#[test]
+fn who_finds_nothing_is_shown_what_there_is_and_what_was_refused() {
+    let host = host(true);
+    let page = ask(&host, "/bad?", "*/*");
+    assert_eq!(page.status(), 404);
+    shows(&page.text(), &["bad: not WebAssembly", "probe at /probe", "cause: no_route"]);
+}
+
+#[test]
+fn without_development_mode_nothing_of_it_is_shown() {
+    let host = host(false);
+    for target in
+        ["/probe/fault?kind=raise", "/probe/fault?kind=panic", "/http/panic?x", "/cgi/say-and-panic?", "/bad?"]
+    {
+        for accept in ["*/*", "text/html"] {
+            let response = ask(&host, target, accept);
+            let text = response.text();
+            let lines: Vec<&str> = text.lines().collect();
+            assert_eq!((lines.len(), lines[1], lines[3]), (5, "", ""), "{target}: {text}");
+            assert!(lines[4] == format!("Request id: {}", response.request_id()), "{text}");
+            for canary in CANARIES.iter().chain(&["WebAssembly", "probe", "wasm", "panic"]) {
+                assert!(!text.contains(canary), "{target}: {canary} is in {text}");
+            }
+            let fields = format!("{:?}", response.head.headers);
+            assert!(!fields.contains("canary") && !fields.contains("secret"), "{fields}");
+        }
+    }
+}
+
+#[test]
+fn development_mode_does_not_listen_where_others_could_ask() {
+    let folder = tempfile::tempdir().expect("there is a temporary directory");
+    std::fs::create_dir(folder.path().join("apps")).expect("the directory is ours");
+    for (place, dev) in [("0.0.0.0:0", "--dev"), ("[::]:0", "--dev")] {
+        let ran = wasgi().current_dir(&folder).args(["serve", "--bind", place, dev]).output().expect("it can be run");
+        let said = String::from_utf8_lossy(&ran.stderr);
+        assert_eq!(ran.status.code(), Some(1), "{said}");
+        assert!(said.contains("development mode") && said.contains(place), "{said}");
+    }
+}
+
+#[test]
+fn a_client_that_a_proxy_speaks_for_is_shown_nothing() {
+    let host = Host::start(|host| {
+        host.app("probe", guest("probe")).config("dev = true\nforwarded_allow_ips = ['127.0.0.1']\n")
+    });
+    let asked = |client: &str| host.ask(&Request::get("/probe/fault").header("X-Forwarded-For", client)).text();
+    assert!(asked("127.0.0.1").contains("secret reason"));
+    assert!(!asked("192.0.2.7").contains("secret reason"), "it is not on this machine");
+}
