@@ -52,7 +52,10 @@ impl Ledger {
 
     /// A call has begun.
     pub(crate) fn enter(&self, task: GuestTaskId, call: Arc<CallState>) {
-        self.book().payers.push(Payer { task, call, under_way: true });
+        let mut book = self.book();
+        // Names of tasks that have ended are given again.
+        book.payers.retain(|payer| payer.task != task);
+        book.payers.push(Payer { task, call, under_way: true });
     }
 
     /// A call is over.
@@ -95,15 +98,16 @@ impl Ledger {
         Ok(if book.interrupted { Rest::Interrupted } else { Rest::Waiting })
     }
 
-    /// Called by the guest's own code, at each tick; `task` is the call's task that it runs for.
-    pub(crate) fn tick(&self, task: Option<GuestTaskId>) -> wasmtime::Result<()> {
+    /// Called by the guest's own code, at each tick. `stack` are its tasks, the youngest first: it runs for the first of them
+    /// that a call has begun. (What is below that only was there when the call began.)
+    pub(crate) fn tick(&self, mut stack: impl Iterator<Item = GuestTaskId>) -> wasmtime::Result<()> {
         let mut book = self.book();
         book.interrupted = true;
         let now = Instant::now();
         let time = book.charged.replace(now).map(|charged| now - charged).unwrap_or_default();
-        let is_known = book.payers.iter().any(|payer| Some(payer.task) == task);
+        let task = stack.find(|task| book.payers.iter().any(|payer| payer.task == *task));
         // Who cannot be told apart pays as one: an instance must not compute for nothing.
-        let payers = book.payers.iter().filter(|payer| !is_known || Some(payer.task) == task);
+        let payers = book.payers.iter().filter(|payer| task.is_none_or(|task| task == payer.task));
         let mut debtor = None;
         for payer in payers {
             payer.call.charge(time);

@@ -37,11 +37,7 @@ pub(crate) fn store(engine: &wasmtime::Engine, app: &Arc<AppContext>, call: &Arc
     store.epoch_deadline_callback(|mut context| {
         match context.data().ledger.clone() {
             None => context.data().call.interrupt()?,
-            Some(ledger) => {
-                // The youngest task comes first; the oldest is the one that a call has begun.
-                let task = context.async_call_stack()?.last();
-                ledger.tick(task)?;
-            }
+            Some(ledger) => ledger.tick(context.async_call_stack()?)?,
         }
         // Not a plain yield, which would wake the task at once: tokio's puts it behind all others, and behind new
         // events on sockets. So short calls overtake long ones, on a single worker too.

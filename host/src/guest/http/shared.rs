@@ -83,6 +83,7 @@ struct Seat {
     call: Arc<CallState>,
     /// Why the instance ended under it.
     fault: Mutex<Option<Error>>,
+    has_failed: AtomicBool,
     /// The call waits for the poll of the instance that is under way to end.
     awaits_rest: AtomicBool,
 }
@@ -136,8 +137,12 @@ impl Pool {
         let Call { state: call, parts, body, origin, permit, .. } = call;
         let (request, upload) = request::open(parts, body, &origin, &call, app.limits.request_body_bytes);
         let answer = Answer::default();
-        let seat =
-            Arc::new(Seat { call: Arc::clone(&call), fault: Mutex::default(), awaits_rest: AtomicBool::new(false) });
+        let seat = Arc::new(Seat {
+            call: Arc::clone(&call),
+            fault: Mutex::default(),
+            has_failed: AtomicBool::new(false),
+            awaits_rest: AtomicBool::new(false),
+        });
         let mut ticket = self.place(Order { request, origin, answer: answer.clone(), seat }).await?;
         let seat = &ticket.seat;
         let guest = poll_fn(|context| {
@@ -229,7 +234,12 @@ impl Ticket {
                 return Poll::Pending;
             }
         }
-        Poll::Ready(lock(&self.seat.fault).take().map_or(Ok(()), Err))
+        if !self.seat.has_failed.load(Ordering::SeqCst) {
+            return Poll::Ready(Ok(()));
+        }
+        // Where it is gone, the guest's side has told it already.
+        let fault = lock(&self.seat.fault).take();
+        Poll::Ready(Err(fault.unwrap_or_else(|| Error::Shared("it has ended".to_owned()))))
     }
 }
 
@@ -313,6 +323,7 @@ impl Worker {
             let is_its_fault = debtor.is_none_or(|debtor| debtor == seat.call.id);
             let own = if is_its_fault { error.take() } else { None };
             *lock(&seat.fault) = Some(own.unwrap_or_else(|| Error::Shared(why.clone())));
+            seat.has_failed.store(true, Ordering::SeqCst);
             seat.call.wake();
         }
     }
