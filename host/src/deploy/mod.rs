@@ -270,6 +270,7 @@ impl Deployer {
         let table = self.records.table();
         self.loader.retain(&self.records.hashes());
         self.apps.publish(table);
+        self.records.announce();
         if self.has_judged_all() {
             self.ready.send_replace(true);
         }

@@ -24,6 +24,8 @@ pub struct Records {
     records: BTreeMap<String, Record>,
     /// Counts apps as they go live: who was first.
     arrivals: u64,
+    /// What goes live with the last table that was asked for, and has not been announced.
+    news: Vec<News>,
     /// Counts jobs, so that the outcome of a cancelled one is recognised.
     tickets: u64,
 }
@@ -60,6 +62,15 @@ struct Job {
 struct Live {
     app: Arc<App>,
     arrival: u64,
+}
+
+/// A release that goes live.
+struct News {
+    app: Arc<App>,
+    /// The hash of the release before it.
+    replaces: Option<String>,
+    origin: Origin,
+    took: Duration,
 }
 
 /// A file that is to be loaded now.
@@ -282,21 +293,8 @@ impl Records {
             app.release.live_since = SystemTime::now();
         }
         record.problem = None;
-        let routes: Vec<String> = app.spec.routes.iter().map(show).collect();
-        tracing::info!(
-            app = %name,
-            release = short(&app.release.hash),
-            replaces,
-            kind = %app.release.kind,
-            routes = routes.join(" "),
-            code = match origin {
-                Origin::Compiled => "compiled",
-                Origin::Cached => "cached",
-                Origin::Shared => "shared",
-            },
-            ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-            "live"
-        );
+        let app = Arc::new(app);
+        self.news.push(News { app: Arc::clone(&app), replaces, origin, took });
         let arrival = before.map_or_else(
             || {
                 self.arrivals += 1;
@@ -304,7 +302,28 @@ impl Records {
             },
             |live| live.arrival,
         );
-        record.live = Some(Live { app: Arc::new(app), arrival });
+        record.live = Some(Live { app, arrival });
+    }
+
+    /// Logs what is live since the table was put in force: who reads the line may ask for it.
+    pub fn announce(&mut self) {
+        for News { app, replaces, origin, took } in self.news.drain(..) {
+            let routes: Vec<String> = app.spec.routes.iter().map(show).collect();
+            tracing::info!(
+                app = %app.spec.name,
+                release = short(&app.release.hash),
+                replaces,
+                kind = %app.release.kind,
+                routes = routes.join(" "),
+                code = match origin {
+                    Origin::Compiled => "compiled",
+                    Origin::Cached => "cached",
+                    Origin::Shared => "shared",
+                },
+                ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+                "live"
+            );
+        }
     }
 }
 

@@ -22,12 +22,13 @@ const TEXT: &[(&str, &str)] = &[("Content-Type", "text/plain")];
 #[wasgi::application]
 fn app(environ: Environ, start_response: StartResponse) -> Answer {
     let query = Query::new(&environ);
+    // Wherever the app is mounted, and whatever the path is.
+    if query.number("dump", 0) > 0 {
+        return dump(&environ, &start_response);
+    }
     match &*environ.path_info() {
-        "" | "/" if environ.query_string() == "dump" => dump(&environ, &start_response),
         "" | "/" | "/hello" => text(&start_response, "hello"),
-        path if path == "/environ" || path.starts_with("/environ/") || path.ends_with("/environ") => {
-            dump(&environ, &start_response)
-        }
+        "/environ" => dump(&environ, &start_response),
         "/change-environ" => {
             let mut changed = environ;
             changed.set("PATH_INFO", "/changed");
