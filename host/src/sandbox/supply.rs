@@ -123,7 +123,8 @@ impl<E: Entry> Supply<E> {
             return Ok(sandbox);
         }
         loop {
-            match self.instantiate(call).await {
+            // Boxed, so that the future of a call that finds a sandbox waiting is small.
+            match Box::pin(self.instantiate(call)).await {
                 // A sandbox that serves goes before ones that wait to be used again.
                 Err(Error::Busy(Busy::Pool)) if self.engine.make_room() => {}
                 opened => return opened,

@@ -72,6 +72,9 @@ impl Client {
     }
 }
 
+/// Up to this size the pieces of a response are copied together: the kernel takes one piece quicker than several.
+const SMALL_WRITE_BYTES: usize = 1 << 10;
+
 impl AsyncRead for Client {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -101,7 +104,19 @@ impl AsyncWrite for Client {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        let length: usize = slices.iter().map(|slice| slice.len()).sum();
+        let written = if length <= SMALL_WRITE_BYTES {
+            let mut buffer = [0; SMALL_WRITE_BYTES];
+            let mut rest = &mut buffer[..];
+            for slice in slices {
+                let (into, left) = rest.split_at_mut(slice.len());
+                into.copy_from_slice(slice);
+                rest = left;
+            }
+            Pin::new(&mut self.stream).poll_write(context, &buffer[..length])
+        } else {
+            Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        };
         self.watched(written, context)
     }
 

@@ -64,10 +64,11 @@ impl Exchange<'_> {
         let returned = call.call_async(store, arguments).await;
         let (head, blocks, more) = self.unwrap(returned)?;
         if more {
-            let sent = self.iterate(head, blocks).await;
+            // Boxed, so that the future of a call that doesn't stream is small: each call moves its own to the heap.
+            let sent = Box::pin(self.iterate(head, blocks)).await;
             // Whatever happened, close() comes after it, once; unless the sandbox is lost anyway.
             if !matches!(sent, Err(Failure::Sandbox(_))) {
-                match (self.close().await, &sent) {
+                match (Box::pin(self.close()).await, &sent) {
                     // What went wrong first is what the log should say.
                     (Err(Failure::App(_)), Err(_)) => {}
                     // The client has the whole response: only the log is told.
