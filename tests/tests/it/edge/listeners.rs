@@ -50,7 +50,7 @@ fn a_socket_left_behind_is_replaced_and_one_in_use_is_not() {
     let bind = format!("unix:{}", path.display());
     drop(UnixListener::bind(&path).expect("the folder is ours"));
     assert!(std::fs::symlink_metadata(&path).expect("it stays").file_type().is_socket());
-    let host = Host::start(|host| host.app("probe", guest("probe")).bind(&[&bind]));
+    let mut host = Host::start(|host| host.app("probe", guest("probe")).bind(&[&bind]));
     assert_eq!(get_unix(&path, "/probe/hello").text(), "hello");
 
     let said = refusal(folder.path(), &["--bind", &bind]);
@@ -60,7 +60,8 @@ fn a_socket_left_behind_is_replaced_and_one_in_use_is_not() {
     // Another server has put its own there: that is not the first one's to remove.
     std::fs::remove_file(&path).expect("the folder is ours");
     let _other = UnixListener::bind(&path).expect("the folder is ours");
-    drop(host);
+    host.signal(Signal::TERM);
+    assert_eq!(host.wait().code(), Some(0));
     assert!(path.exists());
 }
 
