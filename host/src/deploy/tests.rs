@@ -12,8 +12,8 @@ use super::{DeployHandle, Deployer};
 use crate::apps::{App, Apps, Entry, Table};
 use crate::config::{AppSpec, Config};
 use crate::guest::{Call, Guest};
-use crate::sandbox::Engine;
 use crate::sandbox::task::Task;
+use crate::sandbox::{self, Abi, Engine};
 use crate::telemetry::AppLog;
 
 struct Silent;
@@ -360,4 +360,18 @@ fn a_cache_that_others_can_write_is_refused() {
         assert!(refused.as_ref().is_some_and(|error| error.contains("chmod 700")), "{refused:?}");
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).expect("modes can be set");
     }
+}
+
+#[test]
+fn compiled_code_of_one_engine_is_not_loaded_by_the_other() {
+    let root = tempfile::tempdir().expect("a temporary directory can be made");
+    let cache = super::cache::Cache::open(root.path()).expect("the directory is ours");
+    let [sync, concurrent] =
+        [Abi::Sync, Abi::Async].map(|abi| sandbox::compiler(1 << 20, abi).expect("this machine is supported"));
+    let temp = cache.temp().expect("the directory is ours");
+    let code = sync.precompile_component(&wasm(1)).expect("it compiles");
+    std::fs::write(temp.path(), code).expect("it can be written");
+    cache.keep(&sync, "hash", temp).expect("it can be kept");
+    assert!(cache.load(&concurrent, "hash").is_none());
+    assert!(cache.load(&sync, "hash").is_some(), "and it was not thrown away for that");
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use ::http::request;
 use hyper::body::Incoming;
-use wasmtime::component::{Component, Linker};
+use wasmtime::component::{Component, ComponentExportIndex, Linker};
 
 use crate::admission::Permit;
 use crate::config::{AppSpec, Instances};
@@ -98,6 +98,13 @@ pub(crate) fn link(linker: &mut Linker<State>, abi: Abi) -> wasmtime::Result<()>
         http::link_p3(linker)?;
     }
     wsgi::gateway::link(linker)
+}
+
+/// Where a component has a function of an interface that it exports, whatever patch of the version it names.
+pub(crate) fn exported(component: &Component, interface: &str, name: &str) -> anyhow::Result<ComponentExportIndex> {
+    let found = component.get_export_index(None, interface);
+    let function = found.and_then(|found| component.get_export_index(Some(&found), name));
+    function.ok_or_else(|| anyhow::anyhow!("it does not export {interface} with its function {name}"))
 }
 
 /// Makes a loaded component of this kind callable: links what it imports.

@@ -46,10 +46,45 @@ impl Work {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
     Yardstick,
-    Wasgi(Instances),
-    /// A CGI program: started anew for each request.
-    WasgiCgi,
-    WasmtimeServe(Instances),
+    Wasgi(Dialect, Instances),
+    WasmtimeServe(Wasi, Instances),
+}
+
+/// What the guest speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    Wsgi,
+    /// Started anew for each request.
+    Cgi,
+    /// The very component that `wasmtime serve` runs.
+    Http(Wasi),
+}
+
+/// Which `wasi:http`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wasi {
+    P2,
+    P3,
+}
+
+impl Wasi {
+    const BOTH: [Self; 2] = [Self::P2, Self::P3];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::P2 => "wasi:http 0.2",
+            Self::P3 => "wasi:http 0.3",
+        }
+    }
+}
+
+/// What a row is to reach.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Goal {
+    /// The part of the yardstick.
+    pub(crate) yardstick: Option<f64>,
+    /// The multiple of `wasmtime serve`.
+    pub(crate) neighbour: Option<f64>,
 }
 
 /// Which sandbox serves a request.
@@ -88,21 +123,23 @@ impl Row<'_> {
         self.work == other.work && self.side == Side::Yardstick
     }
 
-    /// `wasmtime serve` with the same work and the same policy on instances.
+    /// `wasmtime serve` with the same work and the same policy on instances: with the same component where it can run it.
     pub(crate) fn is_neighbour_of(&self, other: &Self) -> bool {
-        let instances = match other.side {
-            Side::Wasgi(instances) => instances,
-            Side::WasgiCgi => Instances::Fresh,
-            Side::Yardstick | Side::WasmtimeServe(_) => return false,
+        let Side::Wasgi(dialect, instances) = other.side else { return false };
+        let wasi = match dialect {
+            Dialect::Wsgi | Dialect::Cgi => Wasi::P2,
+            Dialect::Http(wasi) => wasi,
         };
-        self.work == other.work && self.side == Side::WasmtimeServe(instances)
+        self.work == other.work && self.side == Side::WasmtimeServe(wasi, instances)
     }
 
-    /// What is to be reached: the part of the yardstick, and the multiple of `wasmtime serve`.
-    pub(crate) fn goal(&self) -> Option<(f64, f64)> {
+    pub(crate) fn goal(&self) -> Option<Goal> {
+        let goal = |yardstick, neighbour| Some(Goal { yardstick, neighbour: Some(neighbour) });
         match (self.work, self.side) {
-            (Work::Hello, Side::Wasgi(Instances::Fresh)) => Some((0.30, 5.0)),
-            (Work::Hello, Side::Wasgi(Instances::Reuse)) => Some((0.60, 2.0)),
+            (Work::Hello, Side::Wasgi(Dialect::Wsgi, Instances::Fresh)) => goal(Some(0.30), 5.0),
+            (Work::Hello, Side::Wasgi(Dialect::Wsgi, Instances::Reuse)) => goal(Some(0.60), 2.0),
+            (Work::Hello, Side::Wasgi(Dialect::Http(Wasi::P2), _)) => goal(None, 2.0),
+            (Work::Hello, Side::Wasgi(Dialect::Http(Wasi::P3), _)) => goal(None, 1.0),
             _ => None,
         }
     }
@@ -115,8 +152,9 @@ pub(crate) fn rows<'p>(programs: &'p Programs, wanted: &str) -> Vec<Row<'p>> {
         rows.push(yardstick(programs, work));
         for instances in Instances::BOTH {
             rows.extend(wasgi(programs, work, instances));
-            rows.extend(wasgi_cgi(programs, work, instances));
-            rows.extend(wasmtime_serve(programs, work, instances));
+            for wasi in Wasi::BOTH {
+                rows.extend(wasmtime_serve(programs, work, wasi, instances));
+            }
         }
     }
     let compared = |row: &Row<'_>| {
@@ -146,10 +184,10 @@ fn yardstick(programs: &Programs, work: Work) -> Row<'_> {
 }
 
 fn wasgi(programs: &Programs, work: Work, instances: Instances) -> Vec<Row<'_>> {
-    let row = |path, guest: &str| Row {
+    let row = |path, dialect, guest: &str| Row {
         name: format!("{}: wasgi, {}{guest}", work.name(), instances.name()),
         work,
-        side: Side::Wasgi(instances),
+        side: Side::Wasgi(dialect, instances),
         path,
         command: Box::new(move |port| {
             // One state directory for each policy: compiled code is cached across the rounds.
@@ -158,38 +196,42 @@ fn wasgi(programs: &Programs, work: Work, instances: Instances) -> Vec<Row<'_>> 
             command
         }),
     };
-    match work {
-        Work::Hello => vec![row("/hello", ""), row("/hello-lean", ", guest without std")],
-        Work::Page | Work::Upload => vec![row("/work", "")],
+    if work != Work::Hello {
+        return vec![row("/work", Dialect::Wsgi, "")];
     }
+    let mut rows = vec![
+        row("/hello", Dialect::Wsgi, ""),
+        row("/hello-lean", Dialect::Wsgi, ", guest without std"),
+        row("/wasi-http", Dialect::Http(Wasi::P2), ", wasi:http 0.2"),
+        row("/wasi-http-p3", Dialect::Http(Wasi::P3), ", wasi:http 0.3"),
+    ];
+    if instances == Instances::Fresh {
+        rows.push(row("/hello-cgi", Dialect::Cgi, ", CGI program"));
+    }
+    rows
 }
 
-fn wasgi_cgi(programs: &Programs, work: Work, instances: Instances) -> Option<Row<'_>> {
-    (work == Work::Hello && instances == Instances::Fresh).then(|| Row {
-        name: format!("{}: wasgi, fresh, CGI program", work.name()),
-        work,
-        side: Side::WasgiCgi,
-        path: "/hello-cgi",
-        command: Box::new(move |port| programs.wasgi_serve(&programs.apps(), "state-fresh", port)),
-    })
-}
-
-fn wasmtime_serve(programs: &Programs, work: Work, instances: Instances) -> Option<Row<'_>> {
+fn wasmtime_serve(programs: &Programs, work: Work, wasi: Wasi, instances: Instances) -> Option<Row<'_>> {
     let wasmtime = programs.wasmtime.as_ref()?;
+    if wasi == Wasi::P3 && work != Work::Hello {
+        return None;
+    }
     Some(Row {
-        name: format!("{}: wasmtime serve, {}", work.name(), instances.name()),
+        name: format!("{}: wasmtime serve, {}, {}", work.name(), instances.name(), wasi.name()),
         work,
-        side: Side::WasmtimeServe(instances),
+        side: Side::WasmtimeServe(wasi, instances),
         path: if work == Work::Page { "/page" } else { "/" },
         command: Box::new(move |port| {
             let mut command = Command::new(wasmtime);
-            command
-                .args(["serve", "-S", "cli", "--addr", &format!("127.0.0.1:{port}")])
-                .args(match instances {
-                    Instances::Fresh => ["--max-instance-reuse-count", "1"],
-                    Instances::Reuse => ["--max-instance-reuse-count", "1000"],
-                })
-                .arg(&programs.wasi_http);
+            command.args(["serve", "--addr", &format!("127.0.0.1:{port}")]);
+            command.args(match instances {
+                Instances::Fresh => ["--max-instance-reuse-count", "1"],
+                Instances::Reuse => ["--max-instance-reuse-count", "1000"],
+            });
+            match wasi {
+                Wasi::P2 => command.args(["-S", "cli"]).arg(&programs.wasi_http),
+                Wasi::P3 => command.args(["-S", "cli,p3", "-W", "component-model-async"]).arg(&programs.wasi_http_p3),
+            };
             command
         }),
     })

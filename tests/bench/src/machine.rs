@@ -100,8 +100,9 @@ pub(crate) struct Programs {
     pub(crate) yardstick: PathBuf,
     pub(crate) micro: PathBuf,
     pub(crate) wasmtime: Option<PathBuf>,
-    /// wasi_http.wasm, for `wasmtime serve`.
+    /// wasi_http.wasm and wasi_http_p3.wasm, for `wasmtime serve` too.
     pub(crate) wasi_http: PathBuf,
+    pub(crate) wasi_http_p3: PathBuf,
     pub(crate) scratch: PathBuf,
 }
 
@@ -128,6 +129,7 @@ impl Programs {
             micro: there(programs.join("micro"))?,
             wasmtime: arguments.wasmtime.clone().map(there).transpose()?,
             wasi_http: there(guests.join("wasi_http.wasm"))?,
+            wasi_http_p3: there(guests.join("wasi_http_p3.wasm"))?,
             scratch: arguments.scratch.canonicalize()?,
         };
         for (name, built) in [
@@ -135,6 +137,8 @@ impl Programs {
             ("hello-lean", guests.join("hello_lean.wasm")),
             ("work", guests.join("work.wasm")),
             ("hello-cgi", guests.join("hello-cgi.wasm")),
+            ("wasi-http", guests.join("wasi_http.wasm")),
+            ("wasi-http-p3", guests.join("wasi_http_p3.wasm")),
         ] {
             std::fs::copy(there(built)?, found.app(name))?;
         }

@@ -26,7 +26,7 @@ use crate::error::Error;
 use crate::guest::environ::{EnvironBlock, Place};
 use crate::guest::head::HeadError;
 use crate::guest::wasi::Process;
-use crate::guest::{Call, Guest};
+use crate::guest::{self, Call, Guest};
 use crate::sandbox::supply::{self, Entry, Supply};
 use crate::sandbox::task::{Finished, Task, Whole};
 use crate::sandbox::{CallState, Engine, State, fault};
@@ -74,9 +74,7 @@ impl Cgi {
         spec: &AppSpec,
         log: Arc<AppLog>,
     ) -> anyhow::Result<Self> {
-        let interface = component.get_export_index(None, INTERFACE);
-        let run = interface.and_then(|interface| component.get_export_index(Some(&interface), "run"));
-        let run = run.ok_or_else(|| anyhow::anyhow!("it does not export {INTERFACE} with its function run"))?;
+        let run = guest::exported(component, INTERFACE, "run")?;
         let supply = Supply::new(engine, engine.link(component)?, Run(run), spec, log);
         debug_assert!(supply.is_fresh(), "the settings were settled for this kind");
         let environ = EnvironBlock::constant(&supply.app.env);

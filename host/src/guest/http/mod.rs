@@ -19,10 +19,15 @@ use wasmtime_wasi_http::{
     Error as HttpError, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
 };
 
+use self::exchange::End;
+use crate::admission::Permit;
 use crate::config::{AppSpec, Instances};
+use crate::error::Error;
 use crate::guest::Guest;
 use crate::limits::Limits;
-use crate::sandbox::{AppContext, Engine, State};
+use crate::sandbox::supply::{Entry, Sandbox, Supply};
+use crate::sandbox::task::Finished;
+use crate::sandbox::{AppContext, CallState, Engine, State};
 use crate::telemetry::{AppLog, LogStream, RequestId, printable};
 
 /// Makes a loaded component callable, by the newest of the interfaces that it exports.
@@ -50,6 +55,26 @@ pub(crate) fn link_p2(linker: &mut Linker<State>) -> wasmtime::Result<()> {
 /// Offers WASI 0.3's part.
 pub(crate) fn link_p3(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     wasmtime_wasi_http::p3::add_to_linker(linker)
+}
+
+/// What becomes of a sandbox when its call has ended, and of the call.
+fn settle<E: Entry>(
+    supply: &Supply<E>,
+    sandbox: Sandbox<E::Functions>,
+    end: End,
+    call: &CallState,
+    permit: Permit,
+) -> Result<Finished, Error> {
+    let sent = match end {
+        End::Sound(sent) => {
+            supply.keep(sandbox);
+            sent
+        }
+        // What misbehaved is never used again.
+        End::Faulty(sent) => sent,
+    };
+    let sent = sent.map(|finished| finished.holding(permit));
+    sent.map_err(|error| call.clients_fault().unwrap_or(error))
 }
 
 /// A body as `wasmtime-wasi-http` hands it over.

@@ -10,11 +10,11 @@ use wasmtime_wasi_http::WasiHttpView;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p2::bindings::http::types::{IncomingRequest, ResponseOutparam, Scheme};
 
-use super::exchange::{Answer, End, Exchange, alone};
+use super::exchange::{Answer, Exchange, alone};
 use super::request;
 use crate::config::AppSpec;
 use crate::error::Error;
-use crate::guest::{Call, Guest};
+use crate::guest::{self, Call, Guest};
 use crate::sandbox::supply::{Entry, Supply};
 use crate::sandbox::task::{Finished, Task};
 use crate::sandbox::{Engine, State, fault};
@@ -48,10 +48,7 @@ impl Http {
         spec: &AppSpec,
         log: Arc<AppLog>,
     ) -> anyhow::Result<Self> {
-        let interface = component.get_export_index(None, INTERFACE);
-        let handle = interface.and_then(|interface| component.get_export_index(Some(&interface), "handle"));
-        let handle =
-            handle.ok_or_else(|| anyhow::anyhow!("it does not export {INTERFACE} with its function handle"))?;
+        let handle = guest::exported(component, INTERFACE, "handle")?;
         let linked = engine.link(component)?;
         // Checks that the export has the interface's types.
         ProxyPre::new(linked.clone()).map_err(|error| anyhow::anyhow!("{error:#}"))?;
@@ -101,14 +98,6 @@ async fn serve(supply: &Arc<Supply<Handle>>, call: Call) -> Result<Finished, Err
         };
         returned.map_err(|error| fault::classify(error, store.data()))
     };
-    let sent = match Exchange::new(&supply.app, &call, &answer, &upload).run(guest, alone).await {
-        End::Sound(sent) => {
-            supply.keep(sandbox);
-            sent
-        }
-        // What misbehaved is never used again.
-        End::Faulty(sent) => sent,
-    };
-    let sent = sent.map(|finished| finished.holding(permit));
-    sent.map_err(|error| call.clients_fault().unwrap_or(error))
+    let end = Exchange::new(&supply.app, &call, &answer, &upload).run(guest, alone).await;
+    super::settle(supply, sandbox, end, &call, permit)
 }

@@ -15,11 +15,11 @@ use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::p3::{Request, Response};
 use wasmtime_wasi_http::{Error as HttpError, FieldMap, WasiHttpHooks, WasiHttpView};
 
-use super::exchange::{Answer, End, Exchange, alone};
+use super::exchange::{Answer, Exchange, alone};
 use super::request::{self, RequestBody};
 use crate::config::AppSpec;
 use crate::error::Error;
-use crate::guest::{Call, Guest};
+use crate::guest::{self, Call, Guest};
 use crate::origin::Origin;
 use crate::sandbox::supply::{Entry, Supply};
 use crate::sandbox::task::{Finished, Task};
@@ -49,9 +49,7 @@ impl Entry for Handle {
 
 /// What a call of a component needs, linked and checked.
 pub(super) fn link(engine: &Engine, component: &Component) -> anyhow::Result<(InstancePre<State>, Handle)> {
-    let interface = component.get_export_index(None, INTERFACE);
-    let handle = interface.and_then(|interface| component.get_export_index(Some(&interface), "handle"));
-    let handle = handle.ok_or_else(|| anyhow::anyhow!("it does not export {INTERFACE} with its function handle"))?;
+    let handle = guest::exported(component, INTERFACE, "handle")?;
     let linked = engine.link(component)?;
     // Checks that the export has the interface's types.
     ServicePre::new(linked.clone()).map_err(|error| anyhow::anyhow!("{error:#}"))?;
@@ -100,16 +98,8 @@ async fn serve(supply: &Arc<Supply<Handle>>, call: Call) -> Result<Finished, Err
         let ran = ran.await.flatten();
         ran.map_err(|error| fault::classify(error, store.data()))
     };
-    let sent = match Exchange::new(&supply.app, &call, &answer, &upload).run(guest, alone).await {
-        End::Sound(sent) => {
-            supply.keep(sandbox);
-            sent
-        }
-        // What misbehaved is never used again.
-        End::Faulty(sent) => sent,
-    };
-    let sent = sent.map(|finished| finished.holding(permit));
-    sent.map_err(|error| call.clients_fault().unwrap_or(error))
+    let end = Exchange::new(&supply.app, &call, &answer, &upload).run(guest, alone).await;
+    super::settle(supply, sandbox, end, &call, permit)
 }
 
 /// Calls the guest, and leaves its response in `answer`. `entered` learns which of its tasks this is.
