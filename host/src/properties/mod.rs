@@ -4,6 +4,7 @@
 mod cgi;
 mod config;
 mod environ;
+mod forwarded;
 mod framing;
 mod head;
 mod inspect;
