@@ -76,10 +76,10 @@ test-servers:
 test: host test-guests test-servers ## Run all tests.
 	$(CARGO) test --locked --workspace
 
-# The claims in host/src/properties are tested with 256 inputs each by `make test`.
+# Claims about all inputs are tested with 256 of them by `make test`: host/src/properties, and those beside their code.
 .PHONY: fuzz
 fuzz: ## Try the pure parts with many random inputs (CASES=100000: some minutes).
-	PROPTEST_CASES=$(or $(CASES),100000) $(CARGO) test --locked -p wasgi-host --lib properties
+	PROPTEST_CASES=$(or $(CASES),100000) $(CARGO) test --locked -p wasgi-host --lib -- properties forwarded proxy_protocol
 
 .PHONY: lint
 lint: ## Formatting and clippy, as CI wants them.

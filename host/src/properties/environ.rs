@@ -35,8 +35,11 @@ fn header() -> impl Strategy<Value = (HeaderName, HeaderValue)> {
         4 => prop::sample::select(NAMES).prop_map(HeaderName::from_static),
         1 => "[a-z0-9!#$%&'*+.^_`|~-]{1,12}".prop_map(|name| HeaderName::from_bytes(name.as_bytes()).expect("a token")),
     ];
-    let value =
-        bytes_like(b"a=;,: \t\"\xe9", 16).prop_filter_map("no value", |bytes| HeaderValue::from_bytes(&bytes).ok());
+    let value = bytes_like(b"a=;,: \t\"\xe9", 16).prop_map(|mut bytes| {
+        // hyper lets no control character but a tab this far.
+        bytes.iter_mut().filter(|byte| byte.is_ascii_control() && **byte != b'\t').for_each(|byte| *byte = b'a');
+        HeaderValue::from_bytes(&bytes).expect("it holds none")
+    });
     (name, value)
 }
 
