@@ -26,6 +26,8 @@ pub struct Origin {
     pub https: bool,
     /// SERVER_PORT for requests whose Host names none.
     pub port: u16,
+    /// The peer is a proxy that does not name its client: the address is the proxy's, the fields are the client's own word.
+    unnamed: bool,
     /// The variables that follow from all this, packed once.
     pub environ: Box<[u8]>,
 }
@@ -44,6 +46,11 @@ impl Origin {
         )
     }
 
+    /// The same for a peer that is a proxy, and does not name the client that it speaks for.
+    pub(crate) fn unnamed(&self) -> Arc<Self> {
+        Arc::new(Self { unnamed: true, ..self.clone() })
+    }
+
     /// The origin of one request, where its fields say more than its connection does. They count only from a peer that is
     /// trusted; from anybody else they are removed, since apps believe them as well.
     ///
@@ -57,7 +64,7 @@ impl Origin {
         if !forwarded::is_there(headers) {
             return Ok(None);
         }
-        if !trusted.trusts_peer(self.remote) {
+        if self.unnamed || !trusted.trusts_peer(self.remote) {
             forwarded::remove(headers);
             return Ok(None);
         }
@@ -83,7 +90,7 @@ impl Origin {
         port: u16,
     ) -> Arc<Self> {
         let environ = client_environ(remote, remote_port, https);
-        Arc::new(Self { remote, remote_port, local, https, port, environ })
+        Arc::new(Self { remote, remote_port, local, https, port, unnamed: false, environ })
     }
 }
 

@@ -111,9 +111,13 @@ impl Connection {
         self.introduced.get().unwrap_or(&self.origin)
     }
 
-    /// The peer is a proxy, and speaks for this client, which reached it at `local`.
-    pub(super) fn introduce(&self, remote: SocketAddr, local: SocketAddr) {
-        let origin = Origin::of_connection(Some(remote), Some(local), self.origin.https);
+    /// The peer is a proxy, and speaks for the client with the first of these addresses, which reached it at the second. Where
+    /// it names none, there may be a client all the same.
+    pub(super) fn introduce(&self, addresses: Option<(SocketAddr, SocketAddr)>) {
+        let origin = match addresses {
+            Some((remote, local)) => Origin::of_connection(Some(remote), Some(local), self.origin.https),
+            None => self.origin.unnamed(),
+        };
         // Said once, before the first request.
         let _ = self.introduced.set(origin);
     }

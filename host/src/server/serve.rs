@@ -89,9 +89,7 @@ async fn introduce(client: &mut Client, connection: &Connection) -> anyhow::Resu
         connection.trusted.trusts_peer(connection.origin().remote),
         "the peer is not in forwarded_allow_ips, and so may not speak the PROXY protocol"
     );
-    if let Some((source, destination)) = proxy_protocol::read(client).await? {
-        connection.introduce(source, destination);
-    }
+    connection.introduce(proxy_protocol::read(client).await?);
     Ok(())
 }
 

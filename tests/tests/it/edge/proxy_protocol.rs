@@ -56,6 +56,28 @@ fn the_client_behind_it_is_not_trusted() {
     check_environ(&client.ask(&forged), &[("REMOTE_ADDR", Some("192.0.2.7")), ("HTTP_X_FORWARDED_FOR", None)]);
 }
 
+/// The proxy is trusted, but what it passes on is its client's word.
+#[test]
+fn a_client_that_the_proxy_does_not_name_is_not_trusted() {
+    let host = probe("127.0.0.1,unix");
+    // Version 2 with the addresses of Unix sockets.
+    let unix = [b"\r\n\r\n\x00\r\nQUIT\n\x21\x31\x00\xd8", &[0_u8; 216][..]].concat();
+    for header in [&b"PROXY UNKNOWN\r\n"[..], LOCAL, &unix] {
+        for (name, value) in [("X-Forwarded-For", "203.0.113.9"), ("Forwarded", "for=203.0.113.9;proto=https")] {
+            let forged = Request::get("/probe/environ").header(name, value);
+            check_environ(
+                &introduced(&host, header).ask(&forged),
+                &[
+                    ("REMOTE_ADDR", Some("127.0.0.1")),
+                    ("HTTPS", None),
+                    ("HTTP_X_FORWARDED_FOR", None),
+                    ("HTTP_FORWARDED", None),
+                ],
+            );
+        }
+    }
+}
+
 #[test]
 fn a_header_may_come_in_pieces() {
     let host = probe("127.0.0.1");
