@@ -6,7 +6,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -134,7 +133,10 @@ fn remove_stale(path: &Path) -> anyhow::Result<()> {
     if !metadata.file_type().is_socket() {
         bail!("there is a file with this name that is not a socket: remove it, or choose another name");
     }
-    match UnixStream::connect(path) {
+    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // Where that server's backlog is full, connecting would wait, and so would the signals that end this process.
+    probe.set_nonblocking(true)?;
+    match probe.connect(&SockAddr::unix(path)?) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             fs::remove_file(path).context("the socket of a server that is gone cannot be removed")
         }

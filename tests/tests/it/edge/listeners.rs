@@ -4,9 +4,12 @@ use std::net::TcpListener;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::process::Stdio;
+use std::sync::mpsc;
 
-use rustix::process::Signal;
-use tests::{Client, Host, Request, guest, wasgi};
+use rustix::process::{Pid, Signal, kill_process};
+use socket2::{Domain, SockAddr, Socket, Type};
+use tests::{Client, Host, PATIENCE, Request, guest, wasgi};
 
 use super::{check_environ, get_unix};
 
@@ -14,7 +17,17 @@ use super::{check_environ, get_unix};
 #[track_caller]
 fn refusal(folder: &Path, arguments: &[&str]) -> String {
     std::fs::create_dir_all(folder.join("apps")).expect("the folder is ours");
-    let output = wasgi().current_dir(folder).arg("serve").args(arguments).output().expect("the binary can be run");
+    let mut command = wasgi();
+    command.current_dir(folder).arg("serve").args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().expect("the binary can be run");
+    let process = Pid::from_child(&child);
+    let (ended, end) = mpsc::channel();
+    std::thread::spawn(move || ended.send(child.wait_with_output()));
+    let Ok(output) = end.recv_timeout(PATIENCE) else {
+        let _ = kill_process(process, Signal::KILL);
+        panic!("waited in vain: the host gives up");
+    };
+    let output = output.expect("it can be waited for");
     assert_eq!(output.status.code(), Some(1));
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
@@ -62,6 +75,29 @@ fn a_socket_left_behind_is_replaced_and_one_in_use_is_not() {
     let _other = UnixListener::bind(&path).expect("the folder is ours");
     host.signal(Signal::TERM);
     assert_eq!(host.wait().code(), Some(0));
+    assert!(path.exists());
+}
+
+#[test]
+fn a_server_that_is_too_busy_to_accept_is_there_as_well() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("http.sock");
+    let address = SockAddr::unix(&path).expect("it is short enough");
+    let socket = || Socket::new(Domain::UNIX, Type::STREAM, None).expect("there are sockets");
+    let busy = socket();
+    busy.bind(&address).expect("the folder is ours");
+    busy.listen(1).expect("it is bound");
+    let mut waiting = Vec::new();
+    loop {
+        let client = socket();
+        client.set_nonblocking(true).expect("it is a socket");
+        match client.connect(&address) {
+            Ok(()) => waiting.push(client),
+            Err(error) => break assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock),
+        }
+    }
+    let said = refusal(folder.path(), &["--bind", &format!("unix:{}", path.display())]);
+    assert!(said.contains("another server listens there"), "{said}");
     assert!(path.exists());
 }
 
