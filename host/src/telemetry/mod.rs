@@ -21,13 +21,17 @@ pub use app_log::{AppLog, LineBuffer, LogStream, printable};
 pub use stats::{Snapshot, Stats, prometheus};
 pub use writer::LogGuard;
 
+/// Before the operator's own directives, of which one for the same target prevails. The crate h2 warns of clients that break the
+/// rules of HTTP/2: any client could fill the log with that.
+const QUIET: &str = "h2=error";
+
 /// Sends the events of `tracing` to stderr, as text or as one JSON object a line. Called once, by the binary, which keeps what
 /// it gets until it ends.
 ///
 /// # Errors
 /// Where the filter does not parse, or there is a subscriber already.
 pub fn init(config: &LogConfig) -> anyhow::Result<LogGuard> {
-    let filter = EnvFilter::builder().parse(&config.filter)?;
+    let filter = EnvFilter::builder().parse(format!("{QUIET},{}", config.filter))?;
     let (writer, guard) = writer::LogWriter::start(std::io::stderr())?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     let started = if config.json {
