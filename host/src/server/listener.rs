@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::task::{Context, Poll, ready};
 
 use anyhow::{Context as _, bail};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -69,20 +70,18 @@ impl Listener {
         Ok(Self { socket, tls, proxied: bind.proxied, _file: file })
     }
 
-    pub(super) async fn accept(&self) -> io::Result<Accepted> {
-        match &self.socket {
-            Kind::Tcp(listener) => {
-                let (stream, remote) = listener.accept().await?;
+    pub(super) fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
+        Poll::Ready(match &self.socket {
+            Kind::Tcp(listener) => ready!(listener.poll_accept(context)).and_then(|(stream, remote)| {
                 let local = stream.local_addr()?;
                 // Small responses must not wait for the client's acknowledgement of the last.
                 stream.set_nodelay(true)?;
                 Ok((Stream::Tcp(stream), Some(remote), Some(local)))
-            }
+            }),
             Kind::Unix(listener) => {
-                let (stream, _) = listener.accept().await?;
-                Ok((Stream::Unix(stream), None, None))
+                ready!(listener.poll_accept(context)).map(|(stream, _)| (Stream::Unix(stream), None, None))
             }
-        }
+        })
     }
 
     /// Where it listens, as a client would write it: with port 0, the port that the kernel chose.

@@ -15,6 +15,7 @@ use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -109,25 +110,23 @@ impl Server {
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> bool {
         // Every connection holds a sender: when the last is dropped, all are done.
         let (alive, mut all_done) = mpsc::channel::<()>(1);
-        let mut accepting = tokio::task::JoinSet::new();
         let roll = Arc::new(Roll::default());
         let roll_calls = tokio::spawn(Arc::clone(&roll).call());
-        for listener in self.listeners {
-            let acceptor = Acceptor {
-                listener,
-                gateway: Arc::clone(&self.gateway),
-                policy: Arc::clone(&self.policy),
-                connections: Arc::clone(&self.connections),
-                drain: Arc::clone(&self.drain),
-                roll: Arc::clone(&roll),
-                alive: alive.clone(),
-            };
-            accepting.spawn(acceptor.accept());
-        }
-        drop(alive);
+        let acceptor = Acceptor {
+            listeners: self.listeners,
+            gateway: self.gateway,
+            policy: Arc::clone(&self.policy),
+            connections: self.connections,
+            drain: Arc::clone(&self.drain),
+            roll,
+            alive,
+        };
+        let accepting = tokio::spawn(acceptor.accept());
         shutdown.await;
 
-        accepting.shutdown().await;
+        accepting.abort();
+        // With it the listeners are closed.
+        let _ = accepting.await;
         self.drain.begin();
         let drain_time = self.policy.load().limits.drain_time;
         let drained = tokio::time::timeout(drain_time, all_done.recv()).await.is_ok();
@@ -136,8 +135,10 @@ impl Server {
     }
 }
 
+/// Accepts what comes to any of the listeners. One task for all: a place among the connections is had before one is accepted,
+/// and listeners to which nobody comes must not keep places from the others.
 struct Acceptor {
-    listener: Listener,
+    listeners: Vec<Listener>,
     gateway: Arc<Gateway>,
     policy: Arc<ArcSwap<Policy>>,
     connections: Arc<Semaphore>,
@@ -148,10 +149,14 @@ struct Acceptor {
 
 impl Acceptor {
     async fn accept(self) {
+        // The listener that is asked first, in turn, so that a busy one does not keep the others waiting.
+        let mut first = 0;
         loop {
             let permit = Arc::clone(&self.connections).acquire_owned().await.expect("the semaphore is never closed");
-            match self.listener.accept().await {
-                Ok(accepted) => self.serve(accepted, permit),
+            let (at, accepted) = std::future::poll_fn(|context| self.poll_accept(first, context)).await;
+            first = at + 1;
+            match accepted {
+                Ok(accepted) => self.serve(&self.listeners[at], accepted, permit),
                 Err(error) => {
                     tracing::warn!("cannot accept a connection: {error}");
                     tokio::time::sleep(ACCEPT_RETRY).await;
@@ -160,9 +165,20 @@ impl Acceptor {
         }
     }
 
-    fn serve(&self, (stream, remote, local): Accepted, permit: OwnedSemaphorePermit) {
+    /// The number of the listener to which somebody came.
+    fn poll_accept(&self, first: usize, context: &mut Context<'_>) -> Poll<(usize, io::Result<Accepted>)> {
+        for turn in 0..self.listeners.len() {
+            let at = (first + turn) % self.listeners.len();
+            if let Poll::Ready(accepted) = self.listeners[at].poll_accept(context) {
+                return Poll::Ready((at, accepted));
+            }
+        }
+        Poll::Pending
+    }
+
+    fn serve(&self, listener: &Listener, (stream, remote, local): Accepted, permit: OwnedSemaphorePermit) {
         let policy = self.policy.load();
-        let way = Way { tls: policy.tls.clone().filter(|_| self.listener.tls), proxied: self.listener.proxied };
+        let way = Way { tls: policy.tls.clone().filter(|_| listener.tls), proxied: listener.proxied };
         let origin = Origin::of_connection(remote, local, way.tls.is_some());
         let connection = Arc::new(Connection::new(origin, &policy));
         let (gateway, drain, alive) = (Arc::clone(&self.gateway), Arc::clone(&self.drain), self.alive.clone());

@@ -120,6 +120,20 @@ fn both_families_of_one_port_can_be_named() {
 }
 
 #[test]
+fn a_listener_to_which_nobody_comes_keeps_no_connection() {
+    let host = Host::start(|host| {
+        let host = host.app("probe", guest("probe")).bind(&["127.0.0.1:0", "unix:http.sock", "127.0.0.1:0"]);
+        host.edge("connections=1")
+    });
+    for _ in 0..2 {
+        for address in [host.address_of(0), host.address_of(2)] {
+            assert_eq!(Client::connect(address).get("/probe/hello").text(), "hello");
+        }
+        assert_eq!(get_unix(&host.folder().join("http.sock"), "/probe/hello").text(), "hello");
+    }
+}
+
+#[test]
 fn a_descriptor_is_a_listener_where_it_listens() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("there is a port");
     let address = listener.local_addr().expect("it has one");
