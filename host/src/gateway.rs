@@ -86,7 +86,9 @@ impl Gateway {
         if let (Some(call), Some(app)) = (&record.call, &record.app) {
             connection.expect_end_by(call.began + app.spec.limits.wall_time);
         }
-        record.sent = response.body().size_hint().exact().unwrap_or(0);
+        // An error's page is what a GET would have got: hyper sends its length only.
+        let head_only = wants_head_only(&record.method);
+        record.sent = if head_only { 0 } else { response.body().size_hint().exact().unwrap_or(0) };
         record.finish();
         response.map(|body| Reply { body, record: None })
     }
@@ -98,6 +100,8 @@ impl Gateway {
         connection: &Connection,
         record: &mut Record,
     ) -> Result<Response<ResponseBody>, Error> {
+        // Before anything can fail: logs, too, name the client that a proxy speaks for.
+        record.forwarded = connection.origin().of_request(&mut parts.headers, &connection.trusted)?;
         if parts.method == Method::CONNECT {
             return Err(Error::BadRequest("CONNECT is for proxies"));
         }
@@ -107,7 +111,6 @@ impl Gateway {
             return Err(Error::TooManyFields(fields_max));
         }
         check_host(&parts)?;
-        record.forwarded = connection.origin().of_request(&mut parts.headers, &connection.trusted)?;
         check_expectation(&parts)?;
         if parts.method == Method::OPTIONS && parts.uri.path() == "*" {
             return Ok(pong());
@@ -200,11 +203,10 @@ fn is_of_host(byte: &u8) -> bool {
 
 /// There is one expectation that can be met: hyper answers it when the body is read.
 fn check_expectation(parts: &request::Parts) -> Result<(), Error> {
-    match parts.headers.get(header::EXPECT) {
-        Some(expected) if !expected.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
-            Err(Error::Expectation(String::from_utf8_lossy(expected.as_bytes()).into_owned()))
-        }
-        _ => Ok(()),
+    let is_met = |expected: &&HeaderValue| expected.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    match parts.headers.get_all(header::EXPECT).iter().find(|expected| !is_met(expected)) {
+        Some(expected) => Err(Error::Expectation(String::from_utf8_lossy(expected.as_bytes()).into_owned())),
+        None => Ok(()),
     }
 }
 

@@ -182,6 +182,9 @@ fn body_of(request: &Request<'_, '_>) -> Result<Within, Error> {
             14 if field.name.eq_ignore_ascii_case("content-length") => {
                 let bytes =
                     content_length(field.value).ok_or(Error::BadRequest("Content-Length is not a number of bytes"))?;
+                if bytes > LENGTH_MAX {
+                    return Err(Error::BodyTooLarge(LENGTH_MAX));
+                }
                 if length.replace(bytes).is_some_and(|before| before != bytes) {
                     return Err(Error::BadRequest("Content-Length is there twice, with different values"));
                 }
@@ -208,7 +211,8 @@ fn body_of(request: &Request<'_, '_>) -> Result<Within, Error> {
 /// hyper would answer without a word what is no URI to it, and drop a fragment, which no client may send.
 fn check_target(target: &str) -> Result<(), Error> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/?&=%.-_~+,;:@!$'()*".contains(&byte);
-    if target.bytes().all(is_plain) {
+    // What does not begin like a path has a scheme or an authority, with rules of their own.
+    if target.starts_with('/') && target.bytes().all(is_plain) {
         return Ok(());
     }
     if target.contains('#') {
@@ -238,6 +242,9 @@ fn check_codings(codings: &[&[u8]]) -> Result<(), Error> {
     }
     Err(Error::BadRequest("Transfer-Encoding is not \"chunked\", once"))
 }
+
+/// hyper has the two lengths above for bodies whose length is not known.
+const LENGTH_MAX: u64 = u64::MAX - 2;
 
 fn content_length(value: &[u8]) -> Option<u64> {
     let digits = value.iter().all(u8::is_ascii_digit);
@@ -401,6 +408,14 @@ mod tests {
     }
 
     #[test]
+    fn lengths_beyond_what_hyper_takes_are_too_large() {
+        let post = |length: u64| format!("POST / HTTP/1.1\r\nContent-Length: {length}\r\n\r\n");
+        check_refused(&post(u64::MAX), 413);
+        check_refused(&post(u64::MAX - 1), 413);
+        assert!(requests(post(u64::MAX - 2).as_bytes()).is_ok());
+    }
+
+    #[test]
     fn first_lines_that_are_none_are_refused() {
         for line in [
             "GET /\r\n",
@@ -411,6 +426,8 @@ mod tests {
             "GET / x HTTP/1.1\r\n",
             "GET /a#b HTTP/1.1\r\n\r\n",
             "GET /a<b> HTTP/1.1\r\n\r\n",
+            "GET http:// HTTP/1.1\r\n\r\n",
+            "GET a:b:c HTTP/1.1\r\n\r\n",
             "\u{16}\u{3}\u{1}",
         ] {
             check_refused(line, 400);

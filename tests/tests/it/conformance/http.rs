@@ -232,6 +232,8 @@ fn h8_an_invalid_target_is_a_400() {
         line("/probe/\x01"),
         line("/probe/\x7f"),
         line("/probe/<b>"),
+        line("http://"),
+        line("a:b:c"),
     ];
     let host = probe();
     for request in &refused {
@@ -239,6 +241,7 @@ fn h8_an_invalid_target_is_a_400() {
         client.send(request.as_bytes());
         let response = client.response("GET");
         assert_eq!(response.status(), 400, "{request:?}");
+        check_logged(&host, &response);
     }
     // CONNECT makes tunnels, which there are none of.
     let mut client = host.connect();
@@ -306,6 +309,9 @@ fn h10_a_body_beyond_the_limit_is_a_413_that_arrives() {
     client.send(&Request::chunked("/probe/count").to_bytes());
     (0..3).for_each(|_| _ = client.try_send(format!("200\r\n{}\r\n", "x".repeat(512)).as_bytes()));
     assert_eq!(client.response("POST").status(), 413);
+    for length in [u64::MAX - 2, u64::MAX - 1, u64::MAX] {
+        check_refused(&host, post(&format!("Content-Length: {length}"), "hello"), 413);
+    }
 }
 
 #[test]
@@ -529,6 +535,8 @@ fn h17_an_expectation_that_cannot_be_met_is_a_417() {
         assert_eq!(response.status(), 417, "{expectation:?}");
         check_logged(&host, &response);
     }
+    let second = Request::post("/probe/echo", b"hello").header("Expect", "100-continue").header("Expect", "200-ok");
+    assert_eq!(host.ask(&second).status(), 417, "a second field is an expectation, too");
     let mut client = host.connect();
     client.send(
         &Request::new("POST", "/probe/echo").header("Content-Length", "5").header("Expect", "100-Continue").to_bytes(),
@@ -552,6 +560,10 @@ fn h18_head_has_what_get_has_but_no_body() {
     client.send(b"HEAD /probe/hello HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n");
     assert_eq!(client.head("HEAD").status, 400);
     client.expect_end();
+    let heads = host
+        .access()
+        .wait_for("the HEADs that failed", 3, |event| event.text("method") == "HEAD" && event.number("status") >= 400);
+    assert!(heads.iter().all(|event| event.number("bytes") == 0), "no byte of a body was sent");
 }
 
 #[test]
