@@ -2,13 +2,17 @@
 //! environ, and which files were refused. Development mode alone makes these pages, and for clients on this machine alone.
 
 use std::fmt::Write;
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, header, request};
 
 use super::{Gateway, Record, decode_path, error_page};
 use crate::error::Error;
-use crate::guest::environ::{EnvironBlock, Place};
+use crate::guest::environ::{EnvironBlock, Place, authority};
+use crate::origin::Origin;
+use crate::server::Connection;
 
 /// All that there is to show.
 struct Fault {
@@ -28,20 +32,14 @@ struct Fault {
 }
 
 impl Gateway {
-    /// The page for this client; none if it is not on this machine.
+    /// The page for this client; none if it is not, or may not be, on this machine.
     pub(super) fn fault_page(
         &self,
         mut parts: request::Parts,
         error: &Error,
         record: &Record,
     ) -> Option<Response<Bytes>> {
-        // The connection's own end, and what a proxy in front says of the client.
-        let peer = record.connection.origin();
-        let origin = record.forwarded.as_ref().unwrap_or(peer);
-        if [peer, origin].iter().any(|origin| origin.remote.is_some_and(|remote| !remote.is_loopback())) {
-            return None;
-        }
-        let _ = peer.of_request(&mut parts.headers, &record.connection.trusted);
+        let origin = &local_origin(&mut parts, &record.connection)?;
         let path = decode_path(parts.uri.path()).unwrap_or_default().into_owned();
         let prefix = self.resolve(&parts, &path).map_or(0, |(_, length)| length);
         let (script_name, path_info) = path.split_at(prefix);
@@ -99,6 +97,32 @@ impl Gateway {
         }
         page.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         Some(page)
+    }
+}
+
+/// Where the request comes from, if that is this machine: by the connection's own end, by what a proxy in front says of the
+/// client, and by the name it asks for.
+fn local_origin(parts: &mut request::Parts, connection: &Connection) -> Option<Arc<Origin>> {
+    let peer = connection.origin();
+    let fields = parts.headers.len();
+    let origin = match peer.of_request(&mut parts.headers, &connection.trusted) {
+        Ok(Some(origin)) => origin,
+        Ok(None) if parts.headers.len() == fields => Arc::clone(peer),
+        // A proxy that is not trusted passed the request on, or nobody can say for whom one that is did.
+        Ok(None) | Err(_) => return None,
+    };
+    let is_remote = |origin: &Origin| origin.remote.is_some_and(|remote| !remote.is_loopback());
+    let is_local = !is_remote(peer) && !is_remote(&origin) && authority(parts).is_some_and(|(host, _)| is_local(host));
+    is_local.then_some(origin)
+}
+
+/// Whether a name is this machine's whatever the DNS says (RFC 6761 §6.3). Any other one may be a site's that had its own name
+/// point here, to read the page in its visitor's browser.
+fn is_local(host: &str) -> bool {
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    match address.parse::<IpAddr>() {
+        Ok(address) => address.to_canonical().is_loopback(),
+        Err(_) => host.rsplit('.').next().is_some_and(|name| name.eq_ignore_ascii_case("localhost")),
     }
 }
 
@@ -204,6 +228,19 @@ mod tests {
             ("PATH_INFO", "/x", false),
         ] {
             assert_eq!(is_secret(name, value), secret, "{name} {value}");
+        }
+    }
+
+    #[test]
+    fn names_of_this_machine_are_known() {
+        for host in ["localhost", "LocalHost", "app.localhost", "127.0.0.1", "127.8.9.1", "[::1]", "[::ffff:127.0.0.1]"]
+        {
+            assert!(is_local(host), "{host}");
+        }
+        for host in
+            ["evil.example", "localhost.evil.example", "xlocalhost", "192.0.2.1", "[2001:db8::1]", "0.0.0.0", "a b", ""]
+        {
+            assert!(!is_local(host), "{host}");
         }
     }
 

@@ -27,6 +27,7 @@ fn host(dev: bool) -> Host {
 fn ask(host: &Host, target: &str, accept: &str) -> Response {
     let request = Request::get(&format!("{target}&canary=canary-query"));
     let request = request.header("X-Canary", "<i>canary-header").header("Cookie", "a=canary-cookie");
+    let request = request.header("Host", "localhost");
     host.ask(&request.header("Authorization", "Basic canary-login").header("Accept", accept))
 }
 
@@ -139,7 +140,46 @@ fn a_client_that_a_proxy_speaks_for_is_shown_nothing() {
     let host = Host::start(|host| {
         host.app("probe", guest("probe")).config("dev = true\nforwarded_allow_ips = ['127.0.0.1']\n")
     });
-    let asked = |client: &str| host.ask(&Request::get("/probe/fault").header("X-Forwarded-For", client)).text();
+    let ask = |target: &str, fields: &[(&str, &str)]| {
+        let request = fields.iter().fold(Request::get(target), |request, (name, value)| request.header(name, value));
+        host.ask(&request).text()
+    };
+    let asked = |client: &str| ask("/probe/fault", &[("Host", "localhost"), ("X-Forwarded-For", client)]);
     assert!(asked("127.0.0.1").contains("secret reason"));
     assert!(!asked("192.0.2.7").contains("secret reason"), "it is not on this machine");
+    // Nor where the request is refused before anybody asks whom it is from, or nobody can say that.
+    for (name, value) in [("Host", "a b"), ("Expect", "more"), ("Forwarded", "garbage")] {
+        let host = if name == "Host" { value } else { "localhost" };
+        let mut fields = vec![("Host", host), ("X-Forwarded-For", "192.0.2.7")];
+        fields.extend((name != "Host").then_some((name, value)));
+        let page = ask("/nope", &fields);
+        assert!(!page.contains("--dev") && !page.contains("/probe"), "{name}: {page}");
+    }
+}
+
+#[test]
+fn a_client_that_somebody_speaks_for_who_is_not_trusted_is_shown_nothing() {
+    let host = host(true);
+    for (name, value) in [
+        ("X-Forwarded-For", "192.0.2.7"),
+        ("X-Forwarded-For", "127.0.0.1"),
+        ("Forwarded", "for=127.0.0.1"),
+        ("X-Forwarded-Host", "localhost"),
+    ] {
+        let page = host.ask(&Request::get("/nope").header("Host", "localhost").header(name, value)).text();
+        assert!(!page.contains("--dev") && !page.contains("/probe"), "{name}: {value}: {page}");
+    }
+}
+
+#[test]
+fn who_asks_by_a_name_that_may_be_anybodys_is_shown_nothing() {
+    let host = host(true);
+    let ask = |name: &str| host.ask(&Request::get("/nope").header("Host", name)).text();
+    for name in ["localhost", "localhost:8000", "probe.localhost", "127.0.0.1:8000", "[::1]:8000"] {
+        shows(&ask(name), &["--dev", "probe at /probe"]);
+    }
+    for name in ["evil.example", "localhost.evil.example", "192.0.2.7", "127.0.0.1.evil.example:8000", ""] {
+        let page = ask(name);
+        assert!(!page.contains("--dev") && !page.contains("/probe"), "{name}: {page}");
+    }
 }
