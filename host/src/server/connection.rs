@@ -50,6 +50,8 @@ struct Heads {
 #[derive(Default)]
 struct Streams {
     open: AtomicU32,
+    /// Those of which something is queued for the client, open or not.
+    queued: AtomicU32,
     /// Whether there has been one.
     any: AtomicBool,
     /// Those that the client gave up before they were answered, less those that were answered.
@@ -218,6 +220,29 @@ impl Connection {
         if !answered && before >= self.edge.streams.saturating_mul(GIVEN_UP_FACTOR) {
             self.order(CUT);
         }
+    }
+
+    /// Something of a stream's response waits to be written, of which nothing did.
+    pub(super) fn queue_fills(&self) {
+        self.streams.queued.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// All of a stream's response that was queued is written, or given up.
+    pub(super) fn queue_empties(&self) {
+        self.streams.queued.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Since when no stream is open; none while one is, or while the client has yet to take what is left of one.
+    pub(super) fn without_streams_since(&self) -> Option<Instant> {
+        let streams = &self.streams;
+        if streams.open.load(Ordering::Acquire) > 0
+            || streams.queued.load(Ordering::Relaxed) > 0
+            || self.write_stalled.load(Ordering::Relaxed)
+        {
+            return None;
+        }
+        let since = self.head_awaited.load(Ordering::Relaxed).saturating_sub(1);
+        self.began.checked_add(Duration::from_nanos(since))
     }
 
     /// Tells a client that speaks HTTP/2 to take its next requests elsewhere, and lets those that run end.

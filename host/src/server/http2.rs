@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -37,6 +37,10 @@ const SEND_BUFFER: usize = 64 << 10;
 const UNSEEN_RESETS_MAX: usize = 20;
 /// Streams that are reset since the client broke the rules on them (RUSTSEC-2024-0003); more end the connection.
 const FAULTS_MAX: usize = 100;
+
+/// In the drain, how long a client without streams has to go: requests that were under way to us when it was told come in this
+/// time.
+const LEAVING_TIME: Duration = Duration::from_secs(2);
 
 /// A response goes to the client in pieces of this size: a frame's. What is queued and never taken is small then.
 const PIECE_BYTES: usize = 16 << 10;
@@ -71,11 +75,28 @@ pub(super) async fn serve(
         let ordered = tokio::select! {
             ended = until_end(served.as_mut(), |served| served.graceful_shutdown(), &connection, drain) => return Ok(ended?),
             ordered = connection.ordered() => ordered,
+            () = overstays(&connection, drain) => return Ok(()),
         };
         match ordered {
             Verdict::Cut => anyhow::bail!("the client gives up more requests than it waits for"),
             Verdict::Leave | Verdict::Tell | Verdict::Stay => served.as_mut().graceful_shutdown(),
         }
+    }
+}
+
+/// Waits until the client, told in the drain to go, has owed nothing and been owed nothing for [`LEAVING_TIME`]. The connection
+/// ends by itself only once the client has answered a ping.
+async fn overstays(connection: &Connection, drain: &Drain) {
+    drain.begins().await;
+    let told = Instant::now();
+    loop {
+        // A stream that is open may be so for long, and what is left of one that is through, too.
+        let since = connection.without_streams_since().map_or_else(Instant::now, |since| since.max(told));
+        let until = since + LEAVING_TIME;
+        if until <= Instant::now() {
+            return;
+        }
+        tokio::time::sleep_until(until.into()).await;
     }
 }
 
@@ -110,7 +131,7 @@ impl Stream {
             guest_awaited: AtomicBool::new(false),
             answered: AtomicBool::new(false),
             broken: AtomicBool::new(false),
-            queue: Arc::default(),
+            queue: Arc::new(Queue::of(connection)),
         })
     }
 
@@ -168,15 +189,21 @@ async fn watch(stream: Arc<Stream>, exchange: impl Future<Output = ()>) {
 }
 
 /// The pieces of one response that were handed over and are not yet written.
-#[derive(Default)]
 struct Queue {
     pieces: AtomicU32,
     written: Notify,
+    connection: Arc<Connection>,
 }
 
 impl Queue {
+    fn of(connection: &Arc<Connection>) -> Self {
+        Self { pieces: AtomicU32::new(0), written: Notify::new(), connection: Arc::clone(connection) }
+    }
+
     fn push(self: &Arc<Self>, bytes: Bytes) -> Bytes {
-        self.pieces.fetch_add(1, Ordering::Relaxed);
+        if self.pieces.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.connection.queue_fills();
+        }
         Bytes::from_owner(Queued { bytes, queue: Arc::clone(self) })
     }
 
@@ -201,6 +228,7 @@ impl AsRef<[u8]> for Queued {
 impl Drop for Queued {
     fn drop(&mut self) {
         if self.queue.pieces.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.queue.connection.queue_empties();
             self.queue.written.notify_one();
         }
     }

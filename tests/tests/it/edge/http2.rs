@@ -487,6 +487,19 @@ fn the_end_of_the_host_lets_running_streams_end_and_takes_no_new_ones() {
     assert_eq!(host.wait().code(), Some(0));
 }
 
+/// The last word to a client follows the answer to a ping: without the answer, nothing follows.
+#[test]
+fn the_end_of_the_host_does_not_wait_for_who_does_not_answer() {
+    let mut host = Host::start(|host| host.app("probe", guest("probe")).edge("drain_time=10m").edge("header_time=10m"));
+    let (mut new, mut served) = (raw(&host), raw(&host));
+    served.send(&frame(HEADERS, END_STREAM | END_HEADERS, 1, &get_block("/probe/hello")));
+    host.access().wait("the answer is through", |event| event.text("target") == "/probe/hello");
+    host.signal(Signal::TERM);
+    assert_eq!(host.wait().code(), Some(0));
+    new.rest();
+    served.rest();
+}
+
 #[test]
 fn a_trusted_proxy_speaks_for_many_clients_on_one_connection() {
     let host = Host::start(|host| host.app("probe", guest("probe")).flag("--forwarded-allow-ips", "127.0.0.1"));
