@@ -147,7 +147,13 @@ impl Gateway {
 
         // A request that did not have to wait was admitted when it arrived, as far as its clocks can tell.
         let admitted = if permit.waited() { Instant::now() } else { record.began };
-        let state = Arc::new(CallState::new(record.id, admitted, app.spec.limits.cpu_time));
+        // One request has one `cpu_time`, however often it is redirected.
+        let cpu_time = app.spec.limits.cpu_time.saturating_sub(record.cpu);
+        let mut state = CallState::new(record.id, admitted, cpu_time);
+        if body.is_none() {
+            state.begins_later();
+        }
+        let state = Arc::new(state);
         record.call = Some(Arc::clone(&state));
         let (script_name, path_info) = (path[..script_name_len].to_vec(), path[script_name_len..].to_vec());
         let call = Call { state, script_name, path_info, origin: Arc::clone(record.origin()), parts, body, permit };

@@ -115,6 +115,11 @@ impl CallState {
         }
     }
 
+    /// Of a call that does not begin with its request: what came before its first poll is not charged to it.
+    pub(crate) fn begins_later(&mut self) {
+        *self.poll_began.get_mut() = 0;
+    }
+
     pub(crate) fn outbox(&self) -> MutexGuard<'_, Outbox> {
         // Nothing that holds the lock can panic halfway through a change.
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner)

@@ -30,7 +30,7 @@ use crate::guest::{self, Call, Guest};
 use crate::sandbox::supply::{self, Entry, Supply};
 use crate::sandbox::task::{Finished, Task, Whole};
 use crate::sandbox::{CallState, Engine, State, fault};
-use crate::telemetry::AppLog;
+use crate::telemetry::{AppLog, printable};
 
 const INTERFACE: &str = "wasi:cli/run@0.2.0";
 
@@ -59,6 +59,9 @@ impl Entry for Run {
         instance.get_typed_func(store, self.0)
     }
 }
+
+/// What is logged of a Location that leads nowhere.
+const LOCATION_BYTES_MAX: usize = 1 << 10;
 
 /// How a program ended by itself.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -162,7 +165,11 @@ impl Shared {
             }
             Ended::LocalRedirect(location) => match request::redirected(&call.parts, &location) {
                 Some(again) => Ok(Finished::Redirect(Box::new(again))),
-                None => Err(Error::CgiResponse(format!("Location: {location:?} is no path"))),
+                None => {
+                    let location = printable(&location, LOCATION_BYTES_MAX);
+                    let location = self.supply.app.log.charged(location);
+                    Err(Error::CgiResponse(format!("Location: {location} is no path")))
+                }
             },
         }
     }

@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::async_trait;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
-use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
+use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
 use super::response::{self, Form, Response};
 use crate::guest::head::{Head, HeadError};
@@ -213,7 +213,12 @@ impl Pollable for Stdout {
 #[async_trait]
 impl OutputStream for Stdout {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        self.lock().write(&bytes);
+        let mut output = self.lock();
+        // Guests ask how much they may write; one that writes more would fill the host's memory.
+        if bytes.len() > output.room() {
+            return Err(StreamError::trap("more was written to stdout than check-write allowed"));
+        }
+        output.write(&bytes);
         Ok(())
     }
 

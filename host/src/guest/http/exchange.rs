@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::guest::head::{Head, HeadError, checked_trailers};
 use crate::sandbox::task::{Finished, Whole};
 use crate::sandbox::{AppContext, CallState};
+use crate::telemetry::printable;
 
 /// Where the guest leaves its response, once.
 #[derive(Clone, Default)]
@@ -162,7 +163,7 @@ impl<'a> Exchange<'a> {
         if self.body.is_none() {
             match self.answer.take() {
                 Some(Ok(response)) => self.begin(response)?,
-                Some(Err(code)) => return Poll::Ready(Err(declined(&code))),
+                Some(Err(code)) => return Poll::Ready(Err(declined(self.app, &code))),
                 None if matches!(self.guest, Guest::Running) => return Poll::Pending,
                 None => {
                     let why = "it returned without a response".to_owned();
@@ -194,7 +195,8 @@ impl<'a> Exchange<'a> {
             match Pin::new(body).poll_frame(context) {
                 Poll::Ready(None) => return Poll::Ready(Ok(())),
                 Poll::Ready(Some(Err(error))) => {
-                    return Poll::Ready(Err(Error::Protocol(format!("the guest broke its response off: {error}"))));
+                    let why = said(self.app, &error);
+                    return Poll::Ready(Err(Error::Protocol(format!("the guest broke its response off: {why}"))));
                 }
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(block) if block.is_empty() => {}
@@ -267,9 +269,18 @@ fn complain(app: &AppContext, call: &CallState, error: &Error) {
 }
 
 /// The guest has answered with an error code instead of a response.
-fn declined(code: &HttpError) -> Error {
-    Error::Declined { status: status(code), code: code.to_string() }
+fn declined(app: &AppContext, code: &HttpError) -> Error {
+    Error::Declined { status: status(code), code: said(app, code) }
 }
+
+/// An error code for the log. Some codes hold text of the guest's: nothing of it may look like a line of the host, and it counts
+/// as one of the app's.
+fn said(app: &AppContext, code: &HttpError) -> String {
+    app.log.charged(printable(&code.to_string(), CODE_BYTES_MAX))
+}
+
+/// What is logged of an error code.
+const CODE_BYTES_MAX: usize = 4 << 10;
 
 /// What an error code means to the client: what is said of the request is the client's matter, what is said of others the app's,
 /// as a gateway.

@@ -175,6 +175,7 @@ impl Pool {
         if let Some(worker) = self.offer(&mut order) {
             return Ok(ticket(worker));
         }
+        self.make_way();
         let sandbox = self.supply.open(&seat.call).await?;
         let worker = Worker::start(sandbox);
         // Nobody else knows it yet: it has room.
@@ -186,8 +187,24 @@ impl Pool {
     /// Leaves the order where there is room for it.
     fn offer(&self, order: &mut Option<Order>) -> Option<Arc<Worker>> {
         let mut workers = lock(&self.workers);
-        workers.retain(|worker| !worker.is_closed());
+        workers.retain(|worker| !worker.has_ended());
         workers.iter().find(|worker| worker.offer(order, self.requests_max)).cloned()
+    }
+
+    /// Calls are bounded by their permits, and what instances still do after their calls by this: beyond twice as many instances
+    /// as there may be calls, the one that has gone on for longest ends.
+    fn make_way(&self) {
+        let instances_max = self.supply.app.limits.concurrent_calls.saturating_mul(2);
+        let surplus = {
+            let mut workers = lock(&self.workers);
+            let found = (workers.len() >= instances_max as usize)
+                .then(|| workers.iter().position(|worker| worker.has_no_calls_for(Duration::ZERO)))
+                .flatten();
+            found.map(|found| workers.remove(found))
+        };
+        if let Some(worker) = surplus {
+            worker.desert();
+        }
     }
 
     /// Ends instances that have been idle, or that go on without a call, for too long.
@@ -195,8 +212,11 @@ impl Pool {
         let wall_time = self.supply.app.limits.wall_time;
         let ended: Vec<_> = {
             let mut workers = lock(&self.workers);
-            workers.retain(|worker| !worker.is_closed());
-            workers.extract_if(.., |worker| worker.is_idle_for(self.idle_time.min(wall_time))).collect()
+            workers.retain(|worker| !worker.has_ended());
+            let is_over = |worker: &mut Arc<Worker>| {
+                worker.is_idle_for(self.idle_time.min(wall_time)) || worker.has_no_calls_for(wall_time)
+            };
+            workers.extract_if(.., is_over).collect()
         };
         for worker in ended {
             worker.desert();
@@ -208,7 +228,9 @@ impl Keeper for Pool {
     fn give_up_one(&self) -> bool {
         let given_up = {
             let mut workers = lock(&self.workers);
-            let found = workers.iter().position(|worker| worker.is_idle_for(Duration::ZERO));
+            let idle = workers.iter().position(|worker| worker.is_idle_for(Duration::ZERO));
+            // What goes on after its calls gives way to calls.
+            let found = idle.or_else(|| workers.iter().position(|worker| worker.has_no_calls_for(Duration::ZERO)));
             found.map(|found| workers.remove(found))
         };
         given_up.is_some_and(|worker| worker.end_now())
@@ -375,9 +397,15 @@ impl Worker {
         driver.is_some()
     }
 
-    fn is_closed(&self) -> bool {
+    /// Nothing of the instance is left. One that is being polled is still there.
+    fn has_ended(&self) -> bool {
+        self.driver.try_lock().is_ok_and(|driver| driver.is_none())
+    }
+
+    /// Whether it has had no calls for so long, whatever it still does.
+    fn has_no_calls_for(&self, time: Duration) -> bool {
         let desk = lock(&self.desk);
-        !desk.open && desk.seats.is_empty()
+        desk.seats.is_empty() && desk.idle_since.elapsed() >= time
     }
 
     fn is_idle_for(&self, time: Duration) -> bool {

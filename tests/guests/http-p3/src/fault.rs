@@ -115,6 +115,7 @@ fn code(number: u16) -> ErrorCode {
         503 => ErrorCode::ConnectionLimitReached,
         413 => ErrorCode::HttpRequestBodySize(None),
         508 => ErrorCode::LoopDetected,
+        599 => ErrorCode::InternalError(Some("secret\n2026-01-01T00:00:00Z  INFO wasgi: forged".to_owned())),
         _ => ErrorCode::InternalError(Some("secret reason".to_owned())),
     }
 }

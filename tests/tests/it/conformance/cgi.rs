@@ -258,6 +258,19 @@ fn c6_another_app_may_answer_and_what_the_first_did_is_done() {
 }
 
 #[test]
+fn c6_waiting_before_a_redirect_is_no_processor_time_after_it() {
+    let host = Host::start(|host| host.app("component", guest("cgi-probe")).limit("cpu_time=500ms"));
+    let mut client = host.connect();
+    let request = Request::new("POST", "/component/redirect-after-work").header("Content-Length", "4");
+    client.send(&request.to_bytes());
+    // The client's time is what this is about.
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    client.send(b"work");
+    let response = client.response("POST");
+    assert_eq!(variable(&response.text(), "QUERY_STRING").as_deref(), Some("from=redirect"), "{}", response.status());
+}
+
+#[test]
 fn c6_a_loop_is_stopped() {
     // A core module that says but one thing.
     let text = "Location: /loop\n\n";

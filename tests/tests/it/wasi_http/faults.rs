@@ -44,6 +44,9 @@ fn an_error_code_becomes_the_status_that_it_means() {
                 check(host, &format!("/app/error-code?{status}"), status, "declined");
             }
             assert!(check(host, "/app/error-code?500", 500, "declined").contains("secret reason"), "the log has it");
+            let forging = check(host, "/app/error-code?599", 500, "declined");
+            let mut further = forging.lines().skip(1);
+            assert!(forging.contains("forged") && further.all(|line| line.starts_with("  ")), "{forging:?}");
         },
     );
 }

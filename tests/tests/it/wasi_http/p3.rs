@@ -146,6 +146,18 @@ fn an_abandoned_loop_is_not_gone_on_with() {
 }
 
 #[test]
+fn instances_that_go_on_after_their_calls_do_not_pile_up() {
+    let host = sharing(|host| {
+        let host = host.app("other", guest("http-p3")).limit("concurrent_calls=1").limit("cpu_time=20s");
+        host.flag("--sandboxes", "4")
+    });
+    for _ in 0..8 {
+        check(&host.get("/app/background-spin"), 200, "a block");
+    }
+    check(&host.get("/other/hello"), 200, "hello from wasi:http");
+}
+
+#[test]
 fn an_idle_instance_gives_way_when_all_sandboxes_are_in_use() {
     let host = sharing(|host| {
         let host = host.app("other", guest("http-p3")).sidecar("other", "instances = 'reuse'");
