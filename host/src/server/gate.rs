@@ -1,8 +1,8 @@
 //! Between a client and hyper: heads go through whole, one at a time, and checked ([`Framing`]); a client that is refused, or
 //! too slow with its head, gets an answer that says so before it is closed.
 //!
-//! Since hyper is never given a piece of a head, it always waits for bytes while a guest runs, and so sees that a client is
-//! gone. One that has only stopped sending gets its response first.
+//! Since hyper is never given a piece of a head, nor a head before the response under way is through, it always waits for bytes
+//! while a guest runs, and so sees that a client is gone. One that has only stopped sending gets its response first.
 
 use std::future::Future;
 use std::io;
@@ -71,6 +71,16 @@ impl<S> Gate<S> {
         }
     }
 
+    /// Whether the next byte begins a request that has to wait: hyper asks no more whether its client is gone when it has one.
+    fn next_waits(&self) -> bool {
+        self.admitted == 0 && self.framing.is_between_requests() && !self.connection.owes_nothing()
+    }
+
+    /// Whether enough is held of what has to wait.
+    fn is_full(&self) -> bool {
+        self.held.len() as u64 >= self.connection.edge.request_head_bytes
+    }
+
     /// Gives hyper what is held and may go: how much that was.
     fn release(&mut self, buffer: &mut ReadBuf<'_>) -> Result<usize, Box<Refused>> {
         if self.admitted == 0 {
@@ -89,10 +99,10 @@ impl<S> Gate<S> {
     /// Keeps back what may not go yet of the bytes that were read into hyper's buffer: how many may.
     fn sift(&mut self, buffer: &mut ReadBuf<'_>, before: usize) -> Result<usize, Box<Refused>> {
         let read = &buffer.filled()[before..];
-        if !self.held.is_empty() {
+        if !self.held.is_empty() || self.next_waits() {
             self.held.extend_from_slice(read);
             buffer.set_filled(before);
-            return self.release(buffer);
+            return if self.next_waits() { Ok(0) } else { self.release(buffer) };
         }
         let admitted = admit(&mut self.framing, &self.connection, read);
         let passes = *admitted.as_ref().unwrap_or(&0);
@@ -175,11 +185,22 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gate<S> {
     ) -> Poll<io::Result<()>> {
         let gate = &mut *self;
         loop {
-            if gate.end.is_some() {
-                return gate.poll_end(context).map(Ok);
-            }
-            let mut passed = if gate.held.is_empty() { Ok(0) } else { gate.release(buffer) };
+            let is_over = matches!(gate.end, Some(End::Refused(_) | End::Told));
+            let waits = gate.next_waits();
+            let mut passed = if is_over || waits || gate.held.is_empty() { Ok(0) } else { gate.release(buffer) };
             if let Ok(0) = passed {
+                match &gate.end {
+                    // The rest of a body does not come.
+                    Some(End::Finished(_)) if !gate.framing.is_between_requests() => return Poll::Ready(Ok(())),
+                    Some(_) => return gate.poll_end(context).map(Ok),
+                    None => {}
+                }
+                if waits && !gate.held.is_empty() {
+                    gate.connection.hold_end();
+                    if gate.is_full() {
+                        return Poll::Pending;
+                    }
+                }
                 let before = buffer.filled().len();
                 match Pin::new(&mut gate.client).poll_read(context, buffer)? {
                     Poll::Pending => return gate.poll_overdue().map(Ok),

@@ -528,6 +528,16 @@ fn h16_a_client_that_leaves_with_a_part_of_a_further_request_is_noticed() {
 }
 
 #[test]
+fn h16_a_client_that_leaves_with_a_whole_further_request_is_noticed() {
+    check_undisturbed(|client| {
+        let first = get("X: y").replace("hello", "then?kind=sleep&ms=600000");
+        client.send([first, get("X: y")].concat().as_bytes());
+        assert_eq!(client.head("GET").status, 200);
+        assert_eq!(client.piece().as_deref(), Ok(&b"a block"[..]));
+    });
+}
+
+#[test]
 fn h17_an_expectation_that_cannot_be_met_is_a_417() {
     let host = probe();
     for expectation in ["200-ok", "100-continue, 100-continue", "x=y", ""] {
@@ -733,9 +743,14 @@ fn h24_who_may_be_gone_is_waited_for_no_longer_than_half_closed_time() {
         let host = host.sidecar("probe", "limits = { concurrent_calls = 1 }").limit("queue_time=30s");
         host.edge("half_closed_time=200ms")
     });
-    for target in ["/probe/then?kind=sleep&ms=600000", "/probe/fault?kind=sleep&ms=600000"] {
+    let further = Request::get("/probe/hello").to_bytes();
+    for (target, further) in [
+        ("/probe/then?kind=sleep&ms=600000", &[][..]),
+        ("/probe/then?kind=sleep&ms=600000", &further),
+        ("/probe/fault?kind=sleep&ms=600000", &[]),
+    ] {
         let mut client = host.connect();
-        client.send(&Request::get(target).to_bytes());
+        client.send(&[&Request::get(target).to_bytes(), further].concat());
         if target.contains("then") {
             assert_eq!(client.head("GET").status, 200);
         }
