@@ -14,7 +14,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use wasmtime::Store;
-use wasmtime::component::{Component, ComponentExportIndex, Instance, TypedFunc};
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component, ComponentExportIndex, Instance, Type, TypedFunc};
 use wasmtime_wasi::I32Exit;
 
 use self::response::Form;
@@ -63,6 +64,17 @@ impl Entry for Run {
 /// What is logged of a Location that leads nowhere.
 const LOCATION_BYTES_MAX: usize = 1 << 10;
 
+/// Checks that the export has the interface's type: `run: func() -> result`. Linking does not.
+fn check_type(component: &Component) -> anyhow::Result<()> {
+    let interface = component.get_export_index(None, INTERFACE);
+    let run = component.get_export(interface.as_ref(), "run");
+    let fits = matches!(run, Some((ComponentItem::ComponentFunc(run), _)) if run.params().len() == 0
+        && matches!(run.results().collect::<Vec<_>>()[..], [Type::Result(ref result)]
+            if result.ok().is_none() && result.err().is_none()));
+    anyhow::ensure!(fits, "its {INTERFACE} has a function run of another type than func() -> result");
+    Ok(())
+}
+
 /// How a program ended by itself.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Exit {
@@ -78,6 +90,7 @@ impl Cgi {
         log: Arc<AppLog>,
     ) -> anyhow::Result<Self> {
         let run = guest::exported(component, INTERFACE, "run")?;
+        check_type(component)?;
         let supply = Supply::new(engine, engine.link(component)?, Run(run), spec, log);
         debug_assert!(supply.is_fresh(), "the settings were settled for this kind");
         let environ = EnvironBlock::constant(&supply.app.env);
