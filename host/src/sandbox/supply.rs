@@ -123,7 +123,7 @@ impl<E: Entry> Supply<E> {
             return Ok(sandbox);
         }
         loop {
-            // Boxed, so that the future of a call that finds a sandbox waiting is small.
+            // Boxed: a call that finds a sandbox waiting needs no room for it. What that saves was not measured.
             match Box::pin(self.instantiate(call)).await {
                 // A sandbox that serves goes before ones that wait to be used again.
                 Err(Error::Busy(Busy::Pool)) if self.engine.make_room() => {}

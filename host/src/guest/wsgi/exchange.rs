@@ -64,7 +64,7 @@ impl Exchange<'_> {
         let returned = call.call_async(store, arguments).await;
         let (head, blocks, more) = self.unwrap(returned)?;
         if more {
-            // Boxed, so that the future of a call that doesn't stream is small: each call moves its own to the heap.
+            // Boxed: other calls' futures need no room for it. What that saves was not measured.
             let sent = Box::pin(self.iterate(head, blocks)).await;
             // Whatever happened, close() comes after it, once; unless the sandbox is lost anyway.
             if !matches!(sent, Err(Failure::Sandbox(_))) {
