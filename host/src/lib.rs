@@ -17,6 +17,7 @@
 //! | [`body`] | capped, back-pressured bodies, both directions |
 //! | [`deploy`] | the apps directory → the table: scan, watch, inspect, compile, cache |
 //! | [`admin`] | the local admin socket: what `wasgi apps` asks |
+//! | [`selftest`] | the host, attacked by programs, files and clients of our own: `wasgi selftest` |
 //! | [`telemetry`] | logs, access log, counters; it never steers control flow |
 //! | [`error`] | one [`error::Error`]: cause → status, public text, metric label |
 
@@ -35,5 +36,6 @@ pub mod origin;
 mod properties;
 pub mod route;
 pub mod sandbox;
+pub mod selftest;
 pub mod server;
 pub mod telemetry;

@@ -54,7 +54,9 @@ pub(crate) fn root() -> PathBuf {
 /// # Panics
 /// If the text is wrong.
 pub fn wat(core: &str) -> Vec<u8> {
-    parse(&include_str!("component.wat").replace(";; CORE", core))
+    // The same as the attacks of `wasgi selftest` have.
+    let application = include_str!("../../host/src/selftest/attacks/application.wat");
+    parse(&include_str!("component.wat").replace(";; CORE", core).replace(";; APPLICATION", application))
 }
 
 /// A whole component given as text.

@@ -12,6 +12,7 @@ mod apps;
 mod build;
 mod check;
 mod new;
+mod selftest;
 mod serve;
 
 /// Serves web apps compiled to WebAssembly: drop a .wasm file into a directory, and it is live.
@@ -29,6 +30,7 @@ enum Command {
     Apps(apps::Apps),
     New(new::New),
     Build(build::Build),
+    Selftest(selftest::Selftest),
 }
 
 const EXAMPLES: &str = "\
@@ -53,6 +55,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Apps(apps) => apps.run(),
         Command::New(new) => new.run(),
         Command::Build(build) => build.run(),
+        Command::Selftest(selftest) => selftest.run(),
     };
     outcome.unwrap_or_else(|error| {
         complain(&format!("{error:#}"));

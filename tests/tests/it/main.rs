@@ -10,6 +10,7 @@ mod isolation;
 mod limits;
 mod response;
 mod reuse;
+mod selftest;
 mod signals;
 mod tidy;
 mod wasi_http;

@@ -1,0 +1,145 @@
+//! Files that are made to hurt the compiler, or whatever reads them before it.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use super::{Attack, Expected};
+use crate::selftest::guests::Source;
+
+const CALL: &str = r#"(func (export "call") (param i32 i32 i32 i32 i32) (result i32) (global.get $ok))"#;
+
+/// Slow ones are given up sooner than an operator's limit may say.
+const SHORT: &[(&str, Duration)] = &[("compile_time", Duration::from_secs(2))];
+
+pub(super) fn attacks() -> Vec<Attack> {
+    vec![
+        bomb("giant-function", "a function of 2,000,000 instructions", giant_function),
+        bomb("many-functions", "200,000 functions, each another", many_functions),
+        bomb("many-locals", "sixty functions with 45,000 variables each", many_locals),
+        bomb("deep-nesting", "a function of 200,000 nested blocks that all branch", deep_nesting),
+        bomb("wide-branches", "branches with 120,000 places to go", wide_branches),
+        bomb("exponential-types", "a type that doubles thirty times", exponential_types),
+        bomb("nested-components", "components in components, 1,200 deep", nested_components),
+        bomb("many-instances", "a component of 20,000 instances", many_instances),
+        Attack::app(
+            "file-of-zeros",
+            "a file of 80 MB of zeros",
+            Source::Bytes(|| vec![0; 80 << 20]),
+            Expected::Refused(&["limit", "WebAssembly"]),
+        ),
+        Attack::app(
+            "length-that-lies",
+            "a section that says it has 4 GB",
+            Source::Bytes(|| b"\0asm\x0d\0\x01\0\x01\xff\xff\xff\xff\x0f".to_vec()),
+            Expected::Refused(&["WebAssembly"]),
+        ),
+        Attack::app(
+            "noise",
+            "a file that begins like a component and goes on with noise",
+            Source::Bytes(|| {
+                let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+                let noise = std::iter::repeat_with(move || {
+                    state ^= state << 13;
+                    state ^= state >> 7;
+                    state ^= state << 17;
+                    (state & 0xff) as u8
+                });
+                b"\0asm\x0d\0\x01\0".iter().copied().chain(noise.take(1 << 16)).collect()
+            }),
+            Expected::Refused(&["WebAssembly"]),
+        ),
+        Attack::app(
+            "half-a-file",
+            "half of a component",
+            Source::Bytes(half_a_file),
+            Expected::Refused(&["truncated"]),
+        ),
+    ]
+}
+
+/// Whatever comes of a bomb, the host outlives it: most are refused, and a compiler that copes with one is fast enough.
+fn bomb(name: &'static str, tries: &'static str, make: fn() -> Vec<u8>) -> Attack {
+    Attack::app(name, tries, Source::Bytes(make), Expected::RefusedOrServed).lowering(SHORT)
+}
+
+/// What is assembled here is always the same, and right.
+fn assembled(core: String) -> Vec<u8> {
+    Source::wsgi(core).assemble().expect("the text is right")
+}
+
+fn giant_function() -> Vec<u8> {
+    let mut body = String::from("(func (param i32) (result i32) local.get 0");
+    for step in 0..500_000 {
+        write!(body, " local.get 0 i32.const {step} i32.mul i32.add").expect("a text grows");
+    }
+    assembled(format!("{body}) {CALL}"))
+}
+
+fn many_functions() -> Vec<u8> {
+    let mut core = String::new();
+    for index in 0..200_000 {
+        write!(core, "(func (param i32) (result i32) local.get 0 i32.const {index} i32.mul)").expect("a text grows");
+    }
+    assembled(core + CALL)
+}
+
+fn many_locals() -> Vec<u8> {
+    let function = format!("(func (local {}) (local.set 44000 (i64.const 1)))", "i64 ".repeat(45_000));
+    assembled(function.repeat(60) + CALL)
+}
+
+fn deep_nesting() -> Vec<u8> {
+    let mut core = String::from("(func (param i32) ");
+    core.push_str(&"block local.get 0 br_if 0 ".repeat(200_000));
+    core.push_str(&"end ".repeat(200_000));
+    core.push(')');
+    assembled(core + CALL)
+}
+
+fn wide_branches() -> Vec<u8> {
+    let targets = "0 1 ".repeat(60_000);
+    let one = format!("(func (param i32) block block local.get 0 br_table {targets} end end)");
+    assembled(one.repeat(8) + CALL)
+}
+
+fn exponential_types() -> Vec<u8> {
+    let mut text = String::from("(component (type $t0 (tuple u64 u64))");
+    for level in 1..=30 {
+        write!(text, "(type $t{level} (tuple $t{0} $t{0}))", level - 1).expect("a text grows");
+    }
+    text.push_str("(import \"f\" (func (param \"x\" $t30))))");
+    Source::Component(text).assemble().expect("the text is right")
+}
+
+fn nested_components() -> Vec<u8> {
+    // Made from the inside out: a text so deep could not be read.
+    let mut bytes = b"\0asm\x0d\0\x01\0".to_vec();
+    for _ in 0..1200 {
+        let mut outer = b"\0asm\x0d\0\x01\0\x04".to_vec();
+        let mut size = bytes.len();
+        loop {
+            let low = (size & 0x7f) as u8;
+            size >>= 7;
+            outer.push(if size == 0 { low } else { low | 0x80 });
+            if size == 0 {
+                break;
+            }
+        }
+        outer.extend(bytes);
+        bytes = outer;
+    }
+    bytes
+}
+
+fn many_instances() -> Vec<u8> {
+    let mut text = String::from("(component (core module $m)");
+    text.push_str(&"(core instance (instantiate $m))".repeat(20_000));
+    text.push(')');
+    Source::Component(text).assemble().expect("the text is right")
+}
+
+fn half_a_file() -> Vec<u8> {
+    let mut whole = Source::call("").assemble().expect("the text is right");
+    whole.truncate(whole.len() / 2);
+    whole
+}

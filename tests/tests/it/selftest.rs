@@ -1,0 +1,77 @@
+//! `wasgi selftest --attack`: everything is stopped where limits are sane, and what is switched off shows.
+
+use std::fs;
+use std::process::Output;
+
+use tests::wasgi;
+
+/// Runs it under a configuration. The attacks themselves are waited for, however long they take.
+fn selftest(config: &str, arguments: &[&str]) -> (Output, String) {
+    let folder = tempfile::tempdir().expect("there is a temporary directory");
+    let file = folder.path().join("wasgi.toml");
+    fs::write(&file, config).expect("the directory is ours");
+    let mut command = wasgi();
+    command.arg("selftest").args(arguments).arg("--config").arg(&file).current_dir(folder.path());
+    let output = command.output().expect("the binary can be run");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    (output, text)
+}
+
+fn lines<'a>(text: &'a str, begin: &str) -> Vec<&'a str> {
+    text.lines().filter(|line| line.starts_with(begin)).collect()
+}
+
+#[test]
+fn every_attack_is_stopped() {
+    let config = "sandboxes = 200\n[limits]\ncpu_time = '500ms'\n[edge]\nheader_time = '1s'\n";
+    let (output, text) = selftest(config, &["--attack"]);
+    assert!(output.status.success(), "{text}");
+    assert!(lines(&text, "  GOT THROUGH").is_empty(), "{text}");
+    assert!(lines(&text, "  stopped").len() >= 60, "{text}");
+}
+
+/// Limits so high that they are none: each attack on its own has to show it.
+#[test]
+fn what_is_switched_off_shows() {
+    let config = "
+        sandboxes = 50
+        [limits]
+        cpu_time = '1h'
+        memory = '4GiB'
+        table_elements = 10000000
+        handles = 1000000
+        log_rate = '1GiB'
+        request_body_size = '1TiB'";
+    let attacks = ["loop-in-call", "grow-step-by-step", "grow-table", "handles", "log-flood", "endless-body"];
+    for attack in attacks {
+        let (output, text) = selftest(config, &["--attack", "--only", attack]);
+        assert_eq!(output.status.code(), Some(1), "{attack}: {text}");
+        assert_eq!(lines(&text, "  GOT THROUGH").len(), 1, "{attack}: {text}");
+    }
+}
+
+#[test]
+fn attacks_can_be_listed_and_read() {
+    let (output, list) = selftest("", &["--list"]);
+    assert!(output.status.success());
+    assert!(list.contains("loop-in-start"), "{list}");
+    let (output, program) = selftest("", &["--show", "loop-in-start"]);
+    assert!(output.status.success());
+    assert!(program.contains("(start $start)"), "{program}");
+    let (output, text) = selftest("", &["--attack", "--only", "no-such-attack"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text.contains("--list"), "{text}");
+    assert_eq!(selftest("", &[]).0.status.code(), Some(1), "nothing is attacked unasked");
+}
+
+#[test]
+fn the_threat_model_names_every_attack() {
+    let page = fs::read_to_string(tests::repository().join("docs/threat-model.md")).expect("it is there");
+    let (_, list) = selftest("", &["--list"]);
+    let missing: Vec<_> = lines(&list, "  ")
+        .into_iter()
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| !page.contains(&format!("`{name}`")))
+        .collect();
+    assert!(missing.is_empty(), "docs/threat-model.md does not say which promise these try: {missing:?}");
+}
