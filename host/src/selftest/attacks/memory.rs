@@ -81,13 +81,13 @@ pub(super) fn attacks() -> Vec<Attack> {
         ),
         Attack::app(
             "grow-table",
-            "a table, up to 100,000,000 elements",
+            "a table, up to 9,000,000 elements",
             Source::wsgi(format!(
                 "(table $table 1 funcref) {CALL} (local $count i32)
                 (loop
                   (if (i32.eq (table.grow $table (ref.null func) (i32.const 10000)) (i32.const -1)) (then unreachable))
                   (local.set $count (i32.add (local.get $count) (i32.const 1)))
-                  (br_if 0 (i32.lt_u (local.get $count) (i32.const 10000))))
+                  (br_if 0 (i32.lt_u (local.get $count) (i32.const 900))))
                 (global.get $ok))"
             )),
             MEMORY,
