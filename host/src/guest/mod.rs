@@ -17,7 +17,8 @@ use std::sync::Arc;
 
 use ::http::request;
 use hyper::body::Incoming;
-use wasmtime::component::{Component, ComponentExportIndex, Linker};
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component, ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Linker, Lower};
 
 use crate::admission::Permit;
 use crate::config::{AppSpec, Instances};
@@ -101,10 +102,33 @@ pub(crate) fn link(linker: &mut Linker<State>, abi: Abi) -> wasmtime::Result<()>
 }
 
 /// Where a component has a function of an interface that it exports, whatever patch of the version it names.
-pub(crate) fn exported(component: &Component, interface: &str, name: &str) -> anyhow::Result<ComponentExportIndex> {
+///
+/// # Errors
+/// If it has none, or one of another type than the interface's: otherwise that would come out with the first request only.
+pub(crate) fn exported<P, R>(
+    linked: &InstancePre<State>,
+    interface: &str,
+    name: &str,
+) -> anyhow::Result<ComponentExportIndex>
+where
+    P: ComponentNamedList + Lower,
+    R: ComponentNamedList + Lift,
+{
+    let component = linked.component();
     let found = component.get_export_index(None, interface);
-    let function = found.and_then(|found| component.get_export_index(Some(&found), name));
-    function.ok_or_else(|| anyhow::anyhow!("it does not export {interface} with its function {name}"))
+    match found.and_then(|found| component.get_export(Some(&found), name)) {
+        Some((ComponentItem::ComponentFunc(function), index)) => {
+            // As the bindings that wasmtime generates do it, which cannot tell apart functions of an interface.
+            function.typecheck::<P, R>(&linked.instance_type()).map_err(|error| {
+                anyhow::anyhow!(
+                    "its {interface} has a function {name} of another type: {error:#}; build it against that interface as published"
+                )
+            })?;
+            Ok(index)
+        }
+        Some(_) => anyhow::bail!("its {interface} has something called {name} that is no function"),
+        None => anyhow::bail!("it does not export {interface} with a function {name}"),
+    }
 }
 
 /// Makes a loaded component of this kind callable: links what it imports.

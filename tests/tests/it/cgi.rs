@@ -136,19 +136,6 @@ fn each_request_starts_the_program_anew_whatever_the_operators_default() {
 }
 
 #[test]
-fn a_run_of_another_type_is_refused() {
-    let wat = r#"(component
-        (core module $m (func (export "run") (result i32) i32.const 0))
-        (core instance $i (instantiate $m))
-        (func $run (result u32) (canon lift (core func $i "run")))
-        (instance $exported (export "run" (func $run)))
-        (export "wasi:cli/run@0.2.0" (instance $exported)))"#;
-    let host = Host::start(|host| host.app("probe", guest("cgi-probe")).app("misfit", parse(wat)));
-    host.listed_problem("misfit", "of another type");
-    assert_eq!(host.get("/misfit").status(), 404);
-}
-
-#[test]
 fn a_head_request_gets_the_head_alone() {
     let host = Host::start(|host| host.app("probe", guest("cgi-probe")));
     let mut client = host.connect();

@@ -141,6 +141,60 @@ fn a_component_of_another_version_is_refused_by_name() {
     assert!(problem.contains("0.1.0"), "both versions are named: {problem}");
 }
 
+/// A component whose `interface` has functions of these types, and no other content.
+fn of_types(interface: &str, functions: &[(&str, &str)]) -> Vec<u8> {
+    let lifted = |(name, ty): &(&str, &str)| {
+        let params = ty.matches("param").count();
+        let core = format!("(func (export {name:?}) {} (result i32) unreachable)", "(param i32)".repeat(params));
+        let lift = format!(r#"(func ${name} {ty} (canon lift (core func $i {name:?})))"#);
+        (core, lift, format!("(export {name:?} (func ${name}))"))
+    };
+    let (mut cores, mut lifts, mut exports) = (String::new(), String::new(), String::new());
+    for (core, lift, export) in functions.iter().map(lifted) {
+        cores.push_str(&core);
+        lifts.push_str(&lift);
+        exports.push_str(&export);
+    }
+    parse(&format!(
+        r#"(component
+            (import "wasi:http/types@0.2.0" (instance $types (export "incoming-request" (type (sub resource)))))
+            (alias export $types "incoming-request" (type $request))
+            (core module $m {cores}) (core instance $i (instantiate $m)) {lifts}
+            (instance $exported {exports}) (export {interface:?} (instance $exported)))"#
+    ))
+}
+
+#[test]
+fn functions_of_another_type_are_refused_by_name() {
+    const WSGI: &str = "wasgi:gateway/application@0.1.0";
+    let other = "(result u32)";
+    let cases = [
+        ("wsgi", WSGI, &[("call", other), ("next", other), ("close", other)][..], "call"),
+        ("lacking", WSGI, &[("next", other)], "call"),
+        ("p2", "wasi:http/incoming-handler@0.2.3", &[("handle", other)], "handle"),
+        (
+            "outless",
+            "wasi:http/incoming-handler@0.2.0",
+            &[("handle", r#"(param "a" (own $request)) (result u32)"#)],
+            "handle",
+        ),
+        ("p3", "wasi:http/handler@0.3.0", &[("handle", other)], "handle"),
+        ("cgi", "wasi:cli/run@0.2.0", &[("run", other)], "run"),
+    ];
+    let host = empty();
+    for (name, interface, functions, _) in cases {
+        host.drop_in(&format!("{name}.wasm"), of_types(interface, functions));
+    }
+    for (name, interface, functions, function) in cases {
+        let problem = host.listed_problem(name, &format!("function {function}")).text("problem");
+        let (package, _) = interface.split_once('@').expect("it has a version");
+        assert!(problem.contains(package), "{problem}");
+        let lacks = !functions.iter().any(|(name, _)| *name == function);
+        assert!(problem.contains(if lacks { "does not export" } else { "of another type" }), "{problem}");
+        assert_eq!(host.get(&format!("/{name}")).status(), 404);
+    }
+}
+
 #[test]
 fn a_touch_does_nothing() {
     let host = serving_aa();

@@ -14,8 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use wasmtime::Store;
-use wasmtime::component::types::ComponentItem;
-use wasmtime::component::{Component, ComponentExportIndex, Instance, Type, TypedFunc};
+use wasmtime::component::{Component, ComponentExportIndex, Instance, TypedFunc};
 use wasmtime_wasi::I32Exit;
 
 use self::response::Form;
@@ -50,7 +49,10 @@ struct Shared {
 /// Where a component has its `main`.
 struct Run(ComponentExportIndex);
 
-type RunFunction = TypedFunc<(), (Result<(), ()>,)>;
+/// What `run` returns.
+type Returned = (Result<(), ()>,);
+
+type RunFunction = TypedFunc<(), Returned>;
 type Sandbox = supply::Sandbox<RunFunction>;
 
 impl Entry for Run {
@@ -63,17 +65,6 @@ impl Entry for Run {
 
 /// What is logged of a Location that leads nowhere.
 const LOCATION_BYTES_MAX: usize = 1 << 10;
-
-/// Checks that the export has the interface's type: `run: func() -> result`. Linking does not.
-fn check_type(component: &Component) -> anyhow::Result<()> {
-    let interface = component.get_export_index(None, INTERFACE);
-    let run = component.get_export(interface.as_ref(), "run");
-    let fits = matches!(run, Some((ComponentItem::ComponentFunc(run), _)) if run.params().len() == 0
-        && matches!(run.results().collect::<Vec<_>>()[..], [Type::Result(ref result)]
-            if result.ok().is_none() && result.err().is_none()));
-    anyhow::ensure!(fits, "its {INTERFACE} has a function run of another type than func() -> result");
-    Ok(())
-}
 
 /// How a program ended by itself.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -89,9 +80,9 @@ impl Cgi {
         spec: &AppSpec,
         log: Arc<AppLog>,
     ) -> anyhow::Result<Self> {
-        let run = guest::exported(component, INTERFACE, "run")?;
-        check_type(component)?;
-        let supply = Supply::new(engine, engine.link(component)?, Run(run), spec, log);
+        let linked = engine.link(component)?;
+        let run = guest::exported::<(), Returned>(&linked, INTERFACE, "run")?;
+        let supply = Supply::new(engine, linked, Run(run), spec, log);
         debug_assert!(supply.is_fresh(), "the settings were settled for this kind");
         let environ = EnvironBlock::constant(&supply.app.env);
         Ok(Self { shared: Arc::new(Shared { supply, environ, form: Form::of(&spec.name) }) })

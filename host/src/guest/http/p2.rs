@@ -7,7 +7,6 @@ use std::sync::Arc;
 use wasmtime::Store;
 use wasmtime::component::{Component, ComponentExportIndex, Instance, Resource, TypedFunc};
 use wasmtime_wasi_http::WasiHttpView;
-use wasmtime_wasi_http::p2::bindings::ProxyPre;
 use wasmtime_wasi_http::p2::bindings::http::types::{IncomingRequest, ResponseOutparam, Scheme};
 
 use super::exchange::{Answer, Exchange, alone};
@@ -48,10 +47,8 @@ impl Http {
         spec: &AppSpec,
         log: Arc<AppLog>,
     ) -> anyhow::Result<Self> {
-        let handle = guest::exported(component, INTERFACE, "handle")?;
         let linked = engine.link(component)?;
-        // Checks that the export has the interface's types.
-        ProxyPre::new(linked.clone()).map_err(|error| anyhow::anyhow!("{error:#}"))?;
+        let handle = guest::exported::<Arguments, ()>(&linked, INTERFACE, "handle")?;
         Ok(Self { supply: Supply::new(engine, linked, Handle(handle), spec, log) })
     }
 }

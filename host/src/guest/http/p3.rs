@@ -10,7 +10,6 @@ use wasmtime::Store;
 use wasmtime::component::{
     Accessor, Component, ComponentExportIndex, GuestTaskId, Instance, InstancePre, Resource, TypedFunc,
 };
-use wasmtime_wasi_http::p3::bindings::ServicePre;
 use wasmtime_wasi_http::p3::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::p3::{Request, Response};
 use wasmtime_wasi_http::{Error as HttpError, FieldMap, WasiHttpHooks, WasiHttpView};
@@ -37,7 +36,10 @@ pub(super) struct Http {
 /// Where a component has its `handle`.
 pub(super) struct Handle(ComponentExportIndex);
 
-pub(super) type Function = TypedFunc<(Resource<Request>,), (Result<Resource<Response>, ErrorCode>,)>;
+type Arguments = (Resource<Request>,);
+type Returned = (Result<Resource<Response>, ErrorCode>,);
+
+pub(super) type Function = TypedFunc<Arguments, Returned>;
 
 impl Entry for Handle {
     type Functions = Function;
@@ -49,10 +51,8 @@ impl Entry for Handle {
 
 /// What a call of a component needs, linked and checked.
 pub(super) fn link(engine: &Engine, component: &Component) -> anyhow::Result<(InstancePre<State>, Handle)> {
-    let handle = guest::exported(component, INTERFACE, "handle")?;
     let linked = engine.link(component)?;
-    // Checks that the export has the interface's types.
-    ServicePre::new(linked.clone()).map_err(|error| anyhow::anyhow!("{error:#}"))?;
+    let handle = guest::exported::<Arguments, Returned>(&linked, INTERFACE, "handle")?;
     Ok((linked, Handle(handle)))
 }
 

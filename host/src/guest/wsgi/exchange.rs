@@ -1,24 +1,29 @@
 //! One call of an application: its parts, in order, to the connection.
 
 use bytes::Bytes;
-use wasmtime::component::{Component, ComponentExportIndex, ComponentNamedList, Lift, Lower, TypedFunc};
+use wasmtime::component::{ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Lower, TypedFunc};
 
 use super::gateway::ExcInfo;
 use super::{Sandbox, Shared};
 use crate::error::Error;
+use crate::guest;
 use crate::guest::head::{Head, HeadError};
 use crate::sandbox::call::Commit;
 use crate::sandbox::task::{Finished, Whole};
-use crate::sandbox::{AppContext, CallState, fault};
+use crate::sandbox::{AppContext, CallState, State, fault};
 use crate::telemetry::printable;
 
 /// `types.head`, and `types.part`.
 type RawHead = (String, Vec<(String, String)>);
 type Part = (Option<RawHead>, Vec<Vec<u8>>, bool);
 
-pub(super) type CallFunction = TypedFunc<(Vec<u8>, bool, bool, bool), (Result<Part, ExcInfo>,)>;
-type NextFunction = TypedFunc<(), (Result<Part, ExcInfo>,)>;
-type CloseFunction = TypedFunc<(), (Result<(), ExcInfo>,)>;
+/// `environ`, and whether the scheme is https, there are more processes, and this is the only call.
+type Arguments = (Vec<u8>, bool, bool, bool);
+type Returned<T> = (Result<T, ExcInfo>,);
+
+pub(super) type CallFunction = TypedFunc<Arguments, Returned<Part>>;
+type NextFunction = TypedFunc<(), Returned<Part>>;
+type CloseFunction = TypedFunc<(), Returned<()>>;
 
 /// Where a component has the application's functions.
 ///
@@ -30,14 +35,12 @@ pub(super) struct Exports {
 }
 
 impl Exports {
-    pub(super) fn of(component: &Component) -> anyhow::Result<Self> {
-        let interface = component.get_export_index(None, INTERFACE);
-        let function = |name: &str| {
-            let interface = interface.as_ref().ok_or_else(|| anyhow::anyhow!("it does not export {INTERFACE}"))?;
-            let function = component.get_export_index(Some(interface), name);
-            function.ok_or_else(|| anyhow::anyhow!("its {INTERFACE} has no function {name}"))
-        };
-        Ok(Self { call: function("call")?, next: function("next")?, close: function("close")? })
+    pub(super) fn of(linked: &InstancePre<State>) -> anyhow::Result<Self> {
+        Ok(Self {
+            call: guest::exported::<Arguments, Returned<Part>>(linked, INTERFACE, "call")?,
+            next: guest::exported::<(), Returned<Part>>(linked, INTERFACE, "next")?,
+            close: guest::exported::<(), Returned<()>>(linked, INTERFACE, "close")?,
+        })
     }
 }
 
@@ -59,7 +62,7 @@ pub(super) struct Exchange<'a> {
 }
 
 impl Exchange<'_> {
-    pub(super) async fn run(mut self, arguments: (Vec<u8>, bool, bool, bool)) -> Result<Finished, Failure> {
+    pub(super) async fn run(mut self, arguments: Arguments) -> Result<Finished, Failure> {
         let Sandbox { store, functions: call, .. } = &mut *self.sandbox;
         let returned = call.call_async(store, arguments).await;
         let (head, blocks, more) = self.unwrap(returned)?;
@@ -87,7 +90,7 @@ impl Exchange<'_> {
         self.send_all(blocks).await
     }
 
-    fn unwrap<T>(&self, returned: wasmtime::Result<(Result<T, ExcInfo>,)>) -> Result<T, Failure> {
+    fn unwrap<T>(&self, returned: wasmtime::Result<Returned<T>>) -> Result<T, Failure> {
         match returned {
             Ok((Ok(value),)) => Ok(value),
             Ok((Err(raised),)) => {

@@ -1,6 +1,6 @@
 //! What the host offers to applications, as the contract names it: `start-response`, `write`, `input`, `errors`.
 
-use wasmtime::component::{HasSelf, InstancePre, Linker, Resource};
+use wasmtime::component::{HasSelf, Linker, Resource};
 
 use super::exchange::{checked_head, exception_text};
 use crate::body::{ReadError, RequestBody};
@@ -37,11 +37,6 @@ use bindings::wasgi::gateway::types::{self, ProtocolError, StreamError};
 /// Offers the server's side of the contract.
 pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     bindings::App::add_to_linker::<_, HasSelf<State>>(linker, |state| state)
-}
-
-/// Checks that a component's exports have the contract's types.
-pub(super) fn check_exports(linked: &InstancePre<State>) -> wasmtime::Result<()> {
-    bindings::AppPre::new(linked.clone()).map(drop)
 }
 
 /// Handles of these have the number of their call as representation: one kept from an earlier call reaches nothing.

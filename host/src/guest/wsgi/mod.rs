@@ -50,10 +50,8 @@ impl Wsgi {
         spec: &AppSpec,
         log: Arc<AppLog>,
     ) -> anyhow::Result<Self> {
-        let exports = Exports::of(component)?;
         let linked = engine.link(component)?;
-        // Checks that the exports have the contract's types.
-        gateway::check_exports(&linked).map_err(|error| anyhow::anyhow!("{error:#}"))?;
+        let exports = Exports::of(&linked)?;
         let supply = Supply::new(engine, linked, exports, spec, log);
         let environ = EnvironBlock::constant(&supply.app.env);
         Ok(Self { shared: Arc::new(Shared { supply, environ }) })
