@@ -49,6 +49,8 @@ struct Worker {
     ledger: Arc<Ledger>,
     /// The instance is being polled.
     runs: AtomicBool,
+    /// The guest has tasks: a call's, or what calls have left behind.
+    has_tasks: AtomicBool,
 }
 
 type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -65,6 +67,8 @@ struct Desk {
     deserted: bool,
     /// The guest waits; it could as well begin another call.
     at_rest: bool,
+    /// Nothing is left of the calls before, as the instance was found after it was last polled.
+    vacant: bool,
     /// Since when there are no calls.
     idle_since: Instant,
     /// Of the worker's task.
@@ -76,6 +80,8 @@ struct Order {
     origin: Arc<Origin>,
     answer: Answer,
     seat: Arc<Seat>,
+    /// Nothing else goes on in the instance: until there is another call, whatever it writes is this one's.
+    is_alone: bool,
 }
 
 /// A call's place in an instance.
@@ -143,7 +149,7 @@ impl Pool {
             has_failed: AtomicBool::new(false),
             awaits_rest: AtomicBool::new(false),
         });
-        let mut ticket = self.place(Order { request, origin, answer: answer.clone(), seat }).await?;
+        let mut ticket = self.place(Order { request, origin, answer: answer.clone(), seat, is_alone: false }).await?;
         let seat = &ticket.seat;
         let guest = poll_fn(|context| {
             call.watch(context);
@@ -283,10 +289,16 @@ impl Worker {
             deserted: false,
             at_rest: true,
             idle_since: Instant::now(),
+            vacant: true,
             waker: None,
         };
-        let worker =
-            Arc::new(Self { desk: Mutex::new(desk), driver: Mutex::default(), ledger, runs: AtomicBool::new(false) });
+        let worker = Arc::new(Self {
+            desk: Mutex::new(desk),
+            driver: Mutex::default(),
+            ledger,
+            runs: AtomicBool::new(false),
+            has_tasks: AtomicBool::new(false),
+        });
         let driver = drive(Arc::clone(&worker), sandbox);
         *lock(&worker.driver) = Some(Box::pin(driver));
         let owner = Arc::clone(&worker);
@@ -309,6 +321,7 @@ impl Worker {
                 let mut desk = lock(&self.desk);
                 desk.at_rest = rest == Rest::Waiting;
                 for seat in &desk.seats {
+                desk.vacant = desk.orders.is_empty() && !self.has_tasks.load(Ordering::Relaxed);
                     if seat.awaits_rest.swap(false, Ordering::SeqCst) {
                         seat.call.wake();
                     }
@@ -356,7 +369,8 @@ impl Worker {
         if !desk.open || !desk.at_rest || desk.seats.len() >= CALLS_AT_ONCE {
             return false;
         }
-        let Some(order) = order.take() else { return false };
+        let Some(mut order) = order.take() else { return false };
+        order.is_alone = std::mem::take(&mut desk.vacant);
         desk.served += 1;
         desk.open = desk.served < requests_max;
         // Until it is known whether this one computes or waits, others go elsewhere.
@@ -426,10 +440,6 @@ impl Worker {
         let desk = lock(&self.desk);
         !desk.open && desk.seats.is_empty()
     }
-
-    fn is_alone(&self) -> bool {
-        lock(&self.desk).seats.len() == 1
-    }
 }
 
 impl Desk {
@@ -463,11 +473,13 @@ async fn work(worker: &Worker, accessor: &Accessor<State>, handle: Function) -> 
                 break;
             }
             calls.extend(orders.into_iter().map(|order| -> Pin<Box<dyn Future<Output = _> + Send + '_>> {
+            worker.has_tasks.store(true, Ordering::Relaxed);
                 Box::pin(begin(worker, accessor, handle, order))
             }));
         }
         if calls.is_empty() && accessor.poll_no_interesting_tasks(context).is_ready() {
             worker.ledger.settle();
+            worker.has_tasks.store(false, Ordering::Relaxed);
             accessor.with(|mut access| access.get().end());
             if worker.is_over() {
                 return Poll::Ready(Ok(()));
@@ -479,8 +491,7 @@ async fn work(worker: &Worker, accessor: &Accessor<State>, handle: Function) -> 
 }
 
 async fn begin(worker: &Worker, accessor: &Accessor<State>, handle: Function, order: Order) -> wasmtime::Result<()> {
-    let Order { request, origin, answer, seat } = order;
-    let is_alone = worker.is_alone();
+    let Order { request, origin, answer, seat, is_alone } = order;
     accessor.with(|mut access| if is_alone { access.get().begin(&seat.call) } else { access.get().join() });
     let entered = |task| worker.ledger.enter(task, Arc::clone(&seat.call));
     p3::respond(accessor, handle, request, &origin, &answer, entered).await?;

@@ -192,3 +192,24 @@ fn lines_of_calls_that_share_an_instance_are_nobodys_in_particular() {
     let lines = host.log().wait_for("both", 2, |event| event.message() == "to standard error");
     assert!(lines.iter().any(|line| line.text("request").is_empty()), "{lines:?}");
 }
+
+#[test]
+fn lines_of_what_a_call_has_left_behind_do_not_bear_the_next_ones_id() {
+    let host = sharing(|host| host);
+    for round in 1..=20 {
+        let before = host.log().all(|event| event.message() == "in the background").len();
+        check(&host.get("/app/background"), 200, "a block");
+        check(&host.get("/app/log"), 200, "logged");
+        let asked = host.access().wait_for("its line", round, |event| event.text("target") == "/app/log");
+        let next = asked.last().expect("it is there").text("request");
+        let late = host.log().wait_for("it goes on", before + 1, |event| event.message() == "in the background");
+        let late = late.last().expect("it is there").text("request");
+        assert_ne!(late, next);
+        let lines = host.log().all(|event| event.message() == "to standard error");
+        if lines.last().expect("it is there").text("request").is_empty() {
+            assert!(late.is_empty(), "two calls were in the instance by then");
+            return;
+        }
+    }
+    panic!("calls never share an instance");
+}
