@@ -3,6 +3,7 @@
 //! Pure: bytes in, a verdict out. The rules' numbers: C4 the grammar, C5 to C8 the kinds of responses, C9 NPH.
 
 use http::header;
+use percent_encoding::AsciiSet;
 
 use crate::guest::head::{HOP_BY_HOP, Head, HeadError};
 use crate::limits::Limits;
@@ -30,7 +31,7 @@ impl Form {
 pub(crate) enum Response {
     /// A document, or a redirect that the client is to follow.
     Document(Head),
-    /// The path and query of another resource of this server, whose response is wanted.
+    /// The path and query of another resource of this server, whose response is wanted. ASCII.
     LocalRedirect(String),
 }
 
@@ -120,7 +121,7 @@ fn parsed(fields: &[Field], limits: &Limits) -> Result<Response, HeadError> {
     if let (Some(location), 1) = (location, fields.len())
         && is_local(location)
     {
-        return Ok(Response::LocalRedirect(location.to_owned()));
+        return Ok(Response::LocalRedirect(target(location)));
     }
     let status = match status {
         Some(status) => status_text(status),
@@ -144,6 +145,12 @@ fn cgi_field<'a>(fields: &'a [Field], name: &str) -> Result<Option<&'a str>, Hea
 /// An absolute path on this server (RFC 3875 §6.3.2). `//host/path` names another, and a fragment is the client's.
 fn is_local(location: &str) -> bool {
     location.starts_with('/') && !location.starts_with("//") && !location.contains('#')
+}
+
+/// A path as clients send it: they encode the bytes that are not ASCII.
+fn target(location: &str) -> String {
+    let bytes: Vec<u8> = location.chars().filter_map(|char| u8::try_from(char).ok()).collect();
+    percent_encoding::percent_encode(&bytes, &AsciiSet::EMPTY).to_string()
 }
 
 /// Status is said in the status line; what begins with X-CGI- is an extension of CGI for servers that know it (RFC 3875
@@ -250,6 +257,8 @@ mod tests {
             let Ok(Response::LocalRedirect(target)) = read(text, Form::Parsed) else { panic!("{text:?}") };
             assert_eq!(target, "/a/b?c=d");
         }
+        let Ok(Response::LocalRedirect(target)) = read("Location: /caf\u{e9} %e9\n\n", Form::Parsed) else { panic!() };
+        assert_eq!(target, "/caf%C3%A9 %e9", "encoded once, whatever of it is encoded already");
     }
 
     #[test]

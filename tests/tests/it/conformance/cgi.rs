@@ -252,6 +252,13 @@ fn c6_another_app_may_answer_and_what_the_first_did_is_done() {
     let host = Host::start(|host| host.app("component", guest("cgi-probe")).app("probe", guest("probe")));
     assert_eq!(say(&host, "/component", "Location: /probe/hello\n\n").text(), "hello");
     assert_eq!(say(&host, "/component", "Location: /nowhere\n\n").status(), 404);
+    // Bytes beyond ASCII are the ones that a client would have encoded.
+    for (given, bytes) in [("caf\u{e9}", "caf%C3%A9"), ("caf%C3%A9", "caf%C3%A9")] {
+        let shown = say(&host, "/component", &format!("Location: /component/environ?{given}\n\n")).text();
+        assert_eq!(variable(&shown, "QUERY_STRING").as_deref(), Some(bytes));
+        let shown = say(&host, "/component", &format!("Location: /probe/nothing/{given}\n\n")).text();
+        assert_eq!(shown, host.get(&format!("/probe/nothing/{bytes}")).text());
+    }
     let response = host.ask(&Request::post("/component/redirect-after-work", "work"));
     assert_eq!(variable(&response.text(), "QUERY_STRING").as_deref(), Some("from=redirect"));
     host.log_contains("the work is done");
