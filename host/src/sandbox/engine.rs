@@ -45,8 +45,6 @@ pub struct Engine {
     making: Mutex<()>,
     config: Config,
     ticker: Arc<Ticker>,
-    /// Who keeps idle sandboxes.
-    keepers: Mutex<Vec<Weak<dyn Keeper>>>,
 }
 
 /// One of them.
@@ -54,6 +52,8 @@ struct Half {
     engine: wasmtime::Engine,
     /// What guests may import.
     linker: Linker<State>,
+    /// Who keeps idle sandboxes of this engine's pool.
+    keepers: Mutex<Vec<Weak<dyn Keeper>>>,
 }
 
 /// Somebody who keeps sandboxes for their next call, and gives one up when the pool is full.
@@ -70,14 +70,7 @@ impl Engine {
     pub fn new(config: &Config) -> Result<Self> {
         let ticker = Ticker::start()?;
         let sync = Half::new(config, Abi::Sync, &ticker)?;
-        Ok(Self {
-            sync,
-            concurrent: OnceLock::new(),
-            making: Mutex::new(()),
-            config: config.clone(),
-            ticker,
-            keepers: Mutex::default(),
-        })
+        Ok(Self { sync, concurrent: OnceLock::new(), making: Mutex::new(()), config: config.clone(), ticker })
     }
 
     /// The engine for components with this ABI.
@@ -105,23 +98,19 @@ impl Engine {
     /// # Errors
     /// Says which import does not fit.
     pub(crate) fn link(&self, component: &Component) -> Result<InstancePre<State>> {
-        let half = match self.concurrent.get() {
-            Some(half) if wasmtime::Engine::same(&half.engine, component.engine()) => half,
-            _ => &self.sync,
-        };
-        half.linker.instantiate_pre(component).map_err(|error| anyhow!("{error:#}"))
+        self.half(component.engine()).linker.instantiate_pre(component).map_err(|error| anyhow!("{error:#}"))
     }
 
-    /// Idle sandboxes of `keeper` may be taken when the pool is full.
-    pub(crate) fn register(&self, keeper: Weak<dyn Keeper>) {
-        let mut keepers = self.keepers();
+    /// Idle sandboxes that `keeper` has of this engine may be taken when its pool is full.
+    pub(crate) fn register(&self, engine: &wasmtime::Engine, keeper: Weak<dyn Keeper>) {
+        let mut keepers = self.half(engine).keepers();
         keepers.retain(|keeper| keeper.strong_count() > 0);
         keepers.push(keeper);
     }
 
-    /// Makes room in the pool: some idle sandbox goes. False if none is idle.
-    pub(crate) fn make_room(&self) -> bool {
-        let mut keepers = self.keepers();
+    /// Makes room in this engine's pool: some idle sandbox goes. False if none is idle.
+    pub(crate) fn make_room(&self, engine: &wasmtime::Engine) -> bool {
+        let mut keepers = self.half(engine).keepers();
         let found = keepers.iter().position(|keeper| keeper.upgrade().is_some_and(|keeper| keeper.give_up_one()));
         // The next time it is another's turn.
         if let Some(found) = found {
@@ -130,8 +119,11 @@ impl Engine {
         found.is_some()
     }
 
-    fn keepers(&self) -> MutexGuard<'_, Vec<Weak<dyn Keeper>>> {
-        self.keepers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn half(&self, engine: &wasmtime::Engine) -> &Half {
+        match self.concurrent.get() {
+            Some(half) if wasmtime::Engine::same(&half.engine, engine) => half,
+            _ => &self.sync,
+        }
     }
 
     /// A call begins: the ticker must tick.
@@ -153,7 +145,11 @@ impl Half {
         let mut linker = Linker::new(&engine);
         guest::link(&mut linker, abi).map_err(|error| anyhow!("cannot link what guests import: {error:#}"))?;
         ticker.engines().push(engine.weak());
-        Ok(Self { engine, linker })
+        Ok(Self { engine, linker, keepers: Mutex::default() })
+    }
+
+    fn keepers(&self) -> MutexGuard<'_, Vec<Weak<dyn Keeper>>> {
+        self.keepers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -95,7 +95,7 @@ impl<E: Entry> Supply<E> {
             stock: Stock::default(),
         });
         let keeper: Weak<Self> = Arc::downgrade(&supply);
-        engine.register(keeper);
+        engine.register(supply.linked.engine(), keeper);
         supply
     }
 
@@ -126,7 +126,7 @@ impl<E: Entry> Supply<E> {
             // Boxed: a call that finds a sandbox waiting needs no room for it. What that saves was not measured.
             match Box::pin(self.instantiate(call)).await {
                 // A sandbox that serves goes before ones that wait to be used again.
-                Err(Error::Busy(Busy::Pool)) if self.engine.make_room() => {}
+                Err(Error::Busy(Busy::Pool)) if self.engine.make_room(self.linked.engine()) => {}
                 opened => return opened,
             }
         }

@@ -119,7 +119,7 @@ impl Http {
         let supply = Supply::new(engine, linked, handle, spec, log);
         let pool = Arc::new(Pool { supply, requests_max, idle_time, workers: Mutex::default() });
         let keeper: Weak<Pool> = Arc::downgrade(&pool);
-        engine.register(keeper);
+        engine.register(component.engine(), keeper);
         Ok(Self { pool })
     }
 }

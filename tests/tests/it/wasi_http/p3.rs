@@ -172,6 +172,20 @@ fn an_idle_instance_gives_way_when_all_sandboxes_are_in_use() {
 }
 
 #[test]
+fn room_is_made_among_instances_of_the_same_wasi() {
+    let host = sharing(|host| {
+        let of_0_2 = |host: Builder, name| host.app(name, guest("http-p2")).sidecar(name, "instances = 'reuse'");
+        of_0_2(of_0_2(host, "one"), "other").flag("--sandboxes", "1")
+    });
+    for calls in 1..=3 {
+        is_call(&host, calls);
+        for name in ["one", "other"] {
+            check(&host.get(&format!("/{name}/calls")), 200, "call 1");
+        }
+    }
+}
+
+#[test]
 fn a_replaced_release_ends_with_its_last_call() {
     let host = sharing(|host| host);
     let mut first = waiting(&host);
