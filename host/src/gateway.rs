@@ -263,7 +263,9 @@ fn respond(started: Started, head_only: bool) -> Result<Response<ResponseBody>, 
         if let (true, Some(length)) = (head_only && head.allows_body(), length) {
             head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         }
-        drop(task);
+        if let Some(task) = task {
+            task.outlive();
+        }
         ResponseBody::empty()
     } else if let Some(task) = task {
         ResponseBody::streaming(task, length)

@@ -189,9 +189,16 @@ impl Task {
             let rest = std::future::poll_fn(|context| {
                 loop {
                     let polled = self.poll_guest(context);
-                    // Nobody wants what it still says; who has said it waits for that to be taken.
-                    if polled.is_ready() || self.call.outbox().block.take().is_none() {
+                    if polled.is_ready() {
                         return polled;
+                    }
+                    // The request is over, too: nothing comes for a guest that waits for more of it.
+                    if self.call.awaits_input() {
+                        return Poll::Ready(Ok(Finished::Streamed));
+                    }
+                    // Nobody wants what it still says; who has said it waits for that to be taken.
+                    if self.call.outbox().block.take().is_none() {
+                        return Poll::Pending;
                     }
                 }
             });

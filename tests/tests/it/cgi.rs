@@ -147,6 +147,70 @@ fn a_head_request_gets_the_head_alone() {
 }
 
 #[test]
+fn what_a_program_does_after_a_head_alone_is_done() {
+    let host = Host::start(|host| host.app("probe", guest("cgi-probe")));
+    let mut client = host.connect();
+    assert_eq!(client.ask(&Request::new("HEAD", "/probe/head-then-sleep?50")).status(), 200);
+    host.log_contains("it has slept");
+    // Nor does one go on for ever that waits for the rest of a request which has been answered.
+    let host = Host::start(|host| host.app("probe", guest("cgi-probe")).limit("concurrent_calls=1"));
+    let mut client = host.connect();
+    client.send(&Request::new("HEAD", "/probe/dialogue").header("Content-Length", "10").to_bytes());
+    assert_eq!(client.response("HEAD").status(), 200);
+    assert_eq!(host.get("/probe/environ").status(), 200);
+}
+
+/// A guest that does not ask how much it may write would fill the host's memory.
+#[test]
+fn to_write_more_than_was_allowed_is_a_trap() {
+    let writing = |bytes: u32| {
+        parse(&format!(
+            r#"(component
+                (import "wasi:io/error@0.2.0" (instance $error (export "error" (type (sub resource)))))
+                (alias export $error "error" (type $error-type))
+                (import "wasi:io/streams@0.2.0" (instance $streams
+                    (export "output-stream" (type $stream (sub resource)))
+                    (alias outer 1 $error-type (type $outer-error))
+                    (export "error" (type $failure (eq $outer-error)))
+                    (type $stream-error' (variant (case "last-operation-failed" (own $failure)) (case "closed")))
+                    (export "stream-error" (type $stream-error (eq $stream-error')))
+                    (export "[method]output-stream.write" (func
+                        (param "self" (borrow $stream)) (param "contents" (list u8))
+                        (result (result (error $stream-error)))))))
+                (alias export $streams "output-stream" (type $stream))
+                (import "wasi:cli/stdout@0.2.0" (instance $stdout
+                    (alias outer 1 $stream (type $outer-stream))
+                    (export "output-stream" (type $stream (eq $outer-stream)))
+                    (export "get-stdout" (func (result (own $stream))))))
+                (core module $memory (memory (export "memory") 16)
+                    (data (i32.const 16) "Content-Type: text/plain\0a\0awritten"))
+                (core instance $memory (instantiate $memory))
+                (core func $get-stdout (canon lower (func $stdout "get-stdout")))
+                (core func $write (canon lower (func $streams "[method]output-stream.write")
+                    (memory $memory "memory")))
+                (core module $m
+                    (import "" "get-stdout" (func $get-stdout (result i32)))
+                    (import "" "write" (func $write (param i32 i32 i32 i32)))
+                    (func (export "run") (result i32)
+                        (call $write (call $get-stdout) (i32.const 16) (i32.const {bytes}) (i32.const 0))
+                        (i32.const 0)))
+                (core instance $i (instantiate $m (with "" (instance
+                    (export "get-stdout" (func $get-stdout)) (export "write" (func $write))))))
+                (func $run (result (result)) (canon lift (core func $i "run")))
+                (instance $exported (export "run" (func $run)))
+                (export "wasi:cli/run@0.2.0" (instance $exported)))"#
+        ))
+    };
+    let host = Host::start(|host| host.app("fits", writing(33)).app("exceeds", writing(900_000)));
+    assert_eq!(host.get("/fits").text(), "written");
+    let response = host.get("/exceeds");
+    let failure = host.failure(&response);
+    assert_eq!((response.status(), failure.text("cause").as_str()), (500, "trap"));
+    assert!(failure.message().contains("more was written to stdout than check-write allowed"), "{}", failure.message());
+    assert_eq!(host.get("/fits").text(), "written", "nobody else is concerned");
+}
+
+#[test]
 fn wasgi_check_says_what_a_core_module_is() {
     let folder = tempfile::tempdir().expect("there is a temporary directory");
     let check = |name: &str, wasm: Vec<u8>| {

@@ -10,13 +10,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::Body as _;
 use wasmtime_wasi_http::Error as HttpError;
 
 use super::Body;
 use super::request::Upload;
 use crate::error::Error;
+use crate::guest::environ::wants_head_only;
 use crate::guest::head::{Head, HeadError, checked_trailers};
 use crate::sandbox::task::{Finished, Whole};
 use crate::sandbox::{AppContext, CallState};
@@ -80,6 +81,8 @@ pub(super) struct Exchange<'a> {
     trailers: Option<HeaderMap>,
     guest: Guest,
     may_end_soon: bool,
+    /// A HEAD request's, or one with a status that has no body.
+    is_bodiless: bool,
 }
 
 /// How far the guest is.
@@ -90,7 +93,13 @@ enum Guest {
 }
 
 impl<'a> Exchange<'a> {
-    pub(super) fn new(app: &'a AppContext, call: &'a CallState, answer: &'a Answer, upload: &'a Upload) -> Self {
+    pub(super) fn new(
+        app: &'a AppContext,
+        call: &'a CallState,
+        method: &Method,
+        answer: &'a Answer,
+        upload: &'a Upload,
+    ) -> Self {
         Self {
             app,
             call,
@@ -102,6 +111,7 @@ impl<'a> Exchange<'a> {
             trailers: None,
             guest: Guest::Running,
             may_end_soon: true,
+            is_bodiless: wants_head_only(method),
         }
     }
 
@@ -177,10 +187,12 @@ impl<'a> Exchange<'a> {
     fn begin(&mut self, response: Response<Body>) -> Result<(), Error> {
         let (parts, body) = response.into_parts();
         let head = Head::from_http(parts.status, parts.headers, &self.app.limits);
-        self.head = Some(head.map_err(|error| match error {
+        let head = head.map_err(|error| match error {
             HeadError::TooLarge(why) => Error::ResponseHead(why),
             HeadError::Status(_) | HeadError::Header(_) => Error::Protocol(error.to_string()),
-        })?);
+        })?;
+        self.is_bodiless |= !head.allows_body();
+        self.head = Some(head);
         self.body = Some(body);
         Ok(())
     }
@@ -218,7 +230,11 @@ impl<'a> Exchange<'a> {
                 }
                 Poll::Pending => {
                     self.commit();
-                    return Poll::Pending;
+                    if !self.is_bodiless {
+                        return Poll::Pending;
+                    }
+                    // Nobody takes more of it. The guest can tell, and goes on with what else it has to do.
+                    self.body = Some(Body::default());
                 }
             }
         }

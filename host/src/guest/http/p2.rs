@@ -69,6 +69,7 @@ async fn serve(supply: &Arc<Supply<Handle>>, call: Call) -> Result<Finished, Err
     supply.engine.wake_ticker();
     let Call { state: call, parts, body, origin, permit, .. } = call;
     let mut sandbox = supply.open(&call).await?;
+    let method = parts.method.clone();
     let (request, upload) = request::open(parts, body, &origin, &call, supply.app.limits.request_body_bytes);
     let answer = Answer::default();
     let store = &mut sandbox.store;
@@ -95,6 +96,6 @@ async fn serve(supply: &Arc<Supply<Handle>>, call: Call) -> Result<Finished, Err
         };
         returned.map_err(|error| fault::classify(error, store.data()))
     };
-    let end = Exchange::new(&supply.app, &call, &answer, &upload).run(guest, alone).await;
+    let end = Exchange::new(&supply.app, &call, &method, &answer, &upload).run(guest, alone).await;
     super::settle(supply, sandbox, end, &call, permit)
 }

@@ -88,6 +88,7 @@ impl Upload {
             let mut source = lock(source);
             source.incoming = None;
             source.closed = true;
+            source.call.input_unwatched();
         }
     }
 }

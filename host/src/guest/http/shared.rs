@@ -141,6 +141,7 @@ impl Pool {
         self.supply.engine.wake_ticker();
         let app = &self.supply.app;
         let Call { state: call, parts, body, origin, permit, .. } = call;
+        let method = parts.method.clone();
         let (request, upload) = request::open(parts, body, &origin, &call, app.limits.request_body_bytes);
         let answer = Answer::default();
         let seat = Arc::new(Seat {
@@ -160,7 +161,7 @@ impl Pool {
             }
         });
         let vouch = |_: &mut Context<'_>| ticket.poll_sound();
-        let outcome = Exchange::new(app, &call, &answer, &upload).run(guest, vouch).await;
+        let outcome = Exchange::new(app, &call, &method, &answer, &upload).run(guest, vouch).await;
         let sent = match outcome {
             End::Sound(sent) => {
                 ticket.is_done = true;
@@ -288,8 +289,8 @@ impl Worker {
             open: true,
             deserted: false,
             at_rest: true,
-            idle_since: Instant::now(),
             vacant: true,
+            idle_since: Instant::now(),
             waker: None,
         };
         let worker = Arc::new(Self {
@@ -320,8 +321,8 @@ impl Worker {
                 self.runs.store(false, Ordering::SeqCst);
                 let mut desk = lock(&self.desk);
                 desk.at_rest = rest == Rest::Waiting;
-                for seat in &desk.seats {
                 desk.vacant = desk.orders.is_empty() && !self.has_tasks.load(Ordering::Relaxed);
+                for seat in &desk.seats {
                     if seat.awaits_rest.swap(false, Ordering::SeqCst) {
                         seat.call.wake();
                     }
@@ -472,14 +473,14 @@ async fn work(worker: &Worker, accessor: &Accessor<State>, handle: Function) -> 
             if orders.is_empty() {
                 break;
             }
-            calls.extend(orders.into_iter().map(|order| -> Pin<Box<dyn Future<Output = _> + Send + '_>> {
             worker.has_tasks.store(true, Ordering::Relaxed);
+            calls.extend(orders.into_iter().map(|order| -> Pin<Box<dyn Future<Output = _> + Send + '_>> {
                 Box::pin(begin(worker, accessor, handle, order))
             }));
         }
         if calls.is_empty() && accessor.poll_no_interesting_tasks(context).is_ready() {
-            worker.ledger.settle();
             worker.has_tasks.store(false, Ordering::Relaxed);
+            worker.ledger.settle();
             accessor.with(|mut access| access.get().end());
             if worker.is_over() {
                 return Poll::Ready(Ok(()));

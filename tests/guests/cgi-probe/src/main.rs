@@ -62,6 +62,7 @@ fn main() -> io::Result<()> {
         "/head-then-sleep" => {
             say(DOCUMENT.as_bytes())?;
             sleep(Duration::from_millis(number(&query)));
+            eprintln!("it has slept");
             Ok(())
         }
         "/spin" => loop {

@@ -227,6 +227,24 @@ fn work_after_the_response_keeps_no_client_waiting_and_is_done() {
 }
 
 #[test]
+fn work_after_a_head_alone_is_done_and_nobody_produces_a_body_for_nobody() {
+    for reuse in ["", "instances = 'reuse'"] {
+        each(
+            |host| host.sidecar("app", reuse).limit("concurrent_calls=1"),
+            |host| {
+                let mut client = host.connect();
+                for target in ["/app/background", "/app/blocks?60000"] {
+                    assert_eq!(client.ask(&Request::new("HEAD", target)).status(), 200);
+                }
+                host.log_contains("in the background");
+                check(&client.get("/app/hello"), 200, "hello from wasi:http");
+                assert_eq!(host.log().all(|event| !event.text("cause").is_empty()).len(), 0);
+            },
+        );
+    }
+}
+
+#[test]
 fn work_after_the_response_counts_as_the_call() {
     each(
         |host| host.limit("cpu_time=200ms").limit("concurrent_calls=1").limit("queued_calls=0"),
