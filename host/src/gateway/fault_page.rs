@@ -112,7 +112,9 @@ fn local_origin(parts: &mut request::Parts, connection: &Connection) -> Option<A
         Ok(None) | Err(_) => return None,
     };
     let is_remote = |origin: &Origin| origin.remote.is_some_and(|remote| !remote.is_loopback());
-    let is_local = !is_remote(peer) && !is_remote(&origin) && authority(parts).is_some_and(|(host, _)| is_local(host));
+    let is_known = !peer.is_unnamed();
+    let is_local =
+        is_known && !is_remote(peer) && !is_remote(&origin) && authority(parts).is_some_and(|(host, _)| is_local(host));
     is_local.then_some(origin)
 }
 

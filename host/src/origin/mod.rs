@@ -51,6 +51,11 @@ impl Origin {
         Arc::new(Self { unnamed: true, ..self.clone() })
     }
 
+    /// Nobody says who the client is: it may be anybody.
+    pub(crate) fn is_unnamed(&self) -> bool {
+        self.unnamed
+    }
+
     /// The origin of one request, where its fields say more than its connection does. They count only from a peer that is
     /// trusted; from anybody else they are removed, since apps believe them as well.
     ///

@@ -158,6 +158,24 @@ fn a_client_that_a_proxy_speaks_for_is_shown_nothing() {
 }
 
 #[test]
+fn a_client_that_a_proxy_does_not_name_is_shown_nothing() {
+    let host = Host::start(|host| {
+        let host = host.app("probe", guest("probe")).bind(&["proxy+127.0.0.1:0"]);
+        host.config("dev = true\nforwarded_allow_ips = ['127.0.0.1']\n")
+    });
+    let asked = |header: &str| {
+        let mut client = host.connect();
+        client.send(header.as_bytes());
+        client.ask(&Request::get("/probe/fault").header("Host", "localhost")).text()
+    };
+    assert!(asked("PROXY TCP4 127.0.0.1 127.0.0.1 4711 80\r\n").contains("secret reason"));
+    for header in ["PROXY UNKNOWN\r\n", "PROXY TCP4 192.0.2.7 127.0.0.1 4711 80\r\n"] {
+        let page = asked(header);
+        assert!(!page.contains("secret reason") && !page.contains("--dev"), "{header}: {page}");
+    }
+}
+
+#[test]
 fn a_client_that_somebody_speaks_for_who_is_not_trusted_is_shown_nothing() {
     let host = host(true);
     for (name, value) in [
