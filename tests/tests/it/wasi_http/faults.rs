@@ -52,6 +52,23 @@ fn an_error_code_becomes_the_status_that_it_means() {
 }
 
 #[test]
+fn what_error_codes_say_counts_as_lines_of_the_app() {
+    each(
+        |host| host.limit("log_rate=1KiB"),
+        |host| {
+            let mut client = host.connect();
+            for _ in 0..200 {
+                assert_eq!(client.get("/app/error-code?500").status(), 500);
+            }
+            let failures = host.log().wait_for("all of them", 200, |event| event.text("cause") == "declined");
+            let count = |words| failures.iter().filter(|event| event.message().contains(words)).count();
+            let (told, dropped) = (count("secret reason"), count("more than limits.log_rate"));
+            assert!(told > 0 && dropped > 0 && told + dropped == 200, "{told} are told, {dropped} dropped");
+        },
+    );
+}
+
+#[test]
 fn a_panic_is_a_500_with_the_functions_names() {
     each(
         |host| host,
