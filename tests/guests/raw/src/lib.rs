@@ -24,6 +24,8 @@ thread_local! {
     static BOMB: RefCell<Vec<Input>> = const { RefCell::new(Vec::new()) };
     /// The iterator under way: its kind, and the steps that it has taken.
     static STEPS: Cell<(&'static str, u32)> = const { Cell::new(("", 0)) };
+    /// What the iterator of `/say` has still to say.
+    static BLOCKS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
 fn variable(variables: &[u8], name: &str) -> String {
@@ -62,6 +64,9 @@ impl Guest for Raw {
     fn call(variables: Vec<u8>, _https: bool, _multiprocess: bool, _run_once: bool) -> Result<Part, ExcInfo> {
         let query = variable(&variables, "QUERY_STRING");
         let number = || query.parse::<usize>().expect("the query is a number");
+        if query.ends_with("dump=1") {
+            return Ok((ok(), vec![dump(&variables)], false));
+        }
         match variable(&variables, "PATH_INFO").as_str() {
             // Both ways of calling start_response: "never both".
             "/call-and-return" => {
@@ -159,6 +164,9 @@ impl Guest for Raw {
                 write.call(b"written ").expect("the client is there");
                 steps(None, "blocks")
             }
+            "/environ" => Ok((ok(), vec![dump(&variables)], false)),
+            "/read" => whole(ok(), &query.split(',').map(read).collect::<Vec<_>>().join("|")),
+            "/say" => say(&query),
             "/close-raises" => steps(ok(), "close-raises"),
             "/close-traps" => steps(ok(), "close-traps"),
             path => panic!("raw has no {path}"),
@@ -170,6 +178,10 @@ impl Guest for Raw {
         STEPS.set((kind, taken + 1));
         let more = |head: Option<Head>, text: &str| Ok((head, vec![text.as_bytes().to_vec()], true));
         match (kind, taken) {
+            ("say", _) => {
+                let next = BLOCKS.with_borrow_mut(Vec::pop);
+                next.map_or(Ok((None, Vec::new(), false)), |block| Ok((None, vec![said(&block)?], true)))
+            }
             ("late", 0) => more(None, ""),
             ("late", 1) => more(Some(head("203 Late", &[])), "late"),
             ("heads", 0..3) => more(ok(), "block"),
@@ -191,6 +203,59 @@ impl Guest for Raw {
             "close-traps" => panic!("in close"),
             _ => Ok(()),
         }
+    }
+}
+
+/// A line for each variable.
+fn dump(variables: &[u8]) -> Vec<u8> {
+    let mut lines = variables.to_vec();
+    for (index, end) in lines.iter_mut().filter(|byte| **byte == 0).enumerate() {
+        *end = if index % 2 == 0 { b'=' } else { b'\n' };
+    }
+    lines
+}
+
+/// `r5` reads up to five bytes, `l5` up to five of a line.
+fn read(step: &str) -> String {
+    let size = step[1..].parse().expect("a size follows");
+    let read = if step.starts_with('l') { Input::current().readline(size) } else { Input::current().read(size) };
+    read.map_or_else(|error| debug(error), |bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// `WAY:STATUS:LENGTH:BLOCK,BLOCK…`: a response with these blocks, returned at once (`whole`), one by one (`steps`), or written (`write`).
+/// LENGTH may be empty. A block `!` is an exception instead, `%3C` the next line of the input.
+fn say(query: &str) -> Result<Part, ExcInfo> {
+    let mut fields = query.splitn(4, ':');
+    let mut field = || fields.next().unwrap_or_default();
+    let (way, status, length, blocks) = (field(), format!("{} As It Is", field()), field(), field());
+    let headers: &[(&str, &str)] = if length.is_empty() { &[] } else { &[("Content-Length", length)] };
+    let mut blocks: Vec<String> = blocks.split(',').map(str::to_owned).collect();
+    match way {
+        "whole" => {
+            let blocks = blocks.iter().map(|block| said(block)).collect::<Result<_, _>>()?;
+            Ok((Some(head(&status, headers)), blocks, false))
+        }
+        "steps" => {
+            blocks.reverse();
+            BLOCKS.set(blocks);
+            steps(Some(head(&status, headers)), "say")
+        }
+        _ => {
+            let write = start(&status, headers).expect("it is a head");
+            for block in &blocks {
+                write.call(&said(block)?).expect("the client is there");
+            }
+            Ok((None, Vec::new(), false))
+        }
+    }
+}
+
+fn said(block: &str) -> Result<Vec<u8>, ExcInfo> {
+    println!("asked for {block}");
+    match block {
+        "!" => Err(exc_info()),
+        "%3C" => Ok(Input::current().readline(100).expect("the client is there")),
+        block => Ok(block.as_bytes().to_vec()),
     }
 }
 

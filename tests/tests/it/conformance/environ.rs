@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tests::{Client, Host, Request, Response, guest};
 
-use super::{WSGI_GUESTS, each_wsgi_guest, each_wsgi_guest_with};
+use super::{WSGI_GUESTS, each_guest_of_the_contract, each_wsgi_guest, each_wsgi_guest_with};
 use crate::edge::tls;
 
 /// Rules whose tests are still to be written.
@@ -60,7 +60,7 @@ fn e1_an_app_may_change_its_environ_and_nobody_else_sees_it() {
 
 #[test]
 fn e2_a_value_is_the_bytes_of_the_wire() {
-    each_wsgi_guest(|host, app| {
+    each_guest_of_the_contract(|host, app| {
         // Everything but NUL and what ends the line of the dump.
         let all: Vec<u8> = (1..=255).filter(|byte| *byte != b'\n').collect();
         let encoded: String = all.iter().map(|byte| format!("%{byte:02X}")).collect();
@@ -76,7 +76,7 @@ fn e2_a_value_is_the_bytes_of_the_wire() {
 
 #[test]
 fn e3_method_server_and_protocol_are_always_there() {
-    each_wsgi_guest(|host, app| {
+    each_guest_of_the_contract(|host, app| {
         let port = host.address().port().to_string();
         for (request, method, name, port, protocol) in [
             ("GET @/environ HTTP/1.0\r\n\r\n", "GET", "127.0.0.1", port.as_str(), "HTTP/1.0"),
@@ -136,7 +136,7 @@ fn e4_script_name_and_path_info_make_the_path_and_begin_with_a_slash() {
 
 #[test]
 fn e5_the_path_is_decoded_once_and_the_query_is_raw() {
-    each_wsgi_guest(|host, app| {
+    each_guest_of_the_contract(|host, app| {
         for (target, path_info, query) in [
             ("/%C3%A9?dump=1", "/\u{c3}\u{a9}", "dump=1"),
             ("/%2541?dump=1", "/%41", "dump=1"),
@@ -155,7 +155,7 @@ fn e5_the_path_is_decoded_once_and_the_query_is_raw() {
 
 #[test]
 fn e6_content_type_and_length_have_no_prefix() {
-    each_wsgi_guest(|host, app| {
+    each_guest_of_the_contract(|host, app| {
         let target = format!("{app}/environ");
         let found = environ(host, &Request::post(&target, "hello").header("Content-Type", "text/x; a=b"));
         check(
@@ -173,7 +173,7 @@ fn e6_content_type_and_length_have_no_prefix() {
 
 #[test]
 fn e7_headers_are_variables_and_repeated_ones_are_joined() {
-    each_wsgi_guest(|host, app| {
+    each_guest_of_the_contract(|host, app| {
         let request = Request::get(&format!("{app}/environ"))
             .header("X-List", "a")
             .header("cookie", "a=1")
@@ -209,7 +209,7 @@ fn e7_headers_are_variables_and_repeated_ones_are_joined() {
 
 #[test]
 fn e8_no_header_poses_as_another_variable() {
-    each_wsgi_guest(|host, app| {
+    each_guest_of_the_contract(|host, app| {
         let request = Request::get(&format!("{app}/environ"))
             .header("X-User", "visitor")
             .header("X_User", "admin")
@@ -231,7 +231,7 @@ fn e8_no_header_poses_as_another_variable() {
 
 #[test]
 fn e9_header_bytes_beyond_ascii_survive() {
-    each_wsgi_guest(|host, app| {
+    each_guest_of_the_contract(|host, app| {
         let all: Vec<u8> = (0x80..=0xff).collect();
         let request = Request::get(&format!("{app}/environ")).header("X-Bytes", &all);
         let request = request.header("X-Text", "café €");

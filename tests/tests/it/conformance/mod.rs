@@ -1,6 +1,7 @@
 //! The rules of WSGI, CGI and HTTP as docs/conformance.md numbers them: each is a test or more, named by its number, over real
 //! sockets and against every kind of guest that the rule is for.
 
+mod bare;
 mod body;
 mod cgi;
 mod environ;
@@ -48,6 +49,13 @@ fn script(app: &str, steps: &str) -> String {
 /// Serves the guest that speaks the bare contract and checks nothing: for what the host enforces by itself.
 fn raw() -> Host {
     Host::start(|host| host.app("raw", guest("raw")))
+}
+
+/// Runs a case against those guests and the one without an SDK: for what the host alone makes.
+fn each_guest_of_the_contract(case: impl Fn(&Host, &str)) {
+    each_wsgi_guest(&case);
+    println!("the guest is raw");
+    case(&raw(), "/raw");
 }
 
 /// The rules that the page has to have: a letter, and up to which number.
