@@ -4,6 +4,7 @@
 mod bare;
 mod body;
 mod cgi;
+mod connection;
 mod environ;
 mod http;
 mod input;
@@ -102,7 +103,15 @@ fn named() -> BTreeMap<String, BTreeSet<String>> {
 
 /// Rules whose tests are still to be written.
 fn missing() -> BTreeSet<String> {
-    let lists = [environ::MISSING, input::MISSING, start_response::MISSING, body::MISSING, cgi::MISSING, http::MISSING];
+    let lists = [
+        environ::MISSING,
+        input::MISSING,
+        start_response::MISSING,
+        body::MISSING,
+        cgi::MISSING,
+        connection::MISSING,
+        http::MISSING,
+    ];
     lists.concat().into_iter().map(str::to_owned).collect()
 }
 

@@ -1,141 +1,16 @@
 //! HTTP/2: what guests see of it, and that every protection of HTTP/1.1 holds for each of many requests on one connection.
 
-use std::collections::BTreeMap;
-use std::future::Future;
 use std::io::{Read as _, Write as _};
-use std::net::SocketAddr;
 
-use bytes::Bytes;
-use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
+use h2::Reason;
+use h2::client::Builder;
 use h2::ext::Protocol;
-use h2::{Reason, RecvStream, SendStream};
-use http::{Request, request};
+use http::Request;
 use rustix::process::Signal;
-use tests::{Client, Host, PATIENCE, eventually, guest, tcp};
-use tokio::runtime::Runtime;
-use tokio::task::JoinHandle;
+use tests::{Client, Host, eventually, guest, tcp};
 
+use super::http2_client::{Http2, get, runtime, stream};
 use super::tls;
-
-/// A client's connection. Its frames are read and written meanwhile, in another thread.
-struct Http2 {
-    runtime: Runtime,
-    send: SendRequest<Bytes>,
-    connection: JoinHandle<Result<(), h2::Error>>,
-}
-
-/// A response to its end.
-struct Answer {
-    status: u16,
-    body: Vec<u8>,
-    /// How it broke off, if it did.
-    reset: Option<Reason>,
-}
-
-impl Answer {
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.body).into_owned()
-    }
-
-    fn environ(&self) -> BTreeMap<String, String> {
-        assert_eq!(self.status, 200, "{}", self.text());
-        let text = self.text();
-        let pairs = text.lines().filter_map(|line| line.split_once('='));
-        pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
-    }
-}
-
-fn get(target: &str) -> request::Builder {
-    Request::get(format!("http://test.example{target}"))
-}
-
-impl Http2 {
-    #[track_caller]
-    fn connect(address: SocketAddr) -> Self {
-        Self::with(address, &Builder::new())
-    }
-
-    #[track_caller]
-    fn with(address: SocketAddr, builder: &Builder) -> Self {
-        let runtime = runtime();
-        let shaken = runtime.block_on(async { builder.handshake(stream(address)).await });
-        Self::over(runtime, shaken)
-    }
-
-    #[track_caller]
-    fn over<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static>(
-        runtime: Runtime,
-        shaken: Result<(SendRequest<Bytes>, Connection<T, Bytes>), h2::Error>,
-    ) -> Self {
-        let (send, connection) = shaken.expect("the socket takes the preface");
-        let connection = runtime.spawn(connection);
-        Self { runtime, send, connection }
-    }
-
-    #[track_caller]
-    fn wait<T>(&self, what: &str, future: impl Future<Output = T>) -> T {
-        let waited = self.runtime.block_on(async { tokio::time::timeout(PATIENCE, future).await });
-        waited.unwrap_or_else(|_| panic!("waited in vain: {what}"))
-    }
-
-    /// Sends a head; true says that nothing follows.
-    #[track_caller]
-    fn begin(&mut self, request: request::Builder, ends: bool) -> (ResponseFuture, SendStream<Bytes>) {
-        let ready = self.wait("the connection takes a request", self.send.clone().ready());
-        self.send = ready.expect("the connection is open");
-        self.send.send_request(request.body(()).expect("it is right"), ends).expect("the connection is open")
-    }
-
-    #[track_caller]
-    fn ask(&mut self, request: request::Builder) -> Answer {
-        let (response, _) = self.begin(request, true);
-        self.answer(response).unwrap_or_else(|reason| panic!("no head, but {reason}"))
-    }
-
-    /// All of a response; the reason where not even a head came.
-    fn answer(&self, response: ResponseFuture) -> Result<Answer, Reason> {
-        let head = self.wait("a head", response).map_err(|error| error.reason().unwrap_or(Reason::NO_ERROR))?;
-        let (head, mut body) = head.into_parts();
-        let mut answer = Answer { status: head.status.as_u16(), body: Vec::new(), reset: None };
-        while let Some(block) = self.wait("the body goes on", body.data()) {
-            match block {
-                Ok(block) => {
-                    body.flow_control().release_capacity(block.len()).expect("that much was received");
-                    answer.body.extend_from_slice(&block);
-                }
-                Err(error) => {
-                    answer.reset = Some(error.reason().unwrap_or(Reason::NO_ERROR));
-                    break;
-                }
-            }
-        }
-        Ok(answer)
-    }
-
-    /// Waits for the head and leaves the body alone: no window opens for it.
-    #[track_caller]
-    fn body(&self, response: ResponseFuture) -> RecvStream {
-        self.wait("a head", response).expect("it is answered").into_body()
-    }
-
-    /// Waits for the end of the connection.
-    #[track_caller]
-    fn end(self) -> Result<(), h2::Error> {
-        let Self { runtime, connection, .. } = self;
-        let ended = runtime.block_on(async { tokio::time::timeout(PATIENCE, connection).await });
-        ended.expect("waited in vain: the connection ends").expect("the client does not panic")
-    }
-}
-
-fn runtime() -> Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("threads can be started")
-}
-
-fn stream(address: SocketAddr) -> tokio::net::TcpStream {
-    let stream = tcp(address);
-    stream.set_nonblocking(true).expect("it is a socket");
-    tokio::net::TcpStream::from_std(stream).expect("it is a socket")
-}
 
 fn probe() -> Host {
     Host::start(|host| host.app("probe", guest("probe")))

@@ -1,8 +1,8 @@
 //! How requests reach the host: listeners, TLS, HTTP/2, proxies in front.
 
 mod forwarded;
-
 mod http2;
+mod http2_client;
 mod listeners;
 mod proxy_protocol;
 mod servers;
