@@ -213,7 +213,10 @@ fn status(name: &str, entry: &Entry) -> AppStatus {
         release: live.map(|app| app.release.hash.clone()),
         kind: live.and_then(|app| serde_json::to_value(app.release.kind).ok()?.as_str().map(str::to_owned)),
         routes: live.map(|app| app.spec.routes.iter().map(route_text).collect()).unwrap_or_default(),
-        instances: live.map(|app| instances_text(app.spec.instances)),
+        instances: live.map(|app| match app.release.not_rewound {
+            Some(_) => "fresh (cannot be rewound)".to_owned(),
+            None => instances_text(app.spec.instances),
+        }),
         since: live.map(|app| time(app.release.live_since)),
         requests: live.map_or(0, |app| app.stats.requests()),
         problem: entry.problem.as_ref().map(|problem| problem.reason.clone()),
@@ -245,9 +248,10 @@ pub fn route_text(route: &RouteSpec) -> String {
 /// "fresh", or "reuse (1000 requests, 1m idle)".
 pub fn instances_text(instances: Instances) -> String {
     match instances {
-        Instances::Fresh => "fresh".to_owned(),
-        Instances::Reuse { requests_max, idle_time } => {
-            format!("reuse ({requests_max} requests, {} idle)", humantime::format_duration(idle_time))
+        Instances::Fresh => instances.to_string(),
+        Instances::Rewind(kept) | Instances::Reuse(kept) => {
+            let idle = humantime::format_duration(kept.idle_time);
+            format!("{instances} ({} requests, {idle} idle)", kept.requests_max)
         }
     }
 }

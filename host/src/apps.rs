@@ -33,6 +33,8 @@ pub struct Release {
     /// The file's size.
     pub bytes: u64,
     pub kind: Kind,
+    /// Why each call has a fresh instance, though the app's were to be rewound.
+    pub not_rewound: Option<String>,
     pub live_since: SystemTime,
 }
 

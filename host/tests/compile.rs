@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tempfile::NamedTempFile;
 use wasgi_host::deploy::compile::{Compiler, Failure};
 use wasgi_host::limits::Limits;
-use wasgi_host::sandbox::{self, Abi};
+use wasgi_host::sandbox::{self, Variant};
 
 const STACK_BYTES: u64 = 1 << 20;
 
@@ -14,7 +14,7 @@ async fn compile(wasm: &[u8], limits: &Limits) -> Result<Vec<u8>, Failure> {
     let compiler = Compiler::new(STACK_BYTES).with_program(PathBuf::from(env!("CARGO_BIN_EXE_wasgi")));
     let output = NamedTempFile::new().expect("a temporary file can be made");
     let slot = compiler.slot().await;
-    compiler.compile(&slot, wasm, Abi::Sync, limits, &output).await?;
+    compiler.compile(&slot, wasm, Variant::Sync, limits, &output).await?;
     Ok(std::fs::read(output.path()).expect("it can be read"))
 }
 
@@ -36,7 +36,7 @@ fn refused(result: Result<Vec<u8>, Failure>) -> String {
 #[tokio::test]
 async fn it_makes_code_for_the_engine() {
     let code = compile(&component(1, 1), &Limits::default()).await.expect("it compiles");
-    let engine = sandbox::compiler(STACK_BYTES, Abi::Sync).expect("this machine is supported");
+    let engine = sandbox::compiler(STACK_BYTES, Variant::Sync).expect("this machine is supported");
     assert!(engine.precompile_component(&component(1, 1)).is_ok_and(|here| here == code));
 }
 
@@ -67,6 +67,6 @@ async fn a_missing_program_is_a_passing_failure() {
     let compiler = Compiler::new(STACK_BYTES).with_program(PathBuf::from("/nonexistent"));
     let output = NamedTempFile::new().expect("a temporary file can be made");
     let slot = compiler.slot().await;
-    let result = compiler.compile(&slot, &component(1, 1), Abi::Sync, &Limits::default(), &output).await;
+    let result = compiler.compile(&slot, &component(1, 1), Variant::Sync, &Limits::default(), &output).await;
     assert!(matches!(result, Err(Failure::Passing(_))), "{result:?}");
 }

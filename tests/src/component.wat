@@ -3,11 +3,20 @@
   ;; A module with a memory of its own, for attacks that take two.
   (core module $beside
     (memory 0)
-    (func (export "grow") (param i32) (result i32) (memory.grow (local.get 0))))
+    (global $seen (mut i32) (i32.const 0))
+    (func (export "grow") (param i32) (result i32) (memory.grow (local.get 0)))
+    (func (export "load") (param i32) (result i64) (i64.load (local.get 0)))
+    (func (export "store") (param i32 i64) (i64.store (local.get 0) (local.get 1)))
+    (func (export "seen") (result i32) (global.get $seen))
+    (func (export "see") (param i32) (global.set $seen (local.get 0))))
   (core instance $beside (instantiate $beside))
 
   (core module $module
     (import "beside" "grow" (func $grow-beside (param i32) (result i32)))
+    (import "beside" "load" (func $load-beside (param i32) (result i64)))
+    (import "beside" "store" (func $store-beside (param i32 i64)))
+    (import "beside" "seen" (func $seen-beside (result i32)))
+    (import "beside" "see" (func $see-beside (param i32)))
     (memory $memory (export "memory") 1)
     ;; Never frees: an instance serves few calls.
     (global $top (mut i32) (i32.const 4096))

@@ -54,9 +54,14 @@ pub(crate) fn root() -> PathBuf {
 /// # Panics
 /// If the text is wrong.
 pub fn wat(core: &str) -> Vec<u8> {
+    parse(&component_text(core))
+}
+
+/// The text of that component.
+pub fn component_text(core: &str) -> String {
     // The same as the attacks of `wasgi selftest` have.
     let application = include_str!("../../host/src/selftest/attacks/application.wat");
-    parse(&include_str!("component.wat").replace(";; CORE", core).replace(";; APPLICATION", application))
+    include_str!("component.wat").replace(";; CORE", core).replace(";; APPLICATION", application)
 }
 
 /// A whole component given as text.

@@ -68,10 +68,15 @@ impl Builder {
             ("--sandboxes", "100"),
             ("--log-filter", "info,wasgi=debug"),
         ];
+        let mut flags = flags.map(|(flag, value)| (flag.to_owned(), value.to_owned())).to_vec();
+        // For a run of the whole suite under another policy than the default: CONTRIBUTING.md.
+        if let Ok(policy) = std::env::var("TEST_INSTANCES") {
+            flags.push(("--instances".to_owned(), policy));
+        }
         Self {
             folder,
             config: String::new(),
-            flags: flags.map(|(flag, value)| (flag.to_owned(), value.to_owned())).to_vec(),
+            flags,
             apps: Vec::new(),
             binds: vec!["127.0.0.1:0".to_owned()],
             starter: Vec::new(),
@@ -356,6 +361,12 @@ impl Host {
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
         eventually("the host ends", || self.child.try_wait().expect("it is our child"))
+    }
+
+    /// How often a file is mapped so that it can be written, as copy.
+    pub fn writable_mappings(&self, file: &str) -> usize {
+        let maps = fs::read_to_string(format!("/proc/{}/maps", self.child.id())).expect("it runs");
+        maps.lines().filter(|line| line.contains(" rw-p ") && line.contains(file)).count()
     }
 
     /// Memory of the host that is not file pages, in bytes, and the most that it ever was.

@@ -8,7 +8,7 @@ mod host;
 mod http;
 mod log;
 
-pub use guests::{core_module, guest, parse, wat};
+pub use guests::{component_text, core_module, guest, parse, wat};
 pub use host::{Builder, Host, repository, wasgi};
 pub use http::{Client, End, Head, Request, Response, TlsStream, tcp};
 pub use log::{Event, Log};

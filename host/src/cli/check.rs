@@ -7,8 +7,10 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::Args;
 use wasgi_host::admin;
-use wasgi_host::config::{AppSpec, Config, Settings};
+use wasgi_host::config::{AppSpec, Config, Instances, Settings};
 use wasgi_host::deploy::inspect::{self, Form, Inspection};
+use wasgi_host::guest::Kind;
+use wasgi_host::{deploy, sandbox};
 
 use super::{complain, say};
 
@@ -28,6 +30,10 @@ pub(crate) struct Check {
     #[arg(long)]
     config: bool,
 
+    /// Say, too, what is done to a file before it is compiled
+    #[arg(short, long)]
+    verbose: bool,
+
     /// The configuration file [default: wasgi.toml, where there is one]
     #[arg(short = 'c', value_name = "FILE")]
     file: Option<PathBuf>,
@@ -40,10 +46,12 @@ impl Check {
         let config = Config::load(&settings)?;
         if self.config {
             say(&config.to_toml())?;
+            let scans = sandbox::kernel_finds_written_pages();
+            say(&format!("\n# Rewinding: {}\n", sandbox::reset_text(scans)))?;
         }
         let mut outcome = ExitCode::SUCCESS;
         for path in &self.files {
-            match check(&config, path) {
+            match check(&config, path, self.verbose) {
                 Ok(report) => say(&report)?,
                 Err(error) => {
                     complain(&format!("{}: {error:#}", path.display()));
@@ -56,7 +64,7 @@ impl Check {
 }
 
 /// What the file is, or why it would not deploy.
-fn check(config: &Config, path: &Path) -> anyhow::Result<String> {
+fn check(config: &Config, path: &Path, verbose: bool) -> anyhow::Result<String> {
     let metadata = fs::metadata(path)?;
     if !metadata.is_file() {
         bail!("not a file");
@@ -78,11 +86,16 @@ fn check(config: &Config, path: &Path) -> anyhow::Result<String> {
     if metadata.len() > bytes_max {
         bail!("{} bytes: more than limits.module_size = {bytes_max} bytes", metadata.len());
     }
-    let inspection = inspect::inspect(&fs::read(path)?)?;
+    let wasm = fs::read(path)?;
+    let inspection = inspect::inspect(&wasm)?;
     let spec = inspection.kind.settle(spec).with_context(|| sidecar_path.display().to_string())?;
     let mut report = report(&path.display().to_string(), &inspection);
     if sidecar.is_some() {
         report.push_str(&spec_lines(&sidecar_path, &spec));
+    }
+    let rewinds = matches!(spec.instances, Instances::Rewind(_));
+    if rewinds || (verbose && inspection.kind == Kind::Wsgi) {
+        report.push_str(&rewind_line(&wasm));
     }
     Ok(report)
 }
@@ -122,6 +135,17 @@ fn spec_lines(sidecar: &Path, spec: &AppSpec) -> String {
         text.push_str(&format!("    env {}\n", names.join(", ")));
     }
     text
+}
+
+/// Whether its instances could be rewound.
+fn rewind_line(wasm: &[u8]) -> String {
+    match deploy::prepare_for_rewinding(wasm) {
+        Ok(prepared) => {
+            let added = prepared.len().saturating_sub(wasm.len()) as u64;
+            format!("  its instances can be rewound ({} of code are added for it)\n", size(added))
+        }
+        Err(refusal) => format!("  its instances cannot be rewound, each call would have a fresh one: {refusal}\n"),
+    }
 }
 
 fn size(bytes: u64) -> String {

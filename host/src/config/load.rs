@@ -7,8 +7,8 @@ use super::bind::{self, Place, Scheme};
 use super::field::{self, EDGE, Field, LIMITS};
 use super::file::{File, Given, Item, Source};
 use super::{
-    AccessLogFormat, AccessLogTarget, CHUNKED_BODIES, Certificate, Config, ConfigError, INSTANCES, Instances,
-    LOG_FORMATS, Settings, TrustedPeers, apply_table, top,
+    AccessLogFormat, AccessLogTarget, CHUNKED_BODIES, Certificate, Config, ConfigError, INSTANCES, LOG_FORMATS, Policy,
+    Settings, TrustedPeers, apply_table, top,
 };
 
 const FILE_NAME: &str = "wasgi.toml";
@@ -17,7 +17,7 @@ const ACCESS_LOG_FORMATS: &[(&str, AccessLogFormat)] =
 
 pub(super) fn load(settings: &Settings) -> Result<Config, ConfigError> {
     let mut config = Config::default();
-    let mut reuses = matches!(config.instances, Instances::Reuse { .. });
+    let mut policy = config.instances.policy();
     let source = match &settings.file {
         Some(path) => Some(Source::read(path)?),
         None => Path::new(FILE_NAME).exists().then(|| Source::read(Path::new(FILE_NAME))).transpose()?,
@@ -26,18 +26,18 @@ pub(super) fn load(settings: &Settings) -> Result<Config, ConfigError> {
     if let Some(source) = &source {
         let file: File = source.parse()?;
         bound = file.bind.is_some();
-        apply_file(source, &file, &mut config, &mut reuses)?;
+        apply_file(source, &file, &mut config, &mut policy)?;
     }
-    apply_settings(settings, &mut config, &mut reuses)?;
+    apply_settings(settings, &mut config, &mut policy)?;
     if settings.bind.is_empty() && !bound {
         bind_as_told_by_the_environment(settings, &mut config)?;
     }
-    config.instances = if reuses { config.reuse() } else { Instances::Fresh };
+    config.instances = config.policy(policy);
     check_together(&config)?;
     Ok(config)
 }
 
-fn apply_file(source: &Source, file: &File, config: &mut Config, reuses: &mut bool) -> Result<(), ConfigError> {
+fn apply_file(source: &Source, file: &File, config: &mut Config, policy: &mut Policy) -> Result<(), ConfigError> {
     let numbers: [(&str, &Item); 7] = [
         ("workers", &file.workers),
         ("sandboxes", &file.sandboxes),
@@ -79,7 +79,7 @@ fn apply_file(source: &Source, file: &File, config: &mut Config, reuses: &mut bo
         config.dev = given.truth()?;
     }
     if let Some(given) = given("instances", &file.instances) {
-        *reuses = given.word(INSTANCES)?;
+        *policy = given.word(INSTANCES)?;
     }
     if let Some(given) = given("chunked_bodies", &file.chunked_bodies) {
         config.chunked_bodies = given.word(CHUNKED_BODIES)?;
@@ -100,7 +100,7 @@ fn apply_file(source: &Source, file: &File, config: &mut Config, reuses: &mut bo
     apply_table(EDGE, "edge", source, &file.edge, &mut config.edge, |_, _, _| Ok(()))
 }
 
-fn apply_settings(settings: &Settings, config: &mut Config, reuses: &mut bool) -> Result<(), ConfigError> {
+fn apply_settings(settings: &Settings, config: &mut Config, policy: &mut Policy) -> Result<(), ConfigError> {
     let numbers: [(&str, &str, &Option<String>); 7] = [
         ("workers", "--workers (WASGI_WORKERS)", &settings.workers),
         ("sandboxes", "--sandboxes (WASGI_SANDBOXES)", &settings.sandboxes),
@@ -135,7 +135,7 @@ fn apply_settings(settings: &Settings, config: &mut Config, reuses: &mut bool) -
     }
     config.dev |= settings.dev;
     if let Some(text) = &settings.instances {
-        *reuses = Given::flag("--instances (WASGI_INSTANCES)", text).word(INSTANCES)?;
+        *policy = Given::flag("--instances (WASGI_INSTANCES)", text).word(INSTANCES)?;
     }
     if let Some(text) = &settings.chunked_bodies {
         let given = Given::flag("--chunked-bodies (WASGI_CHUNKED_BODIES)", text);

@@ -57,9 +57,9 @@ pub struct Config {
     pub instances: Instances,
     /// What becomes of request bodies of unknown length where an app does not say.
     pub chunked_bodies: ChunkedBodies,
-    /// Of an app that says "reuse": calls after which an instance is retired. An app may lower it.
+    /// Of an app that says "reuse" or "rewind": calls after which an instance is retired. An app may lower it.
     pub reuse_requests_max: u32,
-    /// Of an app that says "reuse": an instance unused for this long is retired. An app may lower it.
+    /// Of an app that says "reuse" or "rewind": an instance unused for this long is retired. An app may lower it.
     pub reuse_idle_time: Duration,
     /// How often the apps directory is read without a file event.
     pub rescan_time: Duration,
@@ -169,9 +169,14 @@ impl Config {
         print::to_toml(self)
     }
 
-    /// The policy "reuse" with the numbers of this configuration.
-    fn reuse(&self) -> Instances {
-        Instances::Reuse { requests_max: self.reuse_requests_max, idle_time: self.reuse_idle_time }
+    /// A policy with the numbers of this configuration.
+    fn policy(&self, policy: Policy) -> Instances {
+        let kept = Kept { requests_max: self.reuse_requests_max, idle_time: self.reuse_idle_time };
+        match policy {
+            Policy::Fresh => Instances::Fresh,
+            Policy::Rewind => Instances::Rewind(kept),
+            Policy::Reuse => Instances::Reuse(kept),
+        }
     }
 }
 
@@ -224,13 +229,45 @@ pub enum AccessLogFormat {
 pub enum Instances {
     /// A new one for each call (`wsgi.run_once` is true).
     Fresh,
+    /// One that has served before and was put back to where it began; a new one where that can't be (`wsgi.run_once` is true).
+    Rewind(Kept),
     /// One that has served before, as long as nothing ever went wrong in it (`wsgi.run_once` is false).
-    Reuse {
-        /// Calls after which an instance is retired.
-        requests_max: u32,
-        /// An instance unused for this long is retired.
-        idle_time: Duration,
-    },
+    Reuse(Kept),
+}
+
+/// How long instances are kept that may serve again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Calls after which an instance is retired.
+    pub requests_max: u32,
+    /// An instance unused for this long is retired.
+    pub idle_time: Duration,
+}
+
+/// The values of `instances`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Policy {
+    Fresh,
+    Rewind,
+    Reuse,
+}
+
+impl Instances {
+    fn policy(self) -> Policy {
+        match self {
+            Self::Fresh => Policy::Fresh,
+            Self::Rewind(_) => Policy::Rewind,
+            Self::Reuse(_) => Policy::Reuse,
+        }
+    }
+}
+
+impl std::fmt::Display for Instances {
+    /// As in `wasgi.toml`.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (word, _) = INSTANCES.iter().find(|(_, policy)| *policy == self.policy()).expect("each policy has a word");
+        formatter.write_str(word)
+    }
 }
 
 /// What an app gets of a request body that does not say how long it is (`Transfer-Encoding: chunked`, or HTTP/2 without
@@ -278,8 +315,7 @@ pub enum HostPattern {
     Exact(String),
 }
 
-/// The values of `instances`; whether instances are reused.
-const INSTANCES: &[(&str, bool)] = &[("fresh", false), ("reuse", true)];
+const INSTANCES: &[(&str, Policy)] = &[("fresh", Policy::Fresh), ("rewind", Policy::Rewind), ("reuse", Policy::Reuse)];
 
 /// The values of `chunked_bodies`.
 const CHUNKED_BODIES: &[(&str, ChunkedBodies)] = &[("spool", ChunkedBodies::Spool), ("stream", ChunkedBodies::Stream)];

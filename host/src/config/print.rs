@@ -5,7 +5,7 @@ use std::fmt::Write;
 use toml::Value;
 
 use super::field::{EDGE, Field, LIMITS, TOP};
-use super::{AccessLogFormat, AccessLogTarget, CHUNKED_BODIES, Config, Instances};
+use super::{AccessLogFormat, AccessLogTarget, CHUNKED_BODIES, Config};
 
 pub(super) fn to_toml(config: &Config) -> String {
     let text = |text: &str| Value::String(text.to_owned()).to_string();
@@ -24,7 +24,7 @@ pub(super) fn to_toml(config: &Config) -> String {
     }
     line("forwarded_allow_ips", &list(config.forwarded_allow_ips.texts().collect()));
     line("dev", if config.dev { "true" } else { "false" });
-    line("instances", if matches!(config.instances, Instances::Fresh) { "\"fresh\"" } else { "\"reuse\"" });
+    line("instances", &text(&config.instances.to_string()));
     let known = CHUNKED_BODIES.iter().find(|(_, meaning)| *meaning == config.chunked_bodies);
     line("chunked_bodies", &text(known.map_or("", |(word, _)| word)));
     for field in TOP {

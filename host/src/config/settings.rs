@@ -54,8 +54,8 @@ pub struct Settings {
     #[arg(long, value_name = "SIZE", env = "WASGI_STACK", hide_env_values = true)]
     pub stack: Option<String>,
 
-    /// How instances serve requests where an app's sidecar does not say: "fresh" (a new one for each) or "reuse"
-    /// [default: fresh]
+    /// How instances serve requests where an app's sidecar does not say: "fresh" (a new one for each), "rewind" (one that was
+    /// put back to where it began) or "reuse" [default: fresh]
     #[arg(long, value_name = "POLICY", env = "WASGI_INSTANCES", hide_env_values = true)]
     pub instances: Option<String>,
 

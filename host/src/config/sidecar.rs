@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::field::{self, LIMITS};
 use super::file::{FILE_BYTES_MAX, Given, Item, Items, Source};
-use super::{AppSpec, Config, ConfigError, HostPattern, Instances, RouteSpec, apply_table};
+use super::{AppSpec, Config, ConfigError, HostPattern, Instances, Policy, RouteSpec, apply_table};
 
 /// The keys of a sidecar.
 #[derive(Default, Deserialize)]
@@ -237,14 +237,15 @@ fn instances(config: &Config, source: &Source, sidecar: &Sidecar) -> Result<Inst
         }
         last = Some(given);
     }
-    let reuses = match &sidecar.instances {
+    let policy = match &sidecar.instances {
         Some(item) => source.given("instances", item).word(super::INSTANCES)?,
-        None => matches!(config.instances, Instances::Reuse { .. }),
+        None => config.instances.policy(),
     };
-    match (reuses, last) {
-        (true, _) => Ok(own.reuse()),
-        (false, None) => Ok(Instances::Fresh),
-        (false, Some(given)) => Err(given.refuse("it says nothing without instances = \"reuse\"")),
+    match (policy, last) {
+        (Policy::Fresh, Some(given)) => {
+            Err(given.refuse("it says nothing without instances = \"reuse\" or \"rewind\""))
+        }
+        (policy, _) => Ok(own.policy(policy)),
     }
 }
 

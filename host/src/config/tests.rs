@@ -115,7 +115,7 @@ fn every_key_is_read_and_survives_printing() {
         compile_memory = "1GiB"
     "#;
     let config = load(text).expect("it is right");
-    assert_eq!(config.instances, Instances::Reuse { requests_max: 5, idle_time: Duration::from_secs(90) });
+    assert_eq!(config.instances, Instances::Reuse(Kept { requests_max: 5, idle_time: Duration::from_secs(90) }));
     assert_eq!(config.chunked_bodies, ChunkedBodies::Stream);
     assert_eq!(
         config.bind,
@@ -260,7 +260,7 @@ fn errors_name_place_key_value_and_what_is_allowed() {
     );
     check_refused(
         "instances = \"forever\"",
-        "wasgi.toml line 1: instances = \"forever\": it is one of \"fresh\", \"reuse\"",
+        "wasgi.toml line 1: instances = \"forever\": it is one of \"fresh\", \"rewind\", \"reuse\"",
     );
     check_refused("log.format = 1", "wasgi.toml line 1: log.format = 1: a text in quotes is wanted");
     check_refused("apps_dir = \"\"", "wasgi.toml line 1: apps_dir = \"\": a path is wanted");
@@ -484,12 +484,14 @@ fn environment_variables_cannot_pose_as_the_servers() {
 
 #[test]
 fn an_app_chooses_its_instances_within_the_operators_numbers() {
-    let reuse = |requests_max, seconds| Instances::Reuse { requests_max, idle_time: Duration::from_secs(seconds) };
+    let kept = |requests_max, seconds| Kept { requests_max, idle_time: Duration::from_secs(seconds) };
+    let reuse = |requests_max, seconds| Instances::Reuse(kept(requests_max, seconds));
     let instances = |config: &Config, sidecar| config.app_spec("a", Some(sidecar)).map(|spec| spec.instances);
     let fresh = Config::default();
     assert_eq!(instances(&fresh, "instances = \"reuse\""), Ok(reuse(1000, 60)));
     assert_eq!(instances(&fresh, "instances = \"reuse\"\nreuse_requests = 5"), Ok(reuse(5, 60)));
     assert_eq!(instances(&fresh, "instances = \"fresh\""), Ok(Instances::Fresh));
+    assert_eq!(instances(&fresh, "instances = \"rewind\"\nreuse_requests = 7"), Ok(Instances::Rewind(kept(7, 60))));
     let reusing = Config { instances: reuse(1000, 60), ..Config::default() };
     assert_eq!(instances(&reusing, ""), Ok(reuse(1000, 60)));
     assert_eq!(instances(&reusing, "reuse_idle_time = \"2s\""), Ok(reuse(1000, 2)));
@@ -497,7 +499,7 @@ fn an_app_chooses_its_instances_within_the_operators_numbers() {
 
     check_sidecar_refused(
         "reuse_requests = 5",
-        "line 1: reuse_requests = 5: it says nothing without instances = \"reuse\"",
+        "line 1: reuse_requests = 5: it says nothing without instances = \"reuse\" or \"rewind\"",
     );
     check_sidecar_refused(
         "instances = \"reuse\"\nreuse_requests = 5000",

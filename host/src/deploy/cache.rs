@@ -21,6 +21,8 @@ use tempfile::NamedTempFile;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use super::passes;
+
 /// What the directory may hold before entries that were not used for long go.
 const BYTES_MAX: u64 = 8 << 30;
 /// An entry used more recently than this stays in any case: removing what apps still need would only compile it again.
@@ -202,11 +204,13 @@ fn own_uid() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// What an entry is known by: the component, and which engine can load the code (version, settings and processor).
+/// What an entry is known by: the component, what was done to it, and which engine can load the code (version, settings and
+/// processor).
 fn key(engine: &Engine, wasm_hash: &str) -> String {
     let mut hasher = DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut hasher);
     env!("CARGO_PKG_VERSION").hash(&mut hasher);
+    passes::VERSION.hash(&mut hasher);
     format!("{wasm_hash}-{:016x}", hasher.finish())
 }
 

@@ -17,9 +17,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::passes::adapt;
+use super::passes::{adapt, rewind};
 use crate::limits::Limits;
-use crate::sandbox::{self, Abi};
+use crate::sandbox::{self, Variant};
 
 /// The hidden subcommand.
 pub const SUBCOMMAND: &str = "compile";
@@ -33,6 +33,7 @@ const NICENESS: i32 = 10;
 /// Exit statuses of the compiler's process.
 const REFUSED: u8 = 1;
 const NOT_LIMITED: u8 = 2;
+const NOT_REWOUND: u8 = 3;
 
 /// Why there is no compiled code.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -43,6 +44,9 @@ pub enum Failure {
     /// It is the machine's fault, which may pass.
     #[error("{0}; it is tried again")]
     Passing(String),
+    /// Compiled for rewinding it would not be safe.
+    #[error("its instances cannot be rewound: {0}")]
+    NotRewound(String),
 }
 
 /// Starts compilers, a few at a time.
@@ -105,19 +109,16 @@ impl Compiler {
         &self,
         _slot: &Slot<'_>,
         wasm: &[u8],
-        abi: Abi,
+        variant: Variant,
         limits: &Limits,
         output: &NamedTempFile,
     ) -> Result<(), Failure> {
         #[cfg(test)]
         if self.is_here {
-            let engine = sandbox::compiler(self.stack_bytes, abi).expect("this machine is supported");
-            let component = adapt::component(wasm).map_err(|error| Failure::Refused(format!("{error:#}")))?;
-            let code = engine.precompile_component(&component);
-            let code = code.map_err(|error| Failure::Refused(format!("{error:#}")))?;
+            let code = compile(wasm, self.stack_bytes, variant)?;
             return std::fs::write(output.path(), code).map_err(|error| passing("write", error));
         }
-        let mut child = self.spawn(wasm.len() as u64, abi, limits, output)?;
+        let mut child = self.spawn(wasm.len() as u64, variant, limits, output)?;
         match tokio::time::timeout(limits.compile_time, converse(&mut child, wasm)).await {
             Ok(Ok((status, words))) => verdict(status, &words, limits),
             Ok(Err(error)) => Err(passing("cannot talk to the compiler's process", error)),
@@ -129,7 +130,13 @@ impl Compiler {
         }
     }
 
-    fn spawn(&self, wasm_bytes: u64, abi: Abi, limits: &Limits, output: &NamedTempFile) -> Result<Child, Failure> {
+    fn spawn(
+        &self,
+        wasm_bytes: u64,
+        variant: Variant,
+        limits: &Limits,
+        output: &NamedTempFile,
+    ) -> Result<Child, Failure> {
         let code = output.reopen().map_err(|error| passing("cannot open a file for compiled code", error))?;
         let code_bytes_max = (wasm_bytes.saturating_mul(CODE_BYTES_PER_BYTE_MAX)).max(CODE_BYTES_MIN);
         Command::new(&self.program)
@@ -141,7 +148,7 @@ impl Compiler {
                     limits.compile_memory_bytes,
                     cpu_seconds(limits),
                     code_bytes_max,
-                    u64::from(abi == Abi::Async),
+                    variant_number(variant),
                 ]
                 .map(|n| n.to_string()),
             )
@@ -207,6 +214,7 @@ fn verdict(status: ExitStatus, words: &str, limits: &Limits) -> Result<(), Failu
     }
     match (status.code(), status.signal()) {
         (Some(code), _) if code == i32::from(REFUSED) => Err(Failure::Refused(format!("it does not compile: {words}"))),
+        (Some(code), _) if code == i32::from(NOT_REWOUND) => Err(Failure::NotRewound(words.to_owned())),
         (Some(code), _) if code == i32::from(NOT_LIMITED) => Err(passing("cannot limit the compiler's process", words)),
         (_, Some(SIGXCPU)) => Err(Failure::Refused(too_slow(limits))),
         (_, Some(SIGXFSZ)) => Err(Failure::Refused("its compiled code is unreasonably large".to_owned())),
@@ -235,11 +243,11 @@ fn cpu_seconds(limits: &Limits) -> u64 {
     limits.compile_time.saturating_add(Duration::from_millis(999)).as_secs().max(1)
 }
 
-/// The compiler's process: `wasgi compile STACK_BYTES MEMORY_BYTES CPU_SECONDS CODE_BYTES ASYNC`, the component on stdin, the
+/// The compiler's process: `wasgi compile STACK_BYTES MEMORY_BYTES CPU_SECONDS CODE_BYTES VARIANT`, the component on stdin, the
 /// code to stdout. For `main`, before it does anything else.
 pub fn compile_child_main<'a>(arguments: impl IntoIterator<Item = &'a OsStr>) -> ExitCode {
     let numbers: Option<Vec<u64>> = arguments.into_iter().map(|argument| argument.to_str()?.parse().ok()).collect();
-    let Some(Ok([stack_bytes, memory_bytes, cpu_seconds, code_bytes, is_async])) = numbers.map(<[u64; 5]>::try_from)
+    let Some(Ok([stack_bytes, memory_bytes, cpu_seconds, code_bytes, variant])) = numbers.map(<[u64; 5]>::try_from)
     else {
         return fail(NOT_LIMITED, "the host starts this subcommand by itself; it is not for you");
     };
@@ -247,9 +255,24 @@ pub fn compile_child_main<'a>(arguments: impl IntoIterator<Item = &'a OsStr>) ->
     if let Err(error) = limit_self(memory_bytes, cpu_seconds, code_bytes) {
         return fail(NOT_LIMITED, &format!("{error:#}"));
     }
-    match compile_stdin(stack_bytes, if is_async == 0 { Abi::Sync } else { Abi::Async }) {
+    let Some(variant) = VARIANTS.into_iter().find(|known| variant_number(*known) == variant) else {
+        return fail(NOT_LIMITED, "this variant is unknown");
+    };
+    match compile_stdin(stack_bytes, variant) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(REFUSED, &format!("{error:#}")),
+        Err(Failure::NotRewound(reason)) => fail(NOT_REWOUND, &reason),
+        Err(Failure::Refused(reason) | Failure::Passing(reason)) => fail(REFUSED, &reason),
+    }
+}
+
+const VARIANTS: [Variant; 3] = [Variant::Sync, Variant::Async, Variant::Rewind];
+
+/// As it is handed to the compiler's process.
+fn variant_number(variant: Variant) -> u64 {
+    match variant {
+        Variant::Sync => 0,
+        Variant::Async => 1,
+        Variant::Rewind => 2,
     }
 }
 
@@ -277,12 +300,21 @@ fn limit_self(memory_bytes: u64, cpu_seconds: u64, code_bytes: u64) -> anyhow::R
     Ok(())
 }
 
-fn compile_stdin(stack_bytes: u64, abi: Abi) -> anyhow::Result<()> {
+fn compile_stdin(stack_bytes: u64, variant: Variant) -> Result<(), Failure> {
     let mut wasm = Vec::new();
-    std::io::stdin().lock().read_to_end(&mut wasm).context("cannot read the component")?;
-    let component = adapt::component(&wasm)?;
-    let engine = sandbox::compiler(stack_bytes, abi)?;
-    let code = engine.precompile_component(&component).map_err(|error| anyhow::anyhow!("{error:#}"))?;
-    std::io::stdout().lock().write_all(&code).context("cannot write the code")?;
-    Ok(())
+    std::io::stdin().lock().read_to_end(&mut wasm).map_err(|error| passing("cannot read the component", error))?;
+    let code = compile(&wasm, stack_bytes, variant)?;
+    std::io::stdout().lock().write_all(&code).map_err(|error| passing("cannot write the code", error))
+}
+
+/// The passes, then the compiler.
+fn compile(wasm: &[u8], stack_bytes: u64, variant: Variant) -> Result<Vec<u8>, Failure> {
+    let refused = |error: &dyn std::fmt::Display| Failure::Refused(format!("{error:#}"));
+    let mut component = adapt::component(wasm).map_err(|error| refused(&error))?;
+    if variant == Variant::Rewind {
+        let prepared = rewind::component(&component).map_err(|refusal| Failure::NotRewound(refusal.to_string()))?;
+        component = prepared.into();
+    }
+    let engine = sandbox::compiler(stack_bytes, variant).map_err(|error| refused(&error))?;
+    engine.precompile_component(&component).map_err(|error| refused(&error))
 }

@@ -15,10 +15,10 @@ use super::inspect;
 use super::scan::{self, Candidate};
 use crate::admission::Admission;
 use crate::apps::{App, Release};
-use crate::config::{AppSpec, Config};
+use crate::config::{AppSpec, Config, Instances};
 use crate::guest::{Guest, Kind};
 use crate::limits::Limits;
-use crate::sandbox::{Abi, Engine};
+use crate::sandbox::{Abi, Engine, Variant};
 use crate::telemetry::AppLog;
 
 /// A sidecar is a page of text.
@@ -33,11 +33,14 @@ pub struct Loader {
     cache: Cache,
     compiler: Compiler,
     load_guest: LoadGuest,
-    /// By hash of the file: the same bytes under two names are compiled and mapped once.
-    components: Mutex<HashMap<String, Arc<OnceCell<Code>>>>,
+    /// The same bytes under two names are compiled and mapped once.
+    components: Mutex<HashMap<Wanted, Arc<OnceCell<Code>>>>,
     /// Files in memory at the same time, and threads that read, hash and link.
     hands: Semaphore,
 }
+
+/// A component: by the hash of its file, and whether its instances are to be rewound.
+type Wanted = (String, bool);
 
 /// What is to be loaded.
 pub struct Order {
@@ -83,6 +86,14 @@ pub enum Origin {
 struct Code {
     component: Component,
     kind: Kind,
+    /// Why its instances are not rewound, though that is wanted.
+    not_rewound: Option<String>,
+}
+
+/// What the compiler's process has made.
+enum Compiled {
+    Component(Component),
+    NotRewound(String),
 }
 
 /// A file's content, known to be what its hash says.
@@ -96,6 +107,7 @@ impl From<Failure> for Outcome {
         match failure {
             Failure::Refused(reason) => Self::Refused(reason),
             Failure::Passing(reason) => Self::Passing(reason),
+            Failure::NotRewound(_) => Self::Refused(failure.to_string()),
         }
     }
 }
@@ -117,7 +129,7 @@ impl Loader {
     pub fn retain(&self, hashes: &HashSet<&str>) {
         let mut components = self.components.lock().unwrap_or_else(PoisonError::into_inner);
         // A cell that is held elsewhere is about to be used.
-        components.retain(|hash, cell| hashes.contains(hash.as_str()) || Arc::strong_count(cell) > 1);
+        components.retain(|(hash, _), cell| hashes.contains(hash.as_str()) || Arc::strong_count(cell) > 1);
     }
 
     async fn try_load(self: &Arc<Self>, order: Order) -> Result<Outcome, Outcome> {
@@ -153,32 +165,55 @@ impl Loader {
         spec: &AppSpec,
         content: Content,
     ) -> Result<(Code, Origin), Outcome> {
+        let rewinds = matches!(spec.instances, Instances::Rewind(_));
         let cell = {
             let mut components = self.components.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(components.entry(content.hash.clone()).or_default())
+            Arc::clone(components.entry((content.hash.clone(), rewinds)).or_default())
         };
         let mut origin = Origin::Shared;
         let code = cell
             .get_or_try_init(|| async {
                 let hash = content.hash.clone();
-                let (kind, abi, cached) = self
-                    .by_hand(move |loader| {
+                let (kind, abi) = self
+                    .by_hand(move |_| {
                         let found = inspect::outline(&content.bytes)
                             .map_err(|refusal| Outcome::Refused(refusal.to_string()))?;
-                        Ok((found.kind, found.abi, loader.cache.load(loader.engine(found.abi)?, &content.hash)))
+                        Ok((found.kind, found.abi))
                     })
                     .await?;
-                if let Some(component) = cached {
-                    origin = Origin::Cached;
-                    return Ok::<_, Outcome>(Code { component, kind });
+                let mut not_rewound = None;
+                if rewinds && kind == Kind::Wsgi && abi == Abi::Sync {
+                    match self.compiled(order, &spec.limits, &hash, Variant::Rewind, &mut origin).await? {
+                        Compiled::Component(component) => return Ok(Code { component, kind, not_rewound }),
+                        Compiled::NotRewound(reason) => not_rewound = Some(reason),
+                    }
                 }
-                let component = self.compile(order, &spec.limits, hash, abi).await?;
-                origin = Origin::Compiled;
-                Ok(Code { component, kind })
+                match self.compiled(order, &spec.limits, &hash, abi.into(), &mut origin).await? {
+                    Compiled::Component(component) => Ok(Code { component, kind, not_rewound }),
+                    Compiled::NotRewound(reason) => Err(Outcome::Refused(reason)),
+                }
             })
             .await?
             .clone();
         Ok((code, origin))
+    }
+
+    /// From the cache, or new.
+    async fn compiled(
+        self: &Arc<Self>,
+        order: &Arc<Order>,
+        limits: &Limits,
+        hash: &str,
+        variant: Variant,
+        origin: &mut Origin,
+    ) -> Result<Compiled, Outcome> {
+        let owned = hash.to_owned();
+        let cached = self.by_hand(move |loader| Ok(loader.cache.load(loader.engine(variant)?, &owned))).await?;
+        *origin = if cached.is_some() { Origin::Cached } else { Origin::Compiled };
+        match cached {
+            Some(component) => Ok(Compiled::Component(component)),
+            None => self.compile(order, limits, hash.to_owned(), variant).await,
+        }
     }
 
     /// Compiles into the cache and loads it from there.
@@ -187,8 +222,8 @@ impl Loader {
         order: &Arc<Order>,
         limits: &Limits,
         hash: String,
-        abi: Abi,
-    ) -> Result<Component, Outcome> {
+        variant: Variant,
+    ) -> Result<Compiled, Outcome> {
         // While a queue of files waits to be compiled only the one whose turn it is should be in memory: read it again.
         let slot = self.compiler.slot().await;
         let (content, output) = self
@@ -208,23 +243,27 @@ impl Loader {
         if content.hash != hash {
             return Err(Outcome::Moved);
         }
-        self.compiler.compile(&slot, &content.bytes, abi, limits, &output).await?;
+        match self.compiler.compile(&slot, &content.bytes, variant, limits, &output).await {
+            Err(Failure::NotRewound(reason)) => return Ok(Compiled::NotRewound(reason)),
+            compiled => compiled?,
+        }
         drop((slot, content));
         self.by_hand(move |loader| {
-            let engine = loader.engine(abi)?;
+            let engine = loader.engine(variant)?;
             loader
                 .cache
                 .keep(engine, &hash, output)
                 .map_err(|error| Outcome::Passing(format!("cannot write to the cache: {error:#}")))?;
             let loaded = loader.cache.load_new(engine, &hash);
-            loaded.map_err(|error| Outcome::Refused(format!("it does not fit this host: {error:#}")))
+            let loaded = loaded.map_err(|error| Outcome::Refused(format!("it does not fit this host: {error:#}")))?;
+            Ok(Compiled::Component(loaded))
         })
         .await
     }
 
-    /// The engine that runs components with this ABI.
-    fn engine(&self, abi: Abi) -> Result<&wasmtime::Engine, Outcome> {
-        self.engine.wasmtime(abi).map_err(|error| Outcome::Passing(format!("{error:#}")))
+    /// The engine that runs components of this variant.
+    fn engine(&self, variant: Variant) -> Result<&wasmtime::Engine, Outcome> {
+        self.engine.wasmtime(variant).map_err(|error| Outcome::Passing(format!("{error:#}")))
     }
 
     fn app(&self, order: &Order, spec: AppSpec, hash: String, code: Code) -> anyhow::Result<App> {
@@ -239,7 +278,12 @@ impl Loader {
             hash,
             bytes: order.candidate.wasm.bytes,
             kind: code.kind,
+            not_rewound: code.not_rewound,
         };
+        if let Some(reason) = &release.not_rewound {
+            let app = order.name.as_str();
+            tracing::warn!(app, "its instances cannot be rewound, so that each call gets a fresh one: {reason}");
+        }
         let stats = live.map(|live| Arc::clone(&live.stats)).unwrap_or_default();
         let admission = match live {
             Some(live) if live.spec.limits == spec.limits => Arc::clone(&live.admission),

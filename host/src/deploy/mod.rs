@@ -17,6 +17,8 @@ pub mod scan;
 mod tests;
 mod watch;
 
+pub use passes::rewind::component as prepare_for_rewinding;
+
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -13,7 +13,7 @@ use crate::apps::{App, Apps, Entry, Table};
 use crate::config::{AppSpec, Config};
 use crate::guest::{Call, Guest};
 use crate::sandbox::task::Task;
-use crate::sandbox::{self, Abi, Engine};
+use crate::sandbox::{self, Engine, Variant};
 use crate::telemetry::AppLog;
 
 struct Silent;
@@ -366,12 +366,13 @@ fn a_cache_that_others_can_write_is_refused() {
 fn compiled_code_of_one_engine_is_not_loaded_by_the_other() {
     let root = tempfile::tempdir().expect("a temporary directory can be made");
     let cache = super::cache::Cache::open(root.path()).expect("the directory is ours");
-    let [sync, concurrent] =
-        [Abi::Sync, Abi::Async].map(|abi| sandbox::compiler(1 << 20, abi).expect("this machine is supported"));
+    let [sync, rewind, concurrent] = [Variant::Sync, Variant::Rewind, Variant::Async]
+        .map(|variant| sandbox::compiler(1 << 20, variant).expect("this machine is supported"));
     let temp = cache.temp().expect("the directory is ours");
     let code = sync.precompile_component(&wasm(1)).expect("it compiles");
     std::fs::write(temp.path(), code).expect("it can be written");
     cache.keep(&sync, "hash", temp).expect("it can be kept");
     assert!(cache.load(&concurrent, "hash").is_none());
+    assert!(cache.load(&rewind, "hash").is_none(), "what was not prepared for it is never rewound");
     assert!(cache.load(&sync, "hash").is_some(), "and it was not thrown away for that");
 }

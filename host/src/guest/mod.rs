@@ -24,7 +24,7 @@ use crate::admission::Permit;
 use crate::config::{AppSpec, Instances};
 use crate::origin::Origin;
 use crate::sandbox::task::Task;
-use crate::sandbox::{Abi, CallState, Engine, State};
+use crate::sandbox::{CallState, Engine, State, Variant};
 use crate::telemetry::AppLog;
 
 /// What a guest speaks.
@@ -40,17 +40,21 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What an app's settings come to for this kind. A program is started once: the operator's default for instances does not
-    /// apply to it.
+    /// What an app's settings come to for this kind. A program is started once, and the handles of `wasi:http` are not rewound:
+    /// where the operator's default for instances does not apply, it is "fresh".
     ///
     /// # Errors
     /// If the app itself asks for what cannot be.
     pub fn settle(self, spec: AppSpec) -> anyhow::Result<AppSpec> {
         match (self, spec.instances) {
-            (Self::Cgi, Instances::Reuse { .. }) if spec.instances_chosen => anyhow::bail!(
+            (Self::Cgi, Instances::Reuse(_)) if spec.instances_chosen => anyhow::bail!(
                 "instances = \"reuse\" is not for CGI programs: each request starts the program anew; remove it from the sidecar"
             ),
-            (Self::Cgi, _) => Ok(AppSpec { instances: Instances::Fresh, ..spec }),
+            (Self::Cgi | Self::Http, Instances::Rewind(_)) if spec.instances_chosen => anyhow::bail!(
+                "instances = \"rewind\" is for apps that speak WSGI: this one ({self}) can have \"fresh\"{}",
+                if self == Self::Http { " or \"reuse\"" } else { "" }
+            ),
+            (Self::Cgi, _) | (Self::Http, Instances::Rewind(_)) => Ok(AppSpec { instances: Instances::Fresh, ..spec }),
             (Self::Wsgi | Self::Http, _) => Ok(spec),
         }
     }
@@ -91,10 +95,10 @@ pub trait Guest: Send + Sync {
 }
 
 /// Offers guests what this host has for them. One linker serves all apps of an engine.
-pub(crate) fn link(linker: &mut Linker<State>, abi: Abi) -> wasmtime::Result<()> {
+pub(crate) fn link(linker: &mut Linker<State>, variant: Variant) -> wasmtime::Result<()> {
     wasi::link_p2(linker)?;
     http::link_p2(linker)?;
-    if abi == Abi::Async {
+    if variant == Variant::Async {
         wasi::link_p3(linker)?;
         http::link_p3(linker)?;
     }

@@ -60,6 +60,7 @@ const LINES: &[&str] = &[
     "routes = [\"/a/b\", \"*.example.com\"]\n",
     "routes = [\"/a/../b\"]\n",
     "instances = \"reuse\"\n",
+    "instances = \"rewind\"\n",
     "reuse_requests = 2\n",
     "env.A = \"b\"\n",
     "env.B = \"\\u0000\"\n",

@@ -1,11 +1,12 @@
-//! The two wasmtime engines, one of them with support for WASI 0.3's concurrent calls: how guests are compiled, and the pools
-//! that their memories, tables and stacks come from.
+//! The three wasmtime engines: for synchronous guests, for those of them whose instances are rewound, and for WASI 0.3's
+//! concurrent calls. How guests are compiled, and where their memories, tables and stacks come from.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::component::{Component, InstancePre, Linker};
 use wasmtime::{
     Config as EngineConfig, Enabled, EngineWeak, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig,
@@ -15,6 +16,7 @@ use wasmtime::{
 use crate::config::Config;
 use crate::guest;
 use crate::sandbox::State;
+use crate::sandbox::memory::{Creator, Scanner};
 
 /// How often a running guest is looked at. One thread ticks for the whole engine: a timer per request would cost more
 /// than the requests (wasmtime#11814).
@@ -26,7 +28,7 @@ const IDLE_TICK: Duration = Duration::from_millis(10);
 /// Ticks without a call after which the ticker slows down.
 const IDLE_AFTER: u32 = 100;
 
-/// How a component's functions are called, and so which of the two engines runs it.
+/// How a component's functions are called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Abi {
@@ -36,13 +38,38 @@ pub enum Abi {
     Async,
 }
 
-/// Both engines of this host, with their ticker.
+/// How a component is compiled, and so which of the engines runs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Variant {
+    /// Synchronous, its sandboxes from wasmtime's pool.
+    Sync,
+    /// Synchronous, with what rewinding needs compiled into it (`deploy/passes/rewind`), and memories of our own.
+    Rewind,
+    /// For WASI 0.3.
+    Async,
+}
+
+impl From<Abi> for Variant {
+    fn from(abi: Abi) -> Self {
+        match abi {
+            Abi::Sync => Self::Sync,
+            Abi::Async => Self::Async,
+        }
+    }
+}
+
+/// The engines of this host, with their ticker.
 pub struct Engine {
     sync: Half,
-    /// Made when the first component asks for it: it costs nothing where all are synchronous.
+    /// These are made when the first component asks for them: until then they cost nothing.
+    rewind: OnceLock<Half>,
     concurrent: OnceLock<Half>,
-    /// Held by whoever makes it.
+    /// Held by whoever makes one.
     making: Mutex<()>,
+    /// Rewound sandboxes that may still be made: their engine has no pool that counts.
+    seats: Arc<Semaphore>,
+    /// What finds the pages that a rewound sandbox has written.
+    pub(crate) scanner: Arc<Scanner>,
     config: Config,
     ticker: Arc<Ticker>,
 }
@@ -69,28 +96,48 @@ impl Engine {
     /// Where the machine cannot give the address space that the pool needs.
     pub fn new(config: &Config) -> Result<Self> {
         let ticker = Ticker::start()?;
-        let sync = Half::new(config, Abi::Sync, &ticker)?;
-        Ok(Self { sync, concurrent: OnceLock::new(), making: Mutex::new(()), config: config.clone(), ticker })
+        let sync = Half::new(config, Variant::Sync, &ticker)?;
+        Ok(Self {
+            sync,
+            rewind: OnceLock::new(),
+            concurrent: OnceLock::new(),
+            making: Mutex::new(()),
+            seats: Arc::new(Semaphore::new(config.sandboxes as usize)),
+            scanner: Arc::new(Scanner::new()),
+            config: config.clone(),
+            ticker,
+        })
     }
 
-    /// The engine for components with this ABI.
+    /// The engine for components of this variant.
     ///
     /// # Errors
-    /// Where the machine cannot give the address space that the second pool needs.
-    pub fn wasmtime(&self, abi: Abi) -> Result<&wasmtime::Engine> {
-        match abi {
-            Abi::Sync => Ok(&self.sync.engine),
-            Abi::Async => Ok(&self.concurrent()?.engine),
+    /// Where the machine cannot give the address space that another pool needs.
+    pub fn wasmtime(&self, variant: Variant) -> Result<&wasmtime::Engine> {
+        let half = match variant {
+            Variant::Sync => return Ok(&self.sync.engine),
+            Variant::Rewind => &self.rewind,
+            Variant::Async => &self.concurrent,
+        };
+        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(half) = half.get() {
+            return Ok(&half.engine);
         }
+        let made = Half::new(&self.config, variant, &self.ticker)?;
+        if variant == Variant::Rewind {
+            tracing::info!("rewinding: {}", reset_text(self.scanner.is_available()));
+        }
+        Ok(&half.get_or_init(|| made).engine)
     }
 
-    fn concurrent(&self) -> Result<&Half> {
-        let _making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(half) = self.concurrent.get() {
-            return Ok(half);
-        }
-        let half = Half::new(&self.config, Abi::Async, &self.ticker)?;
-        Ok(self.concurrent.get_or_init(|| half))
+    /// The right to make one more sandbox that is rewound. None if there are as many as may be.
+    pub(crate) fn seat(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.seats).try_acquire_owned().ok()
+    }
+
+    /// Whether a component was prepared to be rewound.
+    pub(crate) fn is_for_rewinding(&self, component: &Component) -> bool {
+        self.rewind.get().is_some_and(|half| wasmtime::Engine::same(&half.engine, component.engine()))
     }
 
     /// Links a component to what its engine offers.
@@ -120,10 +167,9 @@ impl Engine {
     }
 
     fn half(&self, engine: &wasmtime::Engine) -> &Half {
-        match self.concurrent.get() {
-            Some(half) if wasmtime::Engine::same(&half.engine, engine) => half,
-            _ => &self.sync,
-        }
+        let made = [self.rewind.get(), self.concurrent.get()];
+        let mut made = made.into_iter().flatten();
+        made.find(|half| wasmtime::Engine::same(&half.engine, engine)).unwrap_or(&self.sync)
     }
 
     /// A call begins: the ticker must tick.
@@ -136,14 +182,20 @@ impl Engine {
 }
 
 impl Half {
-    fn new(config: &Config, abi: Abi, ticker: &Ticker) -> Result<Self> {
-        let mut settings = compiler_settings(config.stack_bytes, abi);
-        settings.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(config)));
+    fn new(config: &Config, variant: Variant, ticker: &Ticker) -> Result<Self> {
+        let mut settings = compiler_settings(config.stack_bytes, variant);
+        match variant {
+            // Rewound instances stay: making them need not be cheap, and wasmtime's pool has no memories but its own.
+            Variant::Rewind => settings.with_host_memory(Arc::new(Creator)),
+            Variant::Sync | Variant::Async => {
+                settings.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(config)))
+            }
+        };
         let engine = wasmtime::Engine::new(&settings).map_err(|error| {
             anyhow!("cannot reserve a pool for {} sandboxes, lower `sandboxes`: {error:#}", config.sandboxes)
         })?;
         let mut linker = Linker::new(&engine);
-        guest::link(&mut linker, abi).map_err(|error| anyhow!("cannot link what guests import: {error:#}"))?;
+        guest::link(&mut linker, variant).map_err(|error| anyhow!("cannot link what guests import: {error:#}"))?;
         ticker.engines().push(engine.weak());
         Ok(Self { engine, linker, keepers: Mutex::default() })
     }
@@ -157,19 +209,21 @@ impl Half {
 ///
 /// # Errors
 /// Where cranelift does not know this machine.
-pub fn compiler(stack_bytes: u64, abi: Abi) -> Result<wasmtime::Engine> {
-    wasmtime::Engine::new(&compiler_settings(stack_bytes, abi))
+pub fn compiler(stack_bytes: u64, variant: Variant) -> Result<wasmtime::Engine> {
+    wasmtime::Engine::new(&compiler_settings(stack_bytes, variant))
         .map_err(|error| anyhow!("cannot compile on this machine: {error:#}"))
 }
 
 /// What compiled code depends on. Engines with the same settings here can load each other's code.
-fn compiler_settings(stack_bytes: u64, abi: Abi) -> EngineConfig {
+fn compiler_settings(stack_bytes: u64, variant: Variant) -> EngineConfig {
     let stack_bytes = usize::try_from(stack_bytes).expect("config bounds the stack's size");
     let mut settings = EngineConfig::new();
     settings
         .epoch_interruption(true)
         // WASI 0.3's concurrent calls need it, synchronous guests pay two microseconds a call for it.
-        .concurrency_support(abi == Abi::Async)
+        .concurrency_support(variant == Variant::Async)
+        // Memories of our own have an image of their own, made when the first instance is there.
+        .memory_init_cow(variant != Variant::Rewind)
         .cranelift_opt_level(OptLevel::Speed)
         .max_wasm_stack(stack_bytes)
         // Host functions run on the guest's stack, above what wasm may use of it.
@@ -207,6 +261,20 @@ fn pool(config: &Config) -> PoolingAllocationConfig {
     pool
 }
 
+/// Whether rewinding can ask the kernel what a call has written.
+pub fn kernel_finds_written_pages() -> bool {
+    Scanner::new().is_available()
+}
+
+/// How rewinding finds what a call has written, for the log and `wasgi check --config`.
+pub fn reset_text(scans: bool) -> &'static str {
+    if scans {
+        "the kernel says which pages a call has written (PAGEMAP_SCAN), and those are put back"
+    } else {
+        "this kernel has no PAGEMAP_SCAN (Linux 6.7): all pages are given back after each call, which is as exact and slower"
+    }
+}
+
 /// Whether pages of this process may be swapped out.
 ///
 /// The quick way to reset a sandbox's memory asks the kernel which of its pages are dirty, and wasmtime 48 asks only for those
@@ -216,7 +284,7 @@ fn swap_in_use() -> bool {
     std::fs::read_to_string("/proc/swaps").map_or(true, |swaps| swaps.lines().count() > 1)
 }
 
-/// One thread that ticks for both engines. It ends with them.
+/// One thread that ticks for all engines. It ends with them.
 struct Ticker {
     /// Set by each call, cleared by the thread.
     busy: AtomicBool,

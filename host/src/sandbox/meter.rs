@@ -8,6 +8,7 @@ use crate::limits::Limits;
 const TABLE_ELEMENT_BYTES: u64 = 8;
 
 /// Adds up a sandbox's memories and tables, and refuses growth beyond the limit.
+#[derive(Clone)]
 pub(crate) struct Meter {
     memory_bytes: u64,
     memory_bytes_max: u64,

@@ -8,7 +8,9 @@ pub(crate) mod call;
 mod engine;
 pub(crate) mod fault;
 pub(crate) mod ledger;
+mod memory;
 pub(crate) mod meter;
+mod rewind;
 mod state;
 mod stock;
 pub(crate) mod supply;
@@ -20,7 +22,8 @@ use wasmtime::{Store, UpdateDeadline};
 
 pub use call::CallState;
 pub(crate) use engine::Keeper;
-pub use engine::{Abi, Engine, compiler};
+pub use engine::{Abi, Engine, Variant, compiler, kernel_finds_written_pages, reset_text};
+pub(crate) use rewind::FUNCTION as REWIND_FUNCTION;
 pub use state::{AppContext, State};
 
 /// Ticks between two looks at a running guest: it yields to other tasks, and its processor time is checked.
@@ -44,6 +47,11 @@ pub(crate) fn store(engine: &wasmtime::Engine, app: &Arc<AppContext>, call: &Arc
         Ok(UpdateDeadline::YieldCustom(TICKS, Box::pin(tokio::task::yield_now())))
     });
     store
+}
+
+/// What runs in the store next is the host's own and short: no tick is to stop it.
+fn no_deadline(store: &mut Store<State>) {
+    store.set_epoch_deadline(u64::from(u32::MAX));
 }
 
 /// Makes a store that has served a call ready for the next.

@@ -75,6 +75,25 @@ impl State {
         self.speak_for(Some(call.id));
     }
 
+    /// Whether nothing is left of what the guest had of the host: no handles, and none that came and went in an order which
+    /// shows in the numbers of later ones. `wasi` and streams of it have handles through `table` alone.
+    pub(crate) fn handles_are_as_new(&mut self) -> bool {
+        self.wsgi.handles_are_as_new() && !was_used(&mut self.table)
+    }
+
+    /// Whether an instance was made without asking the host for anything that could differ for another: the time, randomness,
+    /// variables.
+    pub(crate) fn was_not_asked(&mut self) -> bool {
+        self.wasi.is_none() && self.handles_are_as_new()
+    }
+
+    /// Becomes a new state, but for what the instance has of memory: the call's is over.
+    pub(crate) fn rewind(&mut self, meter: &Meter) {
+        let (app, call) = (Arc::clone(&self.app), Arc::clone(&self.call));
+        *self = Self::new(&app, &call);
+        self.meter = meter.clone();
+    }
+
     /// Another call begins beside those that are under way: what is written from now on is nobody's in particular.
     pub(crate) fn join(&mut self) {
         self.speak_for(None);
@@ -103,6 +122,16 @@ impl State {
             wasi.stdio.end();
         }
     }
+}
+
+/// Whether there ever was anything in the table.
+fn was_used(table: &mut ResourceTable) -> bool {
+    let capacity = table.max_capacity();
+    // A place that was free before is taken whatever the capacity; a new one is not.
+    table.set_max_capacity(0);
+    let taken = table.push(()).map(|place| table.delete(place));
+    table.set_max_capacity(capacity);
+    taken.is_ok() || !table.is_empty()
 }
 
 impl Drop for State {

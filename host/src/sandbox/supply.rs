@@ -1,15 +1,19 @@
 //! Where the sandboxes of one release come from and go to: fresh ones, some of them made in advance, or ones that have
-//! served before. Every kind of guest has its sandboxes from here.
+//! served before, as they are or put back to where they began. Every kind of guest has its sandboxes from here.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::Store;
 use wasmtime::component::{Instance, InstancePre};
 
+use super::memory::Images;
+use super::rewind::{Beginning, Lasting, Rewind};
 use super::stock::Stock;
-use super::{AppContext, CallState, Engine, Keeper, State, fault};
-use crate::config::{AppSpec, Instances};
+use super::{AppContext, CallState, Engine, Keeper, REWIND_FUNCTION, State, fault, memory};
+use crate::config::{AppSpec, Instances, Kept};
 use crate::error::{Busy, Error};
 use crate::telemetry::AppLog;
 
@@ -27,8 +31,13 @@ pub(crate) struct Supply<E: Entry> {
     pub(crate) app: Arc<AppContext>,
     pub(crate) linked: InstancePre<State>,
     pub(crate) entry: E,
-    reuse: Option<Reuse>,
-    /// Under `reuse`, sandboxes that wait for their next call; under `fresh`, for their only one.
+    /// None where a sandbox serves one call.
+    kept: Option<Kept>,
+    /// Between two calls a sandbox is put back to where it began.
+    rewind: Option<Rewind>,
+    /// It was said why sandboxes are thrown away that should have been put back.
+    has_complained: AtomicBool,
+    /// Sandboxes that wait for their next call; where each serves only one, for that.
     idle: Mutex<Vec<Idle<E::Functions>>>,
     pub(super) stock: Stock<E::Functions>,
 }
@@ -39,6 +48,9 @@ pub(crate) struct Sandbox<F> {
     pub(crate) instance: Instance,
     pub(crate) functions: F,
     served: u32,
+    /// None where it is not to be put back.
+    beginning: Option<Beginning>,
+    _seat: Option<OwnedSemaphorePermit>,
 }
 
 pub(super) struct Idle<F> {
@@ -46,16 +58,9 @@ pub(super) struct Idle<F> {
     since: Instant,
 }
 
-/// How long an idle instance is kept, and how often it may serve.
-#[derive(Clone, Copy, Debug)]
-struct Reuse {
-    requests_max: u32,
-    idle_time: Duration,
-}
-
 impl<F> Sandbox<F> {
     pub(crate) fn new(store: Store<State>, instance: Instance, functions: F) -> Self {
-        Self { store, instance, functions, served: 0 }
+        Self { store, instance, functions, served: 0, beginning: None, _seat: None }
     }
 }
 
@@ -73,9 +78,16 @@ impl<E: Entry> Supply<E> {
         spec: &AppSpec,
         log: Arc<AppLog>,
     ) -> Arc<Self> {
-        let reuse = match spec.instances {
-            Instances::Fresh => None,
-            Instances::Reuse { requests_max, idle_time } => Some(Reuse { requests_max, idle_time }),
+        // What the pass has not been through may export anything of that name.
+        let is_prepared = engine.is_for_rewinding(linked.component());
+        let function = linked.component().get_export_index(None, REWIND_FUNCTION).filter(|_| is_prepared);
+        let (kept, rewind) = match (spec.instances, function) {
+            (Instances::Reuse(kept), _) => (Some(kept), None),
+            (Instances::Rewind(kept), Some(function)) => {
+                let scanner = Arc::clone(&engine.scanner);
+                (Some(kept), Some(Rewind { function, images: Images::new(), scanner }))
+            }
+            (Instances::Fresh | Instances::Rewind(_), _) => (None, None),
         };
         let app = AppContext {
             name: spec.name.clone(),
@@ -90,7 +102,9 @@ impl<E: Entry> Supply<E> {
             app: Arc::new(app),
             linked,
             entry,
-            reuse,
+            kept,
+            rewind,
+            has_complained: AtomicBool::new(false),
             idle: Mutex::default(),
             stock: Stock::default(),
         });
@@ -99,14 +113,14 @@ impl<E: Entry> Supply<E> {
         supply
     }
 
-    /// Whether a sandbox serves one call and no other: `wsgi.run_once`.
+    /// Whether a guest serves one call and no other, as far as it can know: `wsgi.run_once`.
     pub(crate) fn serves_once(&self) -> bool {
-        self.reuse.is_none_or(|reuse| reuse.requests_max == 1)
+        self.rewind.is_some() || self.kept.is_none_or(|kept| kept.requests_max == 1)
     }
 
     /// Whether each call has a sandbox of its own.
     pub(crate) fn is_fresh(&self) -> bool {
-        self.reuse.is_none()
+        self.kept.is_none()
     }
 
     /// A sandbox for a call: one that waits, or a new one.
@@ -133,6 +147,9 @@ impl<E: Entry> Supply<E> {
     }
 
     pub(super) async fn instantiate(&self, call: &Arc<CallState>) -> Result<Sandbox<E::Functions>, Error> {
+        if let Some(rewind) = &self.rewind {
+            return self.instantiate_rewindable(rewind, call).await;
+        }
         let mut store = super::store(self.linked.engine(), &self.app, call);
         let instantiated = self.linked.instantiate_async(&mut store).await;
         let found = instantiated.and_then(|instance| Ok((instance, self.entry.find(&mut store, &instance)?)));
@@ -142,25 +159,61 @@ impl<E: Entry> Supply<E> {
         }
     }
 
+    async fn instantiate_rewindable(
+        &self,
+        rewind: &Rewind,
+        call: &Arc<CallState>,
+    ) -> Result<Sandbox<E::Functions>, Error> {
+        let seat = self.engine.seat().ok_or(Error::Busy(Busy::Pool))?;
+        let mut store = super::store(self.linked.engine(), &self.app, call);
+        let made = memory::instantiate(&self.linked, &mut store).await;
+        let found = made.and_then(|made| {
+            let functions = self.entry.find(&mut store, &made.instance)?;
+            Ok((made, functions))
+        });
+        let (made, functions) = found.map_err(|error| fault::classify(error, store.data()))?;
+        let instance = made.instance;
+        let beginning = rewind.begin(made, &mut store);
+        super::renew(&mut store, call);
+        let beginning = beginning.map_err(|lasting| self.complain(&lasting)).ok();
+        Ok(Sandbox { store, instance, functions, served: 0, beginning, _seat: Some(seat) })
+    }
+
     /// A sandbox has served without fault: the app's policy says what becomes of it. One with a fault is dropped instead:
     /// what misbehaved is never used again.
     pub(crate) fn keep(&self, mut sandbox: Sandbox<E::Functions>) {
-        let Some(reuse) = self.reuse else { return self.discard(sandbox) };
+        let Some(kept) = self.kept else { return self.discard(sandbox) };
         sandbox.served += 1;
-        if sandbox.served < reuse.requests_max {
+        if sandbox.served >= kept.requests_max {
+            return;
+        }
+        if self.rewind.is_some() {
+            let Some(beginning) = &mut sandbox.beginning else { return };
+            if let Err(lasting) = beginning.put_back(&mut sandbox.store) {
+                return self.complain(&lasting);
+            }
+        } else {
             sandbox.store.data_mut().end();
-            self.idle().push(Idle::new(sandbox));
+        }
+        self.idle().push(Idle::new(sandbox));
+    }
+
+    /// Says once why sandboxes that should be put back are made anew.
+    fn complain(&self, lasting: &Lasting) {
+        if !self.has_complained.swap(true, Ordering::Relaxed) {
+            let app = self.app.name.as_str();
+            tracing::warn!(app, "an instance is not rewound but made anew, which costs more than \"fresh\": {lasting}");
         }
     }
 
     /// Retires idle sandboxes whose time is over. Called about once a second.
     pub(crate) fn sweep(&self) {
-        let Some(reuse) = self.reuse else { return self.sweep_stock() };
+        let Some(kept) = self.kept else { return self.sweep_stock() };
         let retired: Vec<_> = {
             let mut idle = self.idle();
             // The longest unused ones are at the bottom.
-            let kept = idle.iter().position(|idle| idle.since.elapsed() < reuse.idle_time).unwrap_or(idle.len());
-            idle.drain(..kept).collect()
+            let young = idle.iter().position(|idle| idle.since.elapsed() < kept.idle_time).unwrap_or(idle.len());
+            idle.drain(..young).collect()
         };
         drop(retired);
     }

@@ -10,6 +10,7 @@ mod isolation;
 mod limits;
 mod response;
 mod reuse;
+mod rewind;
 mod selftest;
 mod signals;
 mod tidy;

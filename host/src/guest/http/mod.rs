@@ -40,10 +40,10 @@ pub(crate) fn load(
     let is_p3 = component.get_export_index(None, p3::INTERFACE).is_some();
     Ok(match spec.instances {
         _ if !is_p3 => Box::new(p2::Http::load(engine, component, spec, log)?),
-        Instances::Fresh => Box::new(p3::Http::load(engine, component, spec, log)?),
-        Instances::Reuse { requests_max, idle_time } => {
-            Box::new(shared::Http::load(engine, component, spec, (requests_max, idle_time), log)?)
+        Instances::Reuse(kept) => {
+            Box::new(shared::Http::load(engine, component, spec, (kept.requests_max, kept.idle_time), log)?)
         }
+        Instances::Fresh | Instances::Rewind(_) => Box::new(p3::Http::load(engine, component, spec, log)?),
     })
 }
 

@@ -48,6 +48,44 @@ pub enum Errors {}
 /// A guest may ask for more; it gets no more at once.
 const READ_BYTES_MAX: u32 = 256 << 10;
 
+/// What a guest has a handle of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    StartResponse,
+    Write,
+    Input,
+    Errors,
+}
+
+/// The handles that the guest holds, in the order in which it got them.
+#[derive(Default)]
+struct Handles {
+    open: Vec<Kind>,
+    /// It has given them back in another order than the reverse one, or they cannot be told apart: the numbers of handles that
+    /// it would get from now on are not those that a fresh instance gets.
+    disordered: bool,
+}
+
+impl Handles {
+    fn opened(&mut self, kind: Kind) {
+        if self.open.contains(&kind) {
+            self.disordered = true;
+        } else {
+            self.open.push(kind);
+        }
+    }
+
+    fn dropped(&mut self, kind: Kind) {
+        if self.open.pop() != Some(kind) {
+            self.disordered = true;
+        }
+    }
+
+    fn are_as_new(&self) -> bool {
+        self.open.is_empty() && !self.disordered
+    }
+}
+
 /// What the host's side of the contract keeps in a store.
 pub(crate) struct Host {
     /// Which call of this sandbox is being served.
@@ -56,11 +94,13 @@ pub(crate) struct Host {
     errors: LineBuffer,
     /// The method is HEAD, or the status allows no body.
     pub(super) no_body: bool,
+    handles: Handles,
 }
 
 impl Default for Host {
     fn default() -> Self {
-        Self { number: 0, input: None, errors: LineBuffer::new(LogStream::Errors), no_body: false }
+        let errors = LineBuffer::new(LogStream::Errors);
+        Self { number: 0, input: None, errors, no_body: false, handles: Handles::default() }
     }
 }
 
@@ -74,6 +114,16 @@ impl Host {
         self.errors.flush(&app.log, Some(call.id));
     }
 
+    /// Whether the guest's handles are as if it had never had any: none is left, and their numbers come in the same order.
+    pub(crate) fn handles_are_as_new(&self) -> bool {
+        self.handles.are_as_new()
+    }
+
+    fn open<T: 'static>(&mut self, kind: Kind) -> Resource<T> {
+        self.handles.opened(kind);
+        Resource::new_own(self.number)
+    }
+
     fn is_current<T>(&self, handle: &Resource<T>) -> bool {
         handle.rep() == self.number
     }
@@ -85,7 +135,7 @@ impl gateway::Host for State {}
 
 impl gateway::HostStartResponse for State {
     fn current(&mut self) -> wasmtime::Result<Resource<StartResponse>> {
-        Ok(Resource::new_own(self.wsgi.number))
+        Ok(self.wsgi.open(Kind::StartResponse))
     }
 
     fn call(
@@ -116,7 +166,7 @@ impl gateway::HostStartResponse for State {
         Ok(match head {
             Ok(head) => {
                 outbox.head = Some(head);
-                Ok(Resource::new_own(self.wsgi.number))
+                Ok(self.wsgi.open(Kind::Write))
             }
             Err(HeadError::Status(why)) => Err(ProtocolError::BadStatus(why)),
             Err(HeadError::Header(why)) => Err(ProtocolError::BadHeader(why)),
@@ -125,6 +175,7 @@ impl gateway::HostStartResponse for State {
     }
 
     fn drop(&mut self, _: Resource<StartResponse>) -> wasmtime::Result<()> {
+        self.wsgi.handles.dropped(Kind::StartResponse);
         Ok(())
     }
 }
@@ -150,6 +201,7 @@ impl gateway::HostWrite for State {
     }
 
     fn drop(&mut self, _: Resource<Write>) -> wasmtime::Result<()> {
+        self.wsgi.handles.dropped(Kind::Write);
         Ok(())
     }
 }
@@ -171,7 +223,7 @@ impl State {
 
 impl gateway::HostInput for State {
     fn current(&mut self) -> wasmtime::Result<Resource<Input>> {
-        Ok(Resource::new_own(self.wsgi.number))
+        Ok(self.wsgi.open(Kind::Input))
     }
 
     async fn read(&mut self, this: Resource<Input>, size: u32) -> wasmtime::Result<Result<Vec<u8>, StreamError>> {
@@ -197,13 +249,14 @@ impl gateway::HostInput for State {
     }
 
     fn drop(&mut self, _: Resource<Input>) -> wasmtime::Result<()> {
+        self.wsgi.handles.dropped(Kind::Input);
         Ok(())
     }
 }
 
 impl gateway::HostErrors for State {
     fn current(&mut self) -> wasmtime::Result<Resource<Errors>> {
-        Ok(Resource::new_own(self.wsgi.number))
+        Ok(self.wsgi.open(Kind::Errors))
     }
 
     fn write(&mut self, this: Resource<Errors>, text: String) -> wasmtime::Result<()> {
@@ -221,6 +274,7 @@ impl gateway::HostErrors for State {
     }
 
     fn drop(&mut self, _: Resource<Errors>) -> wasmtime::Result<()> {
+        self.wsgi.handles.dropped(Kind::Errors);
         Ok(())
     }
 }

@@ -11,7 +11,7 @@ use wasmtime::component::Component;
 use super::{EnvironBlock, Exchange, Failure, Place, Sandbox, Shared, Wsgi};
 use crate::config::Config;
 use crate::origin::Origin;
-use crate::sandbox::{self, Abi, CallState, Engine};
+use crate::sandbox::{self, CallState, Engine, Variant};
 use crate::telemetry::{AppLog, RequestId};
 
 /// An app that is called again and again with the same request, each time in a fresh sandbox.
@@ -42,7 +42,7 @@ impl Probe {
     /// Where the component would not deploy.
     pub fn load(config: &Config, wasm: &[u8]) -> anyhow::Result<Self> {
         let engine = Arc::new(Engine::new(config)?);
-        let component = Component::new(engine.wasmtime(Abi::Sync)?, wasm).map_err(|error| anyhow!("{error:#}"))?;
+        let component = Component::new(engine.wasmtime(Variant::Sync)?, wasm).map_err(|error| anyhow!("{error:#}"))?;
         let spec = config.app_spec("probe", None)?;
         let log = Arc::new(AppLog::new(&spec.name, &spec.limits));
         let Wsgi { shared } = Wsgi::load(&engine, &component, &spec, log)?;

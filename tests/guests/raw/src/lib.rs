@@ -1,6 +1,8 @@
 //! A guest on the bare contract, which breaks the rules that the SDK keeps. `PATH_INFO` says which one.
 
 use std::cell::{Cell, RefCell};
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 
 wit_bindgen::generate!({ path: "../../../wit", world: "app" });
 
@@ -129,6 +131,29 @@ impl Guest for Raw {
                 let read = kept.input.read(100).err();
                 whole(ok(), &format!("{} {} {}", debug(started), debug(written.flatten()), debug(read)))
             }),
+            // Two handles, given back in the order in which they came: the numbers of later ones show it.
+            "/handle-order" => {
+                let (input, errors) = (Input::current(), Errors::current());
+                let numbers = format!("{} {}", input.handle(), errors.handle());
+                drop(input);
+                drop(errors);
+                whole(ok(), &numbers)
+            }
+            // The same in the other order, which leaves no trace.
+            "/handle-numbers" => {
+                let (input, errors) = (Input::current(), Errors::current());
+                let numbers = format!("{} {}", input.handle(), errors.handle());
+                drop(errors);
+                drop(input);
+                whole(ok(), &numbers)
+            }
+            // What its maps are seeded with.
+            "/random" => whole(ok(), &RandomState::new().hash_one(0).to_string()),
+            "/print" => {
+                println!("printed");
+                whole(ok(), "printed")
+            }
+            "/environment" => whole(ok(), &debug(std::env::vars().collect::<Vec<_>>())),
             "/handle-bomb" => {
                 for _ in 0..number() {
                     BOMB.with_borrow_mut(|bomb| bomb.push(Input::current()));
