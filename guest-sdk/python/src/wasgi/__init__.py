@@ -1,0 +1,1 @@
+"""`wasgi build`: an unmodified WSGI application becomes one sandboxed WebAssembly component."""

@@ -1,0 +1,135 @@
+"""`wasgi build`, from target to file."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from importlib import metadata, resources
+from pathlib import Path
+
+from . import bundle, dependencies, explain, library, target
+from .errors import BuildError
+from .stage import Stage
+
+WORLD = "python"
+ENTRY = "wasgi_guest.entry"
+
+
+def run(options):
+    source = options.chdir.resolve()
+    if not source.is_dir():
+        raise BuildError(f"--chdir {options.chdir}: there is no such folder")
+    wanted = target.parse(options.target, source)
+    output = _output(options.output, wanted.name)
+    environ = _environ(options.env, wanted.settings)
+    with tempfile.TemporaryDirectory(prefix="wasgi-build-") as folder:
+        stage = Stage(Path(folder))
+        say(f"collecting {os.path.relpath(source)}")
+        left_out = stage.take_app(source, output.resolve())
+        for path in options.include:
+            stage.include(path, source)
+        native = _take_dependencies(stage, options.requirements)
+        cached = library.cached()
+        stage.take_guest(
+            {
+                "module": wanted.module,
+                "expression": wanted.expression,
+                "environ": environ,
+                "library": None if cached.is_file() else library.NAME,
+            }
+        )
+        say(f"importing {wanted.module} in CPython {dependencies.GUEST_PYTHON} for WebAssembly (takes some seconds)")
+        component = _componentize(stage)
+        report = stage.report()
+        if component is None:
+            raise BuildError(explain.failure(report, stage, source, native))
+        if not cached.is_file():
+            library.keep(stage.guest / library.NAME)
+        say("bundling files")
+        notes = explain.notes(report, stage, source, environ)
+        contents = component.read_bytes()
+        files = bundle.archive({str(index): getattr(stage, name) for index, name in enumerate(Stage.ORDER)}, cached)
+        contents += bundle.section("wasgi:app", bundle.manifest([], {}))
+        contents += bundle.section("wasgi:files", files)
+        _write_whole(output, contents)
+        for line in explain.result(output, contents, files, stage, report, native, left_out):
+            say(line)
+        for note in notes:
+            say(note)
+
+
+def say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def _output(output, name):
+    if output is None:
+        return Path(f"{name}.wasm")
+    if output.is_dir():
+        return output / f"{name}.wasm"
+    if not output.parent.is_dir():
+        raise BuildError(f"-o {output}: there is no folder {output.parent}")
+    return output
+
+
+def _environ(pairs, settings):
+    environ = {} if settings is None else {"DJANGO_SETTINGS_MODULE": settings}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise BuildError(f"-e {pair}: write NAME=VALUE")
+        environ[name] = value
+    return environ
+
+
+def _take_dependencies(stage, requirements):
+    if requirements is not None:
+        say(f"installing {requirements}")
+        dependencies.install(requirements, stage.dependencies)
+    elif environment := dependencies.environment():
+        say(f"taking the packages of {environment}")
+        dependencies.copy_environment(environment, stage.dependencies)
+    else:
+        say("no virtual environment is active and no --requirements given: the app's own modules only")
+    return dependencies.strip_native(stage.dependencies) | dependencies.strip_native(stage.app)
+
+
+def _componentize(stage):
+    """Runs componentize-py; the component, or None where the report says what went wrong."""
+    component = stage.folder / "component.wasm"
+    with resources.as_file(resources.files("wasgi") / "wit") as wit:
+        command = [sys.executable, "-c", "from componentize_py import script; script()", "-q", "-d", str(wit), "-w", WORLD, "componentize"]
+        for name in Stage.ORDER:
+            command += ["-p", str(getattr(stage, name))]
+        command += [ENTRY, "-o", str(component)]
+        # The build's own environment is nobody's business inside, and the backtrace of a failure nobody's outside.
+        environ = os.environ | {"VIRTUAL_ENV": str(stage.environment), "TMPDIR": str(stage.folder / "tmp"), "RUST_BACKTRACE": "0"}
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, env=environ)
+        except OSError as error:
+            raise BuildError(f"componentize-py cannot be started: {error}") from None
+    if done.returncode == 0 and component.is_file():
+        return component
+    if "failure" in stage.report():
+        return None
+    try:
+        version = metadata.version("componentize-py")
+    except metadata.PackageNotFoundError:
+        raise BuildError("componentize-py is not installed: pip install the package wasgi again") from None
+    raise BuildError(f"componentize-py {version} failed:\n{done.stderr.strip() or done.stdout.strip()}")
+
+
+def _write_whole(path, contents):
+    """Writes beside and renames: a host that watches the folder sees the old file or the whole new one."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".wasgi-build-", delete=False) as file:
+            try:
+                file.write(contents)
+                file.flush()
+                os.fchmod(file.fileno(), 0o644)
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+    except OSError as error:
+        raise BuildError(f"{path} cannot be written: {error.strerror}") from None

@@ -1,0 +1,117 @@
+"""What a build says at the end: what was made of what, or why not and what to do."""
+
+import os
+
+from . import dependencies
+
+# Modules that CPython for WebAssembly does not have, and what to do without.
+_ABSENT = {
+    "ssl": "there is no TLS inside the sandbox: move the import into the function that makes the connection",
+    "_ssl": "there is no TLS inside the sandbox: move the import into the function that makes the connection",
+    "_ctypes": "there are no shared libraries inside the sandbox: use a package that is pure Python",
+    "_bz2": "bz2 is missing in the sandbox: use zlib or gzip",
+    "_lzma": "lzma is missing in the sandbox: use zlib or gzip",
+    "_posixsubprocess": "a sandbox starts no programs",
+    "_multiprocessing": "a sandbox has one process and one thread",
+    "_curses": "a sandbox has no terminal",
+    "readline": "a sandbox has no terminal",
+    "termios": "a sandbox has no terminal",
+    "fcntl": "fcntl is missing in the sandbox",
+    "pwd": "a sandbox has no users",
+    "grp": "a sandbox has no users",
+    "resource": "a sandbox has no processes to limit: the host does that",
+    "tkinter": "a sandbox has no display",
+}
+
+
+def failure(report, stage, source, native):
+    """Why the app could not be imported."""
+    failed = report["failure"]
+    where = _where(failed["frames"], stage, source)
+    if failed["type"] == "TargetError":
+        return failed["message"]
+    kind, message, module = failed["type"], failed["message"], failed["module"]
+    if module:
+        if file := native.get(module) or _native_below(module, native):
+            package = module.split(".")[0]
+            return (
+                f"{where}: {package} needs its native extension {file}, and a sandbox loads none: "
+                f"use a package that is pure Python instead (or a version of {package} with a fallback)"
+            )
+        if module.split(".")[0] in _ABSENT:
+            return f"{where}: {module} is not there: {_ABSENT[module.split('.')[0]]}"
+        if kind == "ModuleNotFoundError":
+            return (
+                f"{where}: {message}: if it is one of your own, build in the folder that holds it, or name that with --chdir or "
+                "--include; if it is a package, put it into --requirements, or activate the virtual environment that has it"
+            )
+    if kind == "RuntimeError" and "start new thread" in message:
+        return (
+            f"{where}: it starts a thread while it is imported, and a sandbox has one thread only: "
+            "start it nowhere, or do its work within requests"
+        )
+    advice = ""
+    if kind == "KeyError" and any("os.py" in file for file, _ in failed["frames"]):
+        advice = f"\nThe app is imported when it is built: give it the variable with -e {message.strip(chr(39))}=VALUE, or read it when a request comes."
+    return f"{where}: {kind}: {message}{advice}\n\n{_traceback(failed['traceback'], stage, source)}"
+
+
+def _where(frames, stage, source):
+    """The innermost line that is the app's own, else the innermost of what it depends on."""
+    for prefix in ("/0/", "/1/", "/"):
+        for file, line in reversed(frames):
+            if file.startswith(prefix) and not file.startswith("/2/"):
+                return f"{stage.local(file, source)}:{line}"
+    return "the app cannot be imported"
+
+
+def _native_below(module, native):
+    return next((file for name, file in native.items() if name.startswith(f"{module}.")), None)
+
+
+def _traceback(text, stage, source):
+    """The app's frames, under the names that its files have here."""
+    lines = [line for line in text.rstrip().split("\n")]
+    return "\n".join(line.replace('"/0/', f'"{os.path.relpath(source)}/').replace('"/1/', '"') for line in lines)
+
+
+def result(output, contents, files, stage, report, native, left_out):
+    """What was made."""
+    yield f"built {output}: {_mebibytes(len(contents))}, of which {_mebibytes(len(files))} are files"
+    yield f"  application  {report['application']}"
+    packages = dependencies.distributions(stage.dependencies)
+    yield f"  packages     {', '.join(packages) or 'none'}"
+    count = sum(1 for path in stage.app.rglob("*") if path.is_file())
+    yield f"  app's files  {count}, in the sandbox below /0"
+    yield "  imports      wasgi:gateway, WASI 0.2 (what the host grants of it; none has to be granted)"
+    if native:
+        yield f"  left out     native extensions, which the packages do without: {', '.join(sorted(native.values()))}"
+    if left_out:
+        yield f"  left out     {_some(left_out)} (databases, .env and .wasm files stay here; --include adds what is needed)"
+
+
+def notes(report, stage, source, environ):
+    """What went well, but may not be meant."""
+    found = list(report["notes"])
+    for file, line, names in report["variables"]:
+        missing = [name for name in names if name not in environ]
+        if missing:
+            found.append(
+                f"{stage.local(file, source)}:{line}: {', '.join(missing)} is read from the environment while the app is imported, which "
+                f"is now: the value is fixed in the file. Give it with -e {missing[0]}=VALUE, or read it when a request comes"
+            )
+    for file, line, _ in report["draws"]:
+        found.append(
+            f"{stage.local(file, source)}:{line}: random bytes are drawn while the app is imported, which is now: they are in the file, "
+            "and the same in every instance. Whoever has the file knows them: read a secret from the environment instead"
+        )
+    return [f"note: {note}" for note in found]
+
+
+def _some(paths):
+    names = [str(path) for path in paths[:5]]
+    return ", ".join(names) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
+
+
+def _mebibytes(size):
+    return f"{size / (1 << 20):.1f} MiB"

@@ -1,0 +1,120 @@
+"""The folders from which a component is made. They lie in it as they lie here: `app` is `/0` in the guest, `dependencies` `/1`,
+and so on, at build time as at run time."""
+
+import json
+import os
+import shutil
+from importlib import metadata
+from pathlib import Path
+
+from .errors import BuildError
+
+# What a project has beside the app, and nothing that is served should hold.
+_LEFT_OUT = {
+    ".git",
+    ".hg",
+    ".svn",
+    ".idea",
+    ".vscode",
+    ".mypy_cache",
+    ".pytest_cache",
+    ".ruff_cache",
+    ".tox",
+    ".nox",
+    "__pycache__",
+    "node_modules",
+}
+_LEFT_OUT_SUFFIXES = (".pyc", ".pyo", ".wasm", ".sqlite3", ".sqlite3-journal")
+# Secrets of a developer's machine.
+_LEFT_OUT_PREFIXES = (".env",)
+
+# Packages that are in every component: `cgi` and `cgitb`, and the time zones.
+_EVERYWHERE = ("legacy-cgi", "tzdata")
+
+_FILES_MAX = 20_000
+_BYTES_MAX = 500 << 20
+
+
+class Stage:
+    """A temporary folder with what goes into the component."""
+
+    # The guest sees them as /0, /1, …: the order of componentize-py's python paths.
+    ORDER = ("app", "dependencies", "guest")
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.app, self.dependencies, self.guest = (folder / name for name in self.ORDER)
+        # componentize-py adds the active environment to what is importable. This one is empty.
+        self.environment = folder / "environment"
+        for place in (self.app, self.dependencies, self.guest, self.environment / "lib/site-packages", folder / "tmp"):
+            place.mkdir(parents=True)
+
+    def take_app(self, source, output):
+        """Copies the app's own files; returns those that were left out and that somebody may miss."""
+        files = bytes_ = 0
+        missed = []
+        for folder, folders, names in os.walk(source):
+            here = Path(folder)
+            folders[:] = sorted(name for name in folders if not _is_left_out(here / name))
+            for name in sorted(names):
+                path = here / name
+                if path.is_symlink() and not path.resolve().is_relative_to(source) or not path.is_file() or path == output:
+                    continue
+                if name.endswith(_LEFT_OUT_SUFFIXES) or name.startswith(_LEFT_OUT_PREFIXES):
+                    missed.append(path.relative_to(source))
+                    continue
+                files += 1
+                bytes_ += path.stat().st_size
+                if files > _FILES_MAX or bytes_ > _BYTES_MAX:
+                    raise BuildError(
+                        f"{source} has more than {_FILES_MAX} files or {_BYTES_MAX >> 20} MiB: go to the app's own folder, or name it with --chdir"
+                    )
+                _copy(path, self.app / path.relative_to(source))
+        return [path for path in missed if path.suffix not in (".pyc", ".pyo")]
+
+    def include(self, path, source):
+        """Adds what `--include` names, at the place that it has in the app's folder, or beside its files."""
+        if not path.exists():
+            raise BuildError(f"--include {path}: there is no such file or folder")
+        full = path.resolve()
+        place = self.app / (full.relative_to(source) if full.is_relative_to(source) else full.name)
+        if full.is_dir():
+            shutil.copytree(full, place, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            _copy(full, place)
+
+    def take_guest(self, order):
+        """Our own part, what every app gets with it, and what it is told."""
+        source = Path(__file__).parent.parent / "wasgi_guest"
+        shutil.copytree(source, self.guest / "wasgi_guest", ignore=shutil.ignore_patterns("__pycache__"))
+        for name in _EVERYWHERE:
+            distribution = metadata.distribution(name)
+            for file in distribution.files or ():
+                if file.parts[0] != ".." and not file.parts[0].endswith(".dist-info") and file.suffix != ".pyc":
+                    _copy(distribution.locate_file(file), self.guest / file)
+        (self.guest / "build.json").write_text(json.dumps(order))
+
+    def report(self):
+        """What the guest found; nothing if it came to no end."""
+        try:
+            return json.loads((self.guest / "report.json").read_text())
+        except (OSError, ValueError):
+            return {}
+
+    def local(self, path, source):
+        """A file as the guest sees it → as it is called here."""
+        text = str(path)
+        if text.startswith("/0/"):
+            return os.path.relpath(source / text[3:])
+        if text.startswith("/1/"):
+            return text[3:]
+        return text
+
+
+def _is_left_out(folder):
+    return folder.name in _LEFT_OUT or (folder / "pyvenv.cfg").is_file() or folder.is_symlink()
+
+
+def _copy(source, place):
+    place.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(source, place)

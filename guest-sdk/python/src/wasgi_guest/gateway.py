@@ -1,0 +1,268 @@
+"""The server side of PEP 3333 for one application: what the contract's `application` interface is called with becomes environ
+and start_response; what the application returns becomes parts.
+
+It runs for every request. What a small response needs is done in one call of the guest, without a call of the host.
+"""
+
+import traceback
+
+from componentize_py_types import Err
+from wit_world.imports import gateway, types
+
+from .rules import checked
+from .streams import Errors, FileWrapper, Input, stream_error, utf8
+
+errors = Errors()
+
+# What is in every environ.
+_ALWAYS = {
+    "wsgi.version": (1, 0),
+    "wsgi.multithread": False,
+    "wsgi.input_terminated": True,
+    "wsgi.errors": errors,
+    "wsgi.file_wrapper": FileWrapper,
+}
+
+# What the log gets of one exception, in characters.
+_MESSAGE_MAX = 4 << 10
+_TRACEBACK_MAX = 64 << 10
+
+
+class Call:
+    """One call of the application, until its response is over."""
+
+    __slots__ = ("head", "started", "passed", "iterating", "over", "iterator", "close", "_write")
+
+    def __init__(self):
+        # What start_response was called with, as long as it has not crossed.
+        self.head = None
+        self.started = False
+        # The host has a head.
+        self.passed = False
+        self.iterating = False
+        self.over = False
+        self.iterator = None
+        self.close = None
+        self._write = None
+
+    def start_response(self, status, headers, exc_info=None):
+        if self.over:
+            raise RuntimeError("start_response of a call that is over")
+        if exc_info:
+            try:
+                self._restart(status, headers, exc_info)
+            finally:
+                exc_info = None
+            return self.write
+        if self.started:
+            raise AssertionError("start_response was called a second time, without exc_info")
+        self.started = True
+        self.head = (status, checked(status, headers))
+        return self.write
+
+    def _restart(self, status, headers, exc_info):
+        """The host knows whether the headers are with the client, and logs what went wrong."""
+        self.started = True
+        headers = checked(status, headers)
+        self.head = None
+        try:
+            self._write = gateway.StartResponse.current().call(status, headers, exc_info_of(exc_info[1]))
+        except Err as error:
+            if isinstance(error.value, types.ProtocolError_HeadersSent):
+                raise exc_info[1].with_traceback(exc_info[2]) from None
+            raise _protocol_error(error) from None
+        self.passed = True
+
+    def write(self, data, /):
+        if self.over:
+            raise RuntimeError("write() of a call that is over")
+        if self.iterating:
+            raise RuntimeError("write() may not be called while the returned iterable is iterated")
+        if type(data) is not bytes:
+            data = as_bytes(data)
+        if self._write is None:
+            status, headers = self.head
+            self.head, self.passed = None, True
+            try:
+                self._write = gateway.StartResponse.current().call(status, headers, None)
+            except Err as error:
+                raise _protocol_error(error) from None
+        try:
+            self._write.call(data)
+        except Err as error:
+            raise stream_error(error) from None
+
+    def part(self, blocks, more):
+        """What crosses next."""
+        head = self.head
+        if head is not None:
+            self.head, self.passed = None, True
+        if not more and self.close is None:
+            self.over = True
+        return head, blocks, more
+
+    def first(self, result):
+        """The first part of what the application returned."""
+        kind = type(result)
+        if kind is list or kind is tuple:
+            for block in result:
+                if type(block) is not bytes:
+                    return self.part([as_bytes(block) for block in result], False)
+            return self.part(list(result), False)
+        self.iterating = True
+        self.close = getattr(result, "close", None)
+        if kind is FileWrapper:
+            self._promise(result)
+        self.iterator = iter(result)
+        block = self.step()
+        if block is None:
+            self.finish()
+            return self.part([], False)
+        if self.head is not None and self._is_whole(block):
+            self.finish()
+            return self.part([block], False)
+        return self.part([block], True)
+
+    def step(self):
+        """The next block that is not empty: an empty one sends nothing. None at the end."""
+        for block in self.iterator:
+            if type(block) is not bytes:
+                block = as_bytes(block)
+            if block:
+                return block
+        return None
+
+    def _is_whole(self, block):
+        """Whether the promised length is reached, so that nothing more is asked for."""
+        for name, value in self.head[1]:
+            if len(name) == 14 and name.lower() == "content-length":
+                return value.isdecimal() and len(block) >= int(value)
+        return False
+
+    def _promise(self, file):
+        """A file has a length, where the application gave none."""
+        if self.head is None or any(name.lower() == "content-length" for name, _ in self.head[1]):
+            return
+        length = file.left()
+        if length is not None:
+            self.head[1].append(("Content-Length", str(length)))
+
+    def finish(self):
+        """`close()` of what the application returned, once. What it raises comes too late for the response: it is logged."""
+        close, self.close, self.iterator = self.close, None, None
+        try:
+            if close is not None:
+                close()
+        except BaseException as error:
+            log(error)
+        finally:
+            self.over = True
+
+
+# The call whose iterable the host is asking for blocks. An instance serves one call at a time.
+_open = None
+
+
+def call(app, variables, https, multiprocess, run_once):
+    """`application(environ, start_response)`."""
+    global _open
+    errors.renew()
+    call = Call()
+    fields = variables.decode("latin-1").split("\0")
+    environ = dict(zip(fields[::2], fields[1::2]))
+    environ.update(_ALWAYS)
+    environ["wsgi.url_scheme"] = "https" if https else "http"
+    environ["wsgi.multiprocess"] = multiprocess
+    environ["wsgi.run_once"] = run_once
+    environ["wsgi.input"] = Input(call)
+    try:
+        part = call.first(app(environ, call.start_response))
+    except BaseException as error:
+        raise Err(_give_up(call, error)) from None
+    _open = call if part[2] else None
+    return part
+
+
+def next_part():
+    """`next(iterator)`."""
+    call = _open
+    if call is None:
+        return None, [], False
+    try:
+        block = call.step()
+        return call.part([] if block is None else [block], block is not None)
+    except BaseException as error:
+        raise Err(exc_info_of(error)) from None
+
+
+def close():
+    """`iterator.close()`."""
+    global _open
+    call, _open = _open, None
+    if call is not None:
+        call.finish()
+
+
+def _give_up(call, error):
+    """After an exception that the application let through: nobody will ask for the rest."""
+    info = exc_info_of(error)
+    call.finish()
+    return info
+
+
+def as_bytes(block):
+    if isinstance(block, bytes):
+        return bytes(block)
+    raise TypeError(f"the body consists of bytes, not of {type(block).__name__}")
+
+
+def exc_info_of(error):
+    """An exception as text for the log. Where there is no memory or stack to make it, its name at least."""
+    try:
+        kind = type(error)
+        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+        return types.ExcInfo(name, _message(error)[:_MESSAGE_MAX], _traceback(error))
+    except BaseException:
+        return types.ExcInfo(type(error).__name__, "", "")
+
+
+def _message(error):
+    try:
+        return utf8(str(error))
+    except Exception:
+        return "(it cannot be shown: its __str__ failed)"
+
+
+def _traceback(error):
+    # The frames of this module are nobody's mistake.
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_globals is globals():
+        frames = frames.tb_next
+    text = utf8("".join(traceback.format_exception(type(error), error, frames)))
+    if len(text) > _TRACEBACK_MAX:
+        text = f"{text[: _TRACEBACK_MAX // 2]}\n…\n{text[-_TRACEBACK_MAX // 2 :]}"
+    return text
+
+
+def log(error):
+    """For what nobody is left to be told."""
+    try:
+        errors.write(exc_info_of(error).traceback)
+    except BaseException:
+        pass
+
+
+def _protocol_error(error):
+    value = error.value
+    cause = type(value).__name__.removeprefix("ProtocolError_")
+    match cause:
+        case "AlreadyStarted":
+            return AssertionError("start_response was called a second time, without exc_info")
+        case "BadStatus" | "BadHeader":
+            return ValueError(f"{'bad status' if cause == 'BadStatus' else 'bad header'}: {value.value}")
+        case "TooLarge":
+            return ValueError("more headers, or more bytes in them, than the host allows")
+        case "CallOver":
+            return RuntimeError("start_response of a call that is over")
+        case _:
+            return RuntimeError("the headers are with the client already")

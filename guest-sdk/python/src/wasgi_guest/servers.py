@@ -1,0 +1,66 @@
+"""Servers that programs start themselves: here they only say which application they would serve."""
+
+# What the first of them was given, and what was asked for besides.
+registered = None
+notes = []
+
+
+class Serving(BaseException):
+    """`serve_forever()` was reached: it never returns, and nothing behind it belongs to the start."""
+
+
+class _Server:
+    """What `make_server` returns."""
+
+    def __init__(self, host, port, app):
+        self.server_address = self.server_name, self.server_port = host, port
+        self.application = app
+
+    def set_app(self, app):
+        self.application = app
+
+    def get_app(self):
+        return self.application
+
+    def serve_forever(self, poll_interval=0.5):
+        _register(self.application)
+        notes.append(f"serve_forever() on {self.server_name or '*'}:{self.server_port}: where the app is served is the host's business")
+        raise Serving
+
+    def handle_request(self):
+        self.serve_forever()
+
+    def server_close(self):
+        pass
+
+    shutdown = server_close
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        pass
+
+
+def _register(app):
+    global registered
+    if registered is None:
+        registered = app
+
+
+def _make_server(host, port, app, server_class=None, handler_class=None):
+    return _Server(host, port, app)
+
+
+def _run(handler, application):
+    _register(application)
+    raise Serving
+
+
+def install():
+    """Puts them in place of the standard library's."""
+    from wsgiref import handlers, simple_server
+
+    simple_server.make_server = _make_server
+    # CGIHandler().run(app): it answers one request and ends.
+    handlers.BaseCGIHandler.run = _run

@@ -1,0 +1,121 @@
+"""The build inside: the application is imported, and what is in memory then is what every instance begins with. The builder's
+order is `build.json` beside this package, and what it is told is `report.json`."""
+
+import importlib
+import json
+import os
+import sys
+import traceback
+
+from . import servers, targets
+from .watch import Watch
+
+# Where this package lies, and the folders of the app and of what it depends on (see `wasgi.stage`).
+_HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_APP = "/0"
+
+# Imported late by nearly every app, and so by every fresh instance.
+_EARLY = (
+    "cgi",
+    "encodings.ascii",
+    "encodings.idna",
+    "encodings.latin_1",
+    "encodings.punycode",
+    "encodings.utf_8_sig",
+    "http.cookies",
+    "importlib.resources",
+    "locale",
+    "mimetypes",
+    "stringprep",
+    "tempfile",
+    "traceback",
+    "unicodedata",
+    "zoneinfo",
+)
+
+
+def take():
+    """Imports the application. What goes wrong is in the report, for the builder to explain."""
+    with open(f"{_HERE}/build.json") as file:
+        order = json.load(file)
+    report = {}
+    try:
+        app = _import(order, report)
+        if order["library"]:
+            _write_library(f"{_HERE}/{order['library']}")
+        return app
+    except BaseException as error:
+        report["failure"] = _failure(error)
+        raise
+    finally:
+        with open(f"{_HERE}/report.json", "w") as file:
+            json.dump(report, file)
+
+
+def _import(order, report):
+    os.environ.update(order["environ"])
+    for name in _EARLY:
+        importlib.import_module(name)
+    servers.install()
+    watch = Watch(lambda file: file.startswith(f"{_APP}/"))
+    before = set(sys.modules)
+    try:
+        with watch:
+            app = targets.load(order["module"], order["expression"])
+            if "django" in sys.modules:
+                _warm_django()
+    finally:
+        report["variables"] = _listed(watch.variables)
+        report["draws"] = _listed(watch.draws)
+        report["notes"] = servers.notes
+    report["modules"] = sorted(set(sys.modules) - before)
+    report["application"] = f"{type(app).__module__}.{type(app).__qualname__}"
+    return app
+
+
+def _warm_django():
+    """What Django imports with the first request, so that a new instance need not."""
+    from django.conf import settings
+
+    if settings.configured:
+        from django import template
+        from django.urls import get_resolver
+
+        get_resolver().url_patterns
+        template.engines.all()
+
+
+def _listed(notes):
+    return [[file, line, sorted(what)] for (file, line), what in sorted(notes.items())]
+
+
+def _failure(error):
+    frames = [[frame.filename, frame.lineno] for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError) and error.filename:
+        frames.append([error.filename, error.lineno])
+    return {
+        "type": type(error).__name__,
+        "message": str(error),
+        "module": getattr(error, "name", None) if isinstance(error, ImportError) else None,
+        "frames": frames,
+        "traceback": "".join(traceback.format_exception(error)),
+    }
+
+
+def _write_library(path):
+    """The standard library as a tar: inside is the only place that has all of it."""
+    import tarfile
+
+    with tarfile.open(path, "w") as archive:
+        archive.add("/python", arcname="python", filter=lambda entry: None if entry.name.endswith("__pycache__") else entry)
+
+
+def thaw():
+    """At the beginning of an instance's first call: what was true at build time is true no more."""
+    # The folders of the build are now those of the release.
+    importlib.invalidate_caches()
+    try:
+        os.chdir(_APP)
+    except OSError:
+        # A host that unpacks no files.
+        pass

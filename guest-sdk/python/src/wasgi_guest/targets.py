@@ -1,0 +1,92 @@
+"""From a target as gunicorn writes it to the application object."""
+
+import ast
+import importlib
+import importlib.util
+import sys
+
+from . import servers
+
+
+class TargetError(Exception):
+    """The target names nothing that can be served; says what to do."""
+
+
+def load(module, expression):
+    """The application that `module:expression` names; without expression, `application` or `app`, or what the module
+    itself would serve."""
+    loaded = _import(module)
+    if expression is None:
+        return _default(loaded, module)
+    try:
+        wanted = ast.parse(expression.strip(), mode="eval").body
+    except SyntaxError:
+        raise TargetError(f"{expression!r} is neither a name nor a call of a function: write module:name or module:create_app()") from None
+    match wanted:
+        case ast.Name(id=name):
+            found = _attribute(loaded, module, name)
+        case ast.Call(func=ast.Name(id=name)):
+            found = _attribute(loaded, module, name)(*_arguments(wanted), **_keywords(wanted))
+        case _:
+            raise TargetError(f"{expression!r} is neither a name nor a call of a function: write module:name or module:create_app()")
+    if not callable(found):
+        raise TargetError(f"{module}:{expression} is of type {type(found).__name__}, but an application is something that can be called")
+    return found
+
+
+def _import(module):
+    """Imports the module. One that ends in `serve_forever()` is left there: its application is known by then."""
+    try:
+        return importlib.import_module(module)
+    except servers.Serving:
+        # What an import raises removes the module; what it defined lives on with the application.
+        return None
+
+
+def _default(loaded, module):
+    for name in ("application", "app"):
+        found = getattr(loaded, name, None)
+        if callable(found):
+            return found
+    if servers.registered is None and loaded is not None:
+        _run_as_program(module)
+    if servers.registered is None:
+        raise TargetError(
+            f"{module} has neither `application` nor `app`, and serves nothing when it is run: name the application, as in {module}:name"
+        )
+    return servers.registered
+
+
+def _run_as_program(module):
+    """`python module.py`: what stands behind `if __name__ == "__main__"` may serve an application."""
+    code = importlib.util.find_spec(module).loader.get_code(module)
+    program = type(sys)("__main__")
+    program.__file__ = code.co_filename
+    sys.modules["__main__"] = program
+    try:
+        exec(code, program.__dict__)
+    except (servers.Serving, SystemExit):
+        pass
+
+
+def _attribute(loaded, module, name):
+    try:
+        return getattr(loaded, name)
+    except AttributeError:
+        names = sorted(name for name, value in vars(loaded).items() if callable(value) and not name.startswith("_"))
+        raise TargetError(f"{module} has no {name!r}; what could be called there: {', '.join(names) or 'nothing'}") from None
+
+
+def _arguments(call):
+    return [_literal(argument) for argument in call.args]
+
+
+def _keywords(call):
+    return {keyword.arg: _literal(keyword.value) for keyword in call.keywords}
+
+
+def _literal(node):
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        raise TargetError("the arguments of a factory must be literals: strings, numbers, lists…") from None

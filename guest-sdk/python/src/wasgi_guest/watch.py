@@ -1,0 +1,65 @@
+"""What an import does that a snapshot makes permanent: it reads the environment, and it draws secrets."""
+
+import os
+import random
+import sys
+
+# Everything in the standard library that draws random bytes of the system comes by one of these.
+_DRAWS = (
+    (os, "urandom"),
+    (random.SystemRandom, "random"),
+    (random.SystemRandom, "getrandbits"),
+    (random.SystemRandom, "randbytes"),
+)
+
+
+class Watch:
+    """While it is entered, it notes which lines of the app do what; `place` says whether a file is the app's."""
+
+    def __init__(self, place):
+        self._place = place
+        # (file, line) → names of variables; → what was called
+        self.variables = {}
+        self.draws = {}
+
+    def __enter__(self):
+        self._getitem = os._Environ.__getitem__
+        os._Environ.__getitem__ = self._reading()
+        self._originals = [(owner, name, getattr(owner, name)) for owner, name in _DRAWS]
+        for owner, name, original in self._originals:
+            setattr(owner, name, self._drawing(f"{owner.__name__}.{name}", original))
+        return self
+
+    def __exit__(self, *exc_info):
+        os._Environ.__getitem__ = self._getitem
+        for owner, name, original in self._originals:
+            setattr(owner, name, original)
+
+    def _reading(self):
+        getitem = self._getitem
+
+        def __getitem__(environ, key):
+            self._note(self.variables, str(key))
+            return getitem(environ, key)
+
+        return __getitem__
+
+    def _drawing(self, name, original):
+        def draw(*arguments, **keywords):
+            self._note(self.draws, name)
+            return original(*arguments, **keywords)
+
+        return draw
+
+    def _note(self, notes, what):
+        """The innermost line of the app, if the app is what asks: not the interpreter on its way."""
+        frame = sys._getframe(2)
+        depth = 0
+        while frame is not None and depth < 12:
+            file = frame.f_code.co_filename
+            if self._place(file):
+                notes.setdefault((file, frame.f_lineno), set()).add(what)
+                return
+            if file.startswith("<frozen importlib"):
+                return
+            frame, depth = frame.f_back, depth + 1
