@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-/// The bytes of a guest: `probe`, `http-p2` and the others of `tests/guests`, `http-python` of `tests/guests/foreign`, or an
-/// example such as `hello`.
+/// The bytes of a guest: `probe`, `http-p2` and the others of `tests/guests`, `http-python` of `tests/guests/foreign`,
+/// `probe-python` of `tests/guests/python`, or an example such as `hello`.
 ///
 /// # Panics
 /// If it has not been built.
@@ -15,6 +15,7 @@ pub fn guest(name: &str) -> Vec<u8> {
         .or_else(|| read(&format!("wasm32-wasip2/release/{name}.wasm")))
         .or_else(|| read(&format!("cgi/{name}.wasm")))
         .or_else(|| read(&format!("foreign/{name}.wasm")))
+        .or_else(|| read(&format!("python/{name}.wasm")))
         .unwrap_or_else(|| panic!("there is no guest {name}: run `make test-guests`"))
 }
 

@@ -8,6 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::compiled::Compiled;
 use crate::guests::root;
 use crate::{Client, Event, Log, Request, Response, eventually};
 
@@ -185,6 +186,7 @@ impl Host {
     #[track_caller]
     fn run(Builder { folder, config, flags, apps, binds, starter }: Builder) -> Self {
         fs::write(folder.path().join("wasgi.toml"), config).expect("the directory is ours");
+        let compiled = Compiled::lend(folder.path(), &apps);
         let mut command = through(&starter, wasgi());
         command.arg("serve").arg(folder.path().join("apps"));
         for place in &binds {
@@ -193,7 +195,7 @@ impl Host {
         command.arg("--config").arg(folder.path().join("wasgi.toml"));
         command.arg("--state-dir").arg(folder.path().join("state"));
         command.args(["--log-format", "json", "--access-log-format", "json"]);
-        for (flag, value) in &flags {
+        for (flag, value) in flags.iter().chain(&compiled.flags()) {
             command.args([flag, value]);
         }
         let mut child = command
@@ -218,10 +220,12 @@ impl Host {
         host.address = addresses.next().unwrap_or(address);
         for app in &host.apps {
             let what = format!("{app} is live or refused");
-            let judged = host.log.wait(&what, |event| event.text("app") == *app && is_judged(event));
+            let fits = |event: &Event| event.text("app") == *app && is_judged(event);
+            let judged = host.log.wait_within(compiled.patience(), &what, 1, fits);
             // Shown where the test fails.
-            println!("{app}: {}", judged.message());
+            println!("{app}: {}", judged[0].message());
         }
+        compiled.keep(&host.state_dir());
         host
     }
 

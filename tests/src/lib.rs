@@ -3,6 +3,7 @@
 //! It knows the host only as its users do: by its flags and files, its log and what it answers. What goes wrong in the
 //! harness itself panics, with words that say what was waited for.
 
+mod compiled;
 mod guests;
 mod host;
 mod http;
@@ -17,6 +18,8 @@ use std::time::{Duration, Instant};
 
 /// How long anything is waited for. Far more than it takes: only a test that fails waits so long.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+/// How long compiling a large component is waited for, on a machine that does much else.
+pub(crate) const COMPILE_PATIENCE: Duration = Duration::from_secs(600);
 
 /// Asks again and again until there is an answer; panics with `what` where none comes.
 #[track_caller]

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -90,7 +90,18 @@ impl Log {
     /// If fewer come; shows the whole log.
     #[track_caller]
     pub fn wait_for(&self, what: &str, count: usize, fits: impl Fn(&Event) -> bool) -> Vec<Event> {
-        let deadline = Instant::now() + PATIENCE;
+        self.wait_within(PATIENCE, what, count, fits)
+    }
+
+    #[track_caller]
+    pub(crate) fn wait_within(
+        &self,
+        patience: Duration,
+        what: &str,
+        count: usize,
+        fits: impl Fn(&Event) -> bool,
+    ) -> Vec<Event> {
+        let deadline = Instant::now() + patience;
         let mut events = self.lock();
         loop {
             let found: Vec<Event> = events.iter().filter(|event| fits(event)).cloned().collect();

@@ -166,16 +166,16 @@ _open = None
 def call(app, variables, https, multiprocess, run_once):
     """`application(environ, start_response)`."""
     global _open
-    errors.renew()
     call = Call()
-    fields = variables.decode("latin-1").split("\0")
-    environ = dict(zip(fields[::2], fields[1::2]))
-    environ.update(_ALWAYS)
-    environ["wsgi.url_scheme"] = "https" if https else "http"
-    environ["wsgi.multiprocess"] = multiprocess
-    environ["wsgi.run_once"] = run_once
-    environ["wsgi.input"] = Input(call)
     try:
+        errors.renew()
+        fields = variables.decode("latin-1").split("\0")
+        environ = dict(zip(fields[::2], fields[1::2]))
+        environ.update(_ALWAYS)
+        environ["wsgi.url_scheme"] = "https" if https else "http"
+        environ["wsgi.multiprocess"] = multiprocess
+        environ["wsgi.run_once"] = run_once
+        environ["wsgi.input"] = Input(call)
         part = call.first(app(environ, call.start_response))
     except BaseException as error:
         raise Err(_give_up(call, error)) from None

@@ -36,6 +36,8 @@ def checked(status, headers):
         raise TypeError(f"bad status {status!r}: it is not a string")
     if not _STATUS(status) or not status.isascii() and _WIDE(status):
         raise ValueError(f"bad status {status!r}: {_status_fault(status)}")
+    if status[0] == "1":
+        raise ValueError(f"bad status {status!r}: it is informational, and no final response")
     if not isinstance(headers, list):
         raise TypeError(f"the headers are not a list, but {_a(headers)}")
     pairs, text = [], []

@@ -112,8 +112,12 @@ def _write_library(path):
 
 def thaw():
     """At the beginning of an instance's first call: what was true at build time is true no more."""
-    # The folders of the build are now those of the release.
-    importlib.invalidate_caches()
+    # The folders of the build are now those of the release. (importlib.invalidate_caches would import more than it is worth.)
+    for path, finder in list(sys.path_importer_cache.items()):
+        if finder is None:
+            del sys.path_importer_cache[path]
+        elif hasattr(finder, "invalidate_caches"):
+            finder.invalidate_caches()
     try:
         os.chdir(_APP)
     except OSError:

@@ -52,14 +52,9 @@ class Watch:
         return draw
 
     def _note(self, notes, what):
-        """The innermost line of the app, if the app is what asks: not the interpreter on its way."""
+        """The line of the app that asks, by whatever of the standard library: what its packages do is theirs."""
         frame = sys._getframe(2)
-        depth = 0
-        while frame is not None and depth < 12:
-            file = frame.f_code.co_filename
-            if self._place(file):
-                notes.setdefault((file, frame.f_lineno), set()).add(what)
-                return
-            if file.startswith("<frozen importlib"):
-                return
-            frame, depth = frame.f_back, depth + 1
+        while frame is not None and frame.f_code.co_filename.startswith("/python/"):
+            frame = frame.f_back
+        if frame is not None and self._place(frame.f_code.co_filename):
+            notes.setdefault((frame.f_code.co_filename, frame.f_lineno), set()).add(what)

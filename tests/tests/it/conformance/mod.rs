@@ -17,7 +17,7 @@ use tests::{Builder, Host, guest, repository};
 
 /// The guests of `tests/guests` that speak WSGI through an SDK, one for each SDK. All of them answer the same requests in the same
 /// way, so that a case is written once.
-const WSGI_GUESTS: &[&str] = &["probe"];
+const WSGI_GUESTS: &[&str] = &["probe", "probe-python"];
 
 /// Runs a case against every guest that speaks WSGI; it is told where the guest is mounted (`/probe`).
 fn each_wsgi_guest(case: impl Fn(&Host, &str)) {
