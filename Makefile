@@ -67,6 +67,8 @@ test-guests: example-guests cgi-guests
 	$(call guest_build,examples,examples/target,wasm32-wasip1,-p cgi-rust)
 	# What others' tools make of JavaScript and Python.
 	$(MAKE) -C tests/guests/foreign CARGO=$(CARGO)
+	# What our own SDK makes of Python.
+	$(MAKE) -C tests/guests/python
 
 .PHONY: test-servers
 test-servers:

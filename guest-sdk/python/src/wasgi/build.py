@@ -29,26 +29,20 @@ def run(options):
         for path in options.include:
             stage.include(path, source)
         native = _take_dependencies(stage, options.requirements)
-        cached = library.cached()
-        stage.take_guest(
-            {
-                "module": wanted.module,
-                "expression": wanted.expression,
-                "environ": environ,
-                "library": None if cached.is_file() else library.NAME,
-            }
-        )
+        stage.take_guest({"module": wanted.module, "expression": wanted.expression, "environ": environ})
+        if not library.cached().is_file():
+            say(f"unpacking the standard library of CPython {dependencies.GUEST_PYTHON} (once)")
+            _componentize(stage, library.ENTRY)
+            library.keep(stage.guest)
         say(f"importing {wanted.module} in CPython {dependencies.GUEST_PYTHON} for WebAssembly (takes some seconds)")
-        component = _componentize(stage)
+        component = _componentize(stage, ENTRY)
         report = stage.report()
         if component is None:
             raise BuildError(explain.failure(report, stage, source, native))
-        if not cached.is_file():
-            library.keep(stage.guest / library.NAME)
         say("bundling files")
         notes = explain.notes(report, stage, source, environ)
         contents = component.read_bytes()
-        files = bundle.archive({str(index): getattr(stage, name) for index, name in enumerate(Stage.ORDER)}, cached)
+        files = bundle.archive({str(index): getattr(stage, name) for index, name in enumerate(Stage.ORDER)}, library.cached())
         contents += bundle.section("wasgi:app", bundle.manifest([], {}))
         contents += bundle.section("wasgi:files", files)
         _write_whole(output, contents)
@@ -94,29 +88,22 @@ def _take_dependencies(stage, requirements):
     return dependencies.strip_native(stage.dependencies) | dependencies.strip_native(stage.app)
 
 
-def _componentize(stage):
-    """Runs componentize-py; the component, or None where the report says what went wrong."""
+def _componentize(stage, entry):
+    """Runs componentize-py; the component, or None where the guest has said what went wrong."""
     component = stage.folder / "component.wasm"
     with resources.as_file(resources.files("wasgi") / "wit") as wit:
-        command = [sys.executable, "-c", "from componentize_py import script; script()", "-q", "-d", str(wit), "-w", WORLD, "componentize"]
+        command = [sys.executable, "-c", "from componentize_py import script; script()", "-q", "-d", str(wit), "-w", WORLD]
+        command += ["componentize", entry, "-o", str(component)]
         for name in Stage.ORDER:
             command += ["-p", str(getattr(stage, name))]
-        command += [ENTRY, "-o", str(component)]
         # The build's own environment is nobody's business inside, and the backtrace of a failure nobody's outside.
         environ = os.environ | {"VIRTUAL_ENV": str(stage.environment), "TMPDIR": str(stage.folder / "tmp"), "RUST_BACKTRACE": "0"}
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, env=environ)
-        except OSError as error:
-            raise BuildError(f"componentize-py cannot be started: {error}") from None
+        done = subprocess.run(command, capture_output=True, text=True, env=environ)
     if done.returncode == 0 and component.is_file():
         return component
-    if "failure" in stage.report():
+    if stage.has_answered():
         return None
-    try:
-        version = metadata.version("componentize-py")
-    except metadata.PackageNotFoundError:
-        raise BuildError("componentize-py is not installed: pip install the package wasgi again") from None
-    raise BuildError(f"componentize-py {version} failed:\n{done.stderr.strip() or done.stdout.strip()}")
+    raise BuildError(f"componentize-py {metadata.version('componentize-py')} failed:\n{done.stderr.strip() or done.stdout.strip()}")
 
 
 def _write_whole(path, contents):

@@ -15,6 +15,8 @@ GUEST_PYTHON = "3.14"
 # What environments hold for the sake of building, and this package itself.
 _TOOLS = {"pip", "setuptools", "wheel", "_distutils_hack", "pkg_resources", "componentize_py", "wasgi", "wasgi_guest", "_virtualenv.py"}
 
+# What the name of an extension for that interpreter says.
+GUEST_PLATFORM = "wasm32-wasi"
 NATIVE_SUFFIXES = (".so", ".pyd", ".dylib")
 
 
@@ -80,7 +82,7 @@ def strip_native(place):
     removed = {}
     for folder, _, names in os.walk(place):
         for name in names:
-            if name.endswith(NATIVE_SUFFIXES) or ".so." in name:
+            if (name.endswith(NATIVE_SUFFIXES) or ".so." in name) and GUEST_PLATFORM not in name:
                 path = Path(folder) / name
                 relative = path.relative_to(place)
                 module = ".".join([*relative.parts[:-1], name.split(".")[0]])

@@ -1,12 +1,13 @@
-"""The guest's standard library. It comes out of the first build and is kept: only the interpreter inside has all of it."""
+"""The guest's standard library, which the interpreter inside alone has. It is fetched from there once, and kept."""
 
 import os
 import shutil
 from importlib import metadata
 from pathlib import Path
 
-# What the guest calls it.
-NAME = "library.tar"
+# What writes it, in a component that is never finished.
+ENTRY = "wasgi_guest.library"
+_NAME = "library.tar"
 
 
 def cached():
@@ -15,9 +16,10 @@ def cached():
     return base / "wasgi" / f"library-{metadata.version('componentize-py')}.tar"
 
 
-def keep(tar):
+def keep(folder):
+    """Takes what the guest left in the folder."""
     place = cached()
     place.parent.mkdir(parents=True, exist_ok=True)
     beside = place.with_suffix(f".{os.getpid()}")
-    shutil.move(tar, beside)
+    shutil.move(folder / _NAME, beside)
     os.replace(beside, place)

@@ -87,12 +87,18 @@ class Stage:
         """Our own part, what every app gets with it, and what it is told."""
         source = Path(__file__).parent.parent / "wasgi_guest"
         shutil.copytree(source, self.guest / "wasgi_guest", ignore=shutil.ignore_patterns("__pycache__"))
+        for library in (Path(__file__).parent / "native").glob("*.so"):
+            _copy(library, self.guest / library.name)
         for name in _EVERYWHERE:
             distribution = metadata.distribution(name)
             for file in distribution.files or ():
                 if file.parts[0] != ".." and not file.parts[0].endswith(".dist-info") and file.suffix != ".pyc":
                     _copy(distribution.locate_file(file), self.guest / file)
         (self.guest / "build.json").write_text(json.dumps(order))
+
+    def has_answered(self):
+        """Whether the guest came as far as saying how it went."""
+        return any((self.guest / name).is_file() for name in ("report.json", "library.tar"))
 
     def report(self):
         """What the guest found; nothing if it came to no end."""

@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 
-from . import servers, targets
+from . import digests, servers, targets
 from .watch import Watch
 
 # Where this package lies, and the folders of the app and of what it depends on (see `wasgi.stage`).
@@ -16,6 +16,7 @@ _APP = "/0"
 
 # Imported late by nearly every app, and so by every fresh instance.
 _EARLY = (
+    "_wasgi_kdf",
     "cgi",
     "encodings.ascii",
     "encodings.idna",
@@ -40,10 +41,7 @@ def take():
         order = json.load(file)
     report = {}
     try:
-        app = _import(order, report)
-        if order["library"]:
-            _write_library(f"{_HERE}/{order['library']}")
-        return app
+        return _import(order, report)
     except BaseException as error:
         report["failure"] = _failure(error)
         raise
@@ -57,6 +55,7 @@ def _import(order, report):
     for name in _EARLY:
         importlib.import_module(name)
     servers.install()
+    digests.install()
     watch = Watch(lambda file: file.startswith(f"{_APP}/"))
     before = set(sys.modules)
     try:
@@ -100,14 +99,6 @@ def _failure(error):
         "frames": frames,
         "traceback": "".join(traceback.format_exception(error)),
     }
-
-
-def _write_library(path):
-    """The standard library as a tar: inside is the only place that has all of it."""
-    import tarfile
-
-    with tarfile.open(path, "w") as archive:
-        archive.add("/python", arcname="python", filter=lambda entry: None if entry.name.endswith("__pycache__") else entry)
 
 
 def thaw():

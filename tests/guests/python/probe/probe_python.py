@@ -1,6 +1,7 @@
 """The app of tests/guests/probe in Python: a path for each behaviour that the tests look at, and the same answers."""
 
 import io
+import itertools
 import os
 import random
 import sys
@@ -196,8 +197,7 @@ def read(environ, query, start_response):
             case "readlines":
                 answer.append(f"[{', '.join(map(quoted, stream.readlines(size)))}]")
             case "lines":
-                lines = [quoted(line) for line, _ in zip(stream, range(size))] if size else []
-                answer.append(f"[{', '.join(lines)}]")
+                answer.append(f"[{', '.join(map(quoted, itertools.islice(stream, size)))}]")
     return text(start_response, "".join(f"{line}\n" for line in answer))
 
 

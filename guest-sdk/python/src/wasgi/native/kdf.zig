@@ -1,0 +1,147 @@
+//! `_wasgi_kdf`: the key derivations of `hashlib` that CPython leaves to OpenSSL, which a sandbox does not have. Zig's standard library
+//! computes them; here they only meet Python.
+
+const std = @import("std");
+const hmac = std.crypto.auth.hmac;
+const sha2 = std.crypto.hash.sha2;
+
+const Object = opaque {};
+/// The head of every object, on a machine with 32-bit pointers.
+const Head = extern struct { references: isize = 1, type: ?*anyopaque = null };
+const Method = extern struct {
+    name: ?[*:0]const u8 = null,
+    function: ?*const fn (?*Object, ?*Object) callconv(.c) ?*Object = null,
+    flags: c_int = 0,
+    doc: ?[*:0]const u8 = null,
+};
+/// PyModuleDef.
+const Definition = extern struct {
+    head: Head = .{},
+    init: ?*anyopaque = null,
+    index: isize = 0,
+    copy: ?*Object = null,
+    name: [*:0]const u8,
+    doc: ?[*:0]const u8 = null,
+    size: isize = -1,
+    methods: [*]Method,
+    slots: ?*anyopaque = null,
+    traverse: ?*anyopaque = null,
+    clear: ?*anyopaque = null,
+    free: ?*anyopaque = null,
+};
+const VARARGS = 1;
+/// PYTHON_API_VERSION.
+const API_VERSION = 1013;
+
+extern fn PyModule_Create2(*Definition, c_int) ?*Object;
+extern fn PyArg_ParseTuple(?*Object, [*:0]const u8, ...) c_int;
+extern fn PyBytes_FromStringAndSize(?[*]const u8, isize) ?*Object;
+extern fn PyBytes_AsString(?*Object) [*]u8;
+extern fn PyErr_NoMemory() ?*Object;
+extern fn PyErr_SetString(?*Object, [*:0]const u8) void;
+extern var PyExc_ValueError: ?*Object;
+extern fn PyMem_RawMalloc(usize) ?[*]u8;
+extern fn PyMem_RawFree(?*anyopaque) void;
+extern fn Py_DecRef(?*Object) void;
+
+/// pbkdf2(hash, password, salt, iterations, length)
+fn pbkdf2(_: ?*Object, arguments: ?*Object) callconv(.c) ?*Object {
+    var name: [*:0]const u8 = undefined;
+    var password: [*]const u8 = undefined;
+    var salt: [*]const u8 = undefined;
+    var password_len: isize = 0;
+    var salt_len: isize = 0;
+    var rounds: c_uint = 0;
+    var length: c_uint = 0;
+    if (PyArg_ParseTuple(arguments, "sy#y#II", &name, &password, &password_len, &salt, &salt_len, &rounds, &length) == 0) return null;
+    const result = PyBytes_FromStringAndSize(null, @intCast(length)) orelse return null;
+    const key = PyBytes_AsString(result)[0..length];
+    const password_bytes = password[0..@intCast(password_len)];
+    const salt_bytes = salt[0..@intCast(salt_len)];
+    const hash = std.mem.span(name);
+    const hashes = .{
+        .{ "sha1", hmac.HmacSha1 },
+        .{ "sha224", hmac.sha2.HmacSha224 },
+        .{ "sha256", hmac.sha2.HmacSha256 },
+        .{ "sha384", hmac.sha2.HmacSha384 },
+        .{ "sha512", hmac.sha2.HmacSha512 },
+    };
+    inline for (hashes) |known| {
+        if (std.mem.eql(u8, hash, known[0])) {
+            std.crypto.pwhash.pbkdf2(key, password_bytes, salt_bytes, rounds, known[1]) catch {
+                Py_DecRef(result);
+                PyErr_SetString(PyExc_ValueError, "iterations or length out of range");
+                return null;
+            };
+            return result;
+        }
+    }
+    Py_DecRef(result);
+    PyErr_SetString(PyExc_ValueError, "unsupported hash type");
+    return null;
+}
+
+/// scrypt(password, salt, log2(n), r, p, length)
+fn scrypt(_: ?*Object, arguments: ?*Object) callconv(.c) ?*Object {
+    var password: [*]const u8 = undefined;
+    var salt: [*]const u8 = undefined;
+    var password_len: isize = 0;
+    var salt_len: isize = 0;
+    var ln: c_uint = 0;
+    var r: c_uint = 0;
+    var p: c_uint = 0;
+    var length: c_uint = 0;
+    if (PyArg_ParseTuple(arguments, "y#y#IIII", &password, &password_len, &salt, &salt_len, &ln, &r, &p, &length) == 0) return null;
+    const result = PyBytes_FromStringAndSize(null, @intCast(length)) orelse return null;
+    const parameters: std.crypto.pwhash.scrypt.Params = .{ .ln = @truncate(ln), .r = @truncate(r), .p = @truncate(p) };
+    std.crypto.pwhash.scrypt.kdf(
+        python_memory,
+        PyBytes_AsString(result)[0..length],
+        password[0..@intCast(password_len)],
+        salt[0..@intCast(salt_len)],
+        parameters,
+    ) catch |err| {
+        Py_DecRef(result);
+        if (err == error.OutOfMemory) return PyErr_NoMemory();
+        PyErr_SetString(PyExc_ValueError, "n, r, p or length out of range");
+        return null;
+    };
+    return result;
+}
+
+const python_memory: std.mem.Allocator = .{ .ptr = undefined, .vtable = &.{
+    .alloc = allocate,
+    .resize = std.mem.Allocator.noResize,
+    .remap = std.mem.Allocator.noRemap,
+    .free = release,
+} };
+
+/// What lies before an aligned block says where it was allocated.
+fn allocate(_: *anyopaque, len: usize, alignment: std.mem.Alignment, _: usize) ?[*]u8 {
+    const room = alignment.toByteUnits() + @sizeOf(usize);
+    const whole = PyMem_RawMalloc(len +| room) orelse return null;
+    const address = alignment.forward(@intFromPtr(whole) + @sizeOf(usize));
+    const block: [*]u8 = @ptrFromInt(address);
+    const note: *align(1) usize = @ptrFromInt(address - @sizeOf(usize));
+    note.* = @intFromPtr(whole);
+    return block;
+}
+
+fn release(_: *anyopaque, memory: []u8, _: std.mem.Alignment, _: usize) void {
+    const note: *align(1) const usize = @ptrFromInt(@intFromPtr(memory.ptr) - @sizeOf(usize));
+    PyMem_RawFree(@ptrFromInt(note.*));
+}
+
+var methods = [_]Method{
+    .{ .name = "pbkdf2", .function = pbkdf2, .flags = VARARGS },
+    .{ .name = "scrypt", .function = scrypt, .flags = VARARGS },
+    .{},
+};
+var definition: Definition = .{ .name = "_wasgi_kdf", .methods = &methods };
+
+export fn PyInit__wasgi_kdf() ?*Object {
+    return PyModule_Create2(&definition, API_VERSION);
+}
+
+/// There is nobody to tell: the sandbox ends.
+pub const panic = std.debug.no_panic;
