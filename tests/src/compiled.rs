@@ -88,7 +88,9 @@ fn copy(from: &Path, to: &Path) {
         }
         if fs::hard_link(&path, &target).is_err() {
             let beside = target.with_extension("new");
-            fs::copy(&path, &beside).and_then(|_| fs::rename(&beside, &target)).expect("there is room for compiled code");
+            fs::copy(&path, &beside)
+                .and_then(|_| fs::rename(&beside, &target))
+                .expect("there is room for compiled code");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! `wasgi build`: the Rust app in the current folder → one `.wasm` file, with cargo. What cargo prints stays visible; what it
-//! cannot know (the target that is missing, the kind of library) is said in words.
+//! `wasgi build`: an app → one `.wasm` file. The Rust app in the current folder with cargo: what cargo prints stays visible; what
+//! it cannot know (the target that is missing, the kind of library) is said in words. A Python app with the Python SDK.
 
 use std::env;
 use std::ffi::OsString;
@@ -13,19 +13,25 @@ use clap::Args;
 use serde::Deserialize;
 use wasgi_host::deploy::inspect;
 
+use super::python::PythonBuild;
 use super::{check, say};
 
 const TARGET: &str = "wasm32-wasip2";
 
-/// Build the Rust app in the current folder into one .wasm file
+/// Build an app into one .wasm file: the Rust app in the current folder, or a Python app
 #[derive(Args)]
 #[command(after_help = "Examples:
-  wasgi build                 writes NAME.wasm, named as the package
+  wasgi build                 Rust: writes NAME.wasm, named as the package
   wasgi build -o ../apps      writes ../apps/NAME.wasm, in one step: a running wasgi takes it at once
-  wasgi build -- -p cart      hands arguments to cargo
+  wasgi build -- -p cart      Rust: hands arguments to cargo
+  wasgi build hello:app       Python: as gunicorn takes it; needs the Python package of wasgi
+  wasgi build                 Python: a Django project, in the folder of its manage.py
 
-The environment variables CARGO and RUSTC choose the programs, as they do for cargo.")]
+The environment variables CARGO and RUSTC choose the programs, as they do for cargo. Python is python3.")]
 pub(crate) struct Build {
+    #[command(flatten)]
+    python: PythonBuild,
+
     /// Write the component to FILE, or into it where it is a directory [default: NAME.wasm]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -61,9 +67,14 @@ struct Artifact {
 
 impl Build {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        if !Path::new("Cargo.toml").is_file() {
+        let is_rust = Path::new("Cargo.toml").is_file();
+        if self.python.is_meant() || (!is_rust && Path::new("manage.py").is_file()) {
+            return self.python.run(self.output.as_deref());
+        }
+        if !is_rust {
             bail!(
-                "there is no Cargo.toml here: go to the folder of an app, or make one with `wasgi new NAME --lang rust`"
+                "there is no Cargo.toml here: go to the folder of an app, or make one with `wasgi new NAME --lang rust`; \
+                 for a Python app say which, as in `wasgi build hello:app`"
             );
         }
         let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());

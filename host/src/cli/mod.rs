@@ -13,6 +13,7 @@ mod build;
 mod check;
 mod new;
 mod selftest;
+mod python;
 mod serve;
 
 /// Serves web apps compiled to WebAssembly: drop a .wasm file into a directory, and it is live.

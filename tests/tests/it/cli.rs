@@ -143,6 +143,41 @@ fn a_new_app_builds_and_serves() {
     assert_eq!(again.code, Some(1), "what is there is not overwritten");
 }
 
+#[test]
+fn a_python_app_is_built_by_the_python_sdk_with_the_same_arguments() {
+    let folder = folder();
+    let programs = folder.path().join("bin");
+    std::fs::create_dir(&programs).expect("the directory is ours");
+    let build = |arguments: &[&str]| {
+        let mut command = wasgi();
+        run(command.current_dir(&folder).arg("build").args(arguments).env("PATH", &programs))
+    };
+    let missing = build(&["hello:app"]);
+    assert_eq!(missing.code, Some(1));
+    assert!(missing.err.contains("install Python"), "{}", missing.err);
+
+    let python = |script: &str| {
+        let path = programs.join("python3");
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("the directory is ours");
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("it is ours");
+    };
+    python("echo \"ModuleNotFoundError: No module named 'wasgi'\" >&2; exit 1");
+    let missing = build(&["hello:app"]);
+    assert_eq!(missing.code, Some(1));
+    assert!(missing.err.contains("pip install guest-sdk/python"), "{}", missing.err);
+    assert!(missing.err.contains("No module named 'wasgi'"), "{}", missing.err);
+
+    python("test \"$1\" = -c || printf '%s|' \"$@\"");
+    let ran = build(&["-o", "a.wasm", "-r", "r.txt", "--include", "b c", "-e", "A=1", "-e", "B=", "hello:create('x')"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let options = "--output|a.wasm|--requirements|r.txt|--include|b c|--env|A=1|--env|B=|--|hello:create('x')|";
+    assert_eq!(ran.out, format!("-m|wasgi|build|{options}"));
+    write(folder.path(), "manage.py", "");
+    assert_eq!(build(&[]).out, "-m|wasgi|build|");
+    python("test \"$1\" = -c");
+    assert_eq!(build(&[]).code, Some(1), "a build that fails is a failure");
+}
+
 /// Lets a build use the very programs that built this test, by path: rustup's stand-ins for them might download others.
 fn toolchain(build: &mut Command) {
     let cargo = Path::new(env!("CARGO"));
