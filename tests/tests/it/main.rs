@@ -8,6 +8,7 @@ mod dev;
 mod edge;
 mod isolation;
 mod limits;
+mod python;
 mod response;
 mod reuse;
 mod rewind;

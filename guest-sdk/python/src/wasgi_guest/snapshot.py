@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 
-from . import digests, servers, targets
+from . import digests, servers, targets, temporary
 from .watch import Watch
 
 # Where this package lies, and the folders of the app and of what it depends on (see `wasgi.stage`).
@@ -56,6 +56,7 @@ def _import(order, report):
         importlib.import_module(name)
     servers.install()
     digests.install()
+    temporary.install()
     watch = Watch(lambda file: file.startswith(f"{_APP}/"))
     before = set(sys.modules)
     try:

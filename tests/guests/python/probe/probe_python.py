@@ -13,6 +13,7 @@ import faults
 import script
 
 TEXT = [("Content-Type", "text/plain")]
+BUILT = os.environ.get("BUILT", "no")
 calls = 0
 kept = []
 
@@ -145,7 +146,7 @@ def length(environ, query, start_response):
 
 def write(environ, query, start_response):
     """`write=` each, then `block=` each."""
-    write = start_response("200 OK", TEXT)
+    write = start_response(query.text("status", "200 OK"), TEXT)
     for block in query.all("write"):
         write(block.encode("latin-1"))
     return [block.encode("latin-1") for block in query.all("block")]
@@ -213,6 +214,19 @@ def echo_blocks(environ, query, start_response):
     return iter(lambda: environ["wsgi.input"].read1(65536), b"")
 
 
+def echo_lines(environ, query, start_response):
+    start_response("200 OK", TEXT)
+    return list(environ["wsgi.input"])
+
+
+def variable(environ, query, start_response):
+    return text(start_response, str(os.environ.get(query.text("name"))))
+
+
+def built(environ, query, start_response):
+    return text(start_response, BUILT)
+
+
 def fault(environ, query, start_response):
     faults.run(query)
     return text(start_response, "survived")
@@ -261,6 +275,9 @@ PATHS = {
     "/count": count,
     "/read": read,
     "/echo-blocks": echo_blocks,
+    "/echo-lines": echo_lines,
+    "/variable": variable,
+    "/built": built,
     "/fault": fault,
     "/then": then,
     "/state": state,

@@ -1,0 +1,134 @@
+//! Flask, Bottle and classic CGI code, as their users write it, in one component and one host.
+
+use tests::{Client, End, Host, Request, Response, guest};
+
+fn host() -> Host {
+    Host::start(|host| host.app("site", guest("frameworks")).sidecar("site", "instances = 'reuse'"))
+}
+
+const FORM: &str = "application/x-www-form-urlencoded";
+
+fn form(target: &str, body: &str) -> Request {
+    Request::post(target, body).header("Content-Type", FORM)
+}
+
+/// A form with a file of these bytes, as browsers send it.
+fn upload(target: &str, name: &str, bytes: &[u8]) -> Request {
+    let mut body = b"--edge\r\nContent-Disposition: form-data; name=\"name\"\r\n\r\nvalue\r\n".to_vec();
+    body.extend_from_slice(
+        format!("--edge\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\nContent-Type: image/png\r\n\r\n")
+            .as_bytes(),
+    );
+    body.extend_from_slice(bytes);
+    body.extend_from_slice(b"\r\n--edge--\r\n");
+    Request::post(target, body).header("Content-Type", "multipart/form-data; boundary=edge")
+}
+
+#[track_caller]
+fn check(response: &Response, status: u16, words: &str) {
+    assert!(
+        response.status() == status && response.text().contains(words) && response.end == End::Whole,
+        "{words}: {} {}",
+        response.status(),
+        response.text()
+    );
+}
+
+/// The cookie of a response, as the next request sends it.
+#[track_caller]
+fn cookie(response: &Response) -> String {
+    let cookie = response.header("set-cookie").expect("a cookie is set");
+    cookie.split(';').next().unwrap_or_default().to_owned()
+}
+
+/// One test, since the component takes a while to load.
+#[test]
+fn flask_bottle_and_cgi_work_unchanged() {
+    let host = host();
+    let mut client = host.connect();
+    flask_routes(&mut client);
+    flask_keeps_sessions(&mut client);
+    flask_reads_forms_and_uploads(&mut client);
+    flask_checks_passwords(&mut client);
+    flask_streams(&mut client);
+    flask_fails_alone(&host);
+    bottle_works(&mut client);
+    cgi_works(&mut client);
+}
+
+fn flask_routes(client: &mut Client) {
+    check(&client.get("/site/teapot"), 418, "short and stout");
+    check(&client.get("/site/shop/cart"), 200, "the cart of nobody at /site/shop/cart");
+}
+
+fn flask_keeps_sessions(client: &mut Client) {
+    let first = client.get("/site/count");
+    check(&first, 200, "visit 1");
+    let second = client.ask(&Request::get("/site/count").header("Cookie", cookie(&first)));
+    check(&second, 200, "visit 2");
+    check(&client.get("/site/count"), 200, "visit 1");
+    let forged = client.ask(&Request::get("/site/count").header("Cookie", format!("{}x", cookie(&second))));
+    check(&forged, 200, "visit 1");
+}
+
+fn flask_reads_forms_and_uploads(client: &mut Client) {
+    let answer = client.ask(&form("/site/form?q=a+b", "name=J%C3%B6rg&tag=x&tag=y"));
+    check(&answer, 200, r#""name":"J\u00f6rg""#);
+    check(&answer, 200, r#""all":["x","y"]"#);
+    check(&answer, 200, r#""query":"a b""#);
+    check(&client.ask(&form("/site/form", "tag=x")), 400, "Bad Request");
+    // Werkzeug keeps more than 500 KB in a temporary file.
+    let answer = client.ask(&upload("/site/upload", "../a b.png", &vec![1; 700_000]));
+    check(&answer, 200, r#""name":"a_b.png","size":700000,"sum":700000,"type":"image/png""#);
+    check(&client.ask(&upload("/site/upload", "large.png", &vec![1; 2 << 20])), 413, "");
+    check(&client.get("/site/shop/cart"), 200, "nobody");
+}
+
+fn flask_checks_passwords(client: &mut Client) {
+    for method in ["scrypt", "pbkdf2"] {
+        let hashed = client.ask(&form("/site/register", &format!("user=ann&password=secret&method={method}")));
+        check(&hashed, 200, &format!("{method}:"));
+        check(&client.ask(&form("/site/login", "user=ann&password=wrong")), 302, "");
+        let login = client.ask(&form("/site/login", "user=ann&password=secret"));
+        assert_eq!(login.header("location").as_deref(), Some("/site/shop/cart"), "{method}");
+        let cart = client.ask(&Request::get("/site/shop/cart").header("Cookie", cookie(&login)));
+        check(&cart, 200, "the cart of ann");
+    }
+}
+
+fn flask_streams(client: &mut Client) {
+    let streamed = client.get("/site/stream");
+    check(&streamed, 200, "line 0 of /stream\nline 1 of /stream\nline 2 of /stream\n");
+    assert_eq!(streamed.header("transfer-encoding").as_deref(), Some("chunked"));
+}
+
+fn flask_fails_alone(host: &Host) {
+    let failed = host.get("/site/fail");
+    check(&failed, 500, "Internal Server Error");
+    assert!(!failed.text().contains("secret"), "{}", failed.text());
+    let late = host.get("/site/fail-late");
+    assert_eq!((late.status(), late.text().as_str(), late.end), (200, "a line\n", End::Aborted));
+    host.log().wait_for("both are in the log", 2, |event| event.message().contains("ValueError: secret reason"));
+    check(&host.get("/site/shop/cart"), 200, "nobody");
+}
+
+fn bottle_works(client: &mut Client) {
+    check(&client.get("/site/bottle/hello/<i>"), 200, "<b>Hello &lt;i&gt;</b>!");
+    let first = client.ask(&form("/site/bottle/form", "name=J%C3%B6rg"));
+    check(&first, 200, r#""seen": null"#);
+    let again = form("/site/bottle/form", "name=x").header("Cookie", cookie(&first));
+    check(&client.ask(&again), 200, r#""seen": "yes""#);
+    check(&client.ask(&upload("/site/bottle/upload", "a.png", &[2; 1000])), 200, r#""size": 1000, "sum": 2000"#);
+    check(&client.get("/site/bottle/generator"), 200, "piece 0 piece 1 piece 2 ");
+    check(&client.get("/site/bottle/nowhere"), 404, "nothing here");
+    let failed = client.get("/site/bottle/fail");
+    check(&failed, 500, "");
+    assert!(!failed.text().contains("secret"), "{}", failed.text());
+}
+
+fn cgi_works(client: &mut Client) {
+    check(&client.get("/site/cgi/?name=ann"), 200, "ann 0");
+    check(&client.ask(&form("/site/cgi/", "name=ann")), 200, "ann 0");
+    check(&client.ask(&upload("/site/cgi/", "a.png", &[2; 100_000])), 200, "value 100000");
+    check(&client.get("/site/cgi/?fail=1"), 500, "shown on purpose");
+}
