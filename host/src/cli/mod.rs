@@ -12,8 +12,8 @@ mod apps;
 mod build;
 mod check;
 mod new;
-mod selftest;
 mod python;
+mod selftest;
 mod serve;
 
 /// Serves web apps compiled to WebAssembly: drop a .wasm file into a directory, and it is live.

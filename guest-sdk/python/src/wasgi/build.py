@@ -43,7 +43,7 @@ def run(options):
         notes = explain.notes(report, stage, source, environ)
         contents = component.read_bytes()
         files = bundle.archive({str(index): getattr(stage, name) for index, name in enumerate(Stage.ORDER)}, library.cached())
-        contents += bundle.section("wasgi:app", bundle.manifest([], {}))
+        contents += bundle.section("wasgi:app", bundle.manifest(report))
         contents += bundle.section("wasgi:files", files)
         _write_whole(output, contents)
         for line in explain.result(output, contents, files, stage, report, native, left_out):

@@ -41,12 +41,13 @@ def _number(value):
             return bytes(encoded)
 
 
-def manifest(notes, static):
+def manifest(report):
+    """What the host is told about the app."""
     described = {"version": 1, "language": "python", "instances": "reuse"}
-    if static:
+    if static := report.get("static"):
         described["static"] = static
-    if notes:
-        described["notes"] = notes
+    if report.get("data"):
+        described["data"] = True
     return json.dumps(described, ensure_ascii=False).encode()
 
 

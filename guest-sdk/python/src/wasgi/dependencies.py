@@ -27,6 +27,8 @@ def install(requirements, place):
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile", "--no-input"]
     pip += ["--root-user-action=ignore", "--target", str(place), "-r", str(requirements)]
     wheels = ["--only-binary=:all:", "--python-version", GUEST_PYTHON, "--implementation", "cp"]
+    # pip asks whether the packages suit its own interpreter, even so; the newest ones may be too new for that.
+    wheels += ["--ignore-requires-python"]
     # A wheel with native parts often has a replacement in Python: it is installed, without them.
     wheels += ["--abi", f"cp{GUEST_PYTHON.replace('.', '')}", "--abi", "abi3", "--abi", "none"]
     wheels += [argument for platform in ("any", "manylinux_2_28_x86_64", "manylinux2014_x86_64") for argument in ("--platform", platform)]
@@ -39,7 +41,7 @@ def install(requirements, place):
     place.mkdir(parents=True)
     second = subprocess.run(pip, capture_output=True, text=True)
     if second.returncode != 0:
-        raise BuildError(f"pip could not install {requirements}:\n{second.stderr.strip()}")
+        raise BuildError(f"pip could not install {requirements}:\n{first.stderr.strip()}\n\nnor without wheels:\n{second.stderr.strip()}")
 
 
 def environment():

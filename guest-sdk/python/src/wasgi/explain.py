@@ -83,6 +83,10 @@ def result(output, contents, files, stage, report, native, left_out):
     yield f"  packages     {', '.join(packages) or 'none'}"
     count = sum(1 for path in stage.app.rglob("*") if path.is_file())
     yield f"  app's files  {count}, in the sandbox below /0"
+    for prefix, folder in report.get("static", {}).items():
+        yield f"  static       {prefix} is served by the host, from /{folder}"
+    if report.get("data"):
+        yield "  data         it keeps files in /data: grant it a directory (docs/deploying.md)"
     yield "  imports      wasgi:gateway, WASI 0.2 (what the host grants of it; none has to be granted)"
     if native:
         yield f"  left out     native extensions, which the packages do without: {', '.join(sorted(native.values()))}"

@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 
-from . import digests, servers, targets, temporary
+from . import digests, django, servers, targets, temporary
 from .watch import Watch
 
 # Where this package lies, and the folders of the app and of what it depends on (see `wasgi.stage`).
@@ -62,8 +62,8 @@ def _import(order, report):
     try:
         with watch:
             app = targets.load(order["module"], order["expression"])
-            if "django" in sys.modules:
-                _warm_django()
+            if "django.conf" in sys.modules:
+                django.finish(report)
     finally:
         report["variables"] = _listed(watch.variables)
         report["draws"] = _listed(watch.draws)
@@ -71,18 +71,6 @@ def _import(order, report):
     report["modules"] = sorted(set(sys.modules) - before)
     report["application"] = f"{type(app).__module__}.{type(app).__qualname__}"
     return app
-
-
-def _warm_django():
-    """What Django imports with the first request, so that a new instance need not."""
-    from django.conf import settings
-
-    if settings.configured:
-        from django import template
-        from django.urls import get_resolver
-
-        get_resolver().url_patterns
-        template.engines.all()
 
 
 def _listed(notes):
