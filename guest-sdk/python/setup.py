@@ -28,8 +28,27 @@ def compile_library(library):
     with tempfile.TemporaryDirectory() as scratch:
         caches = {"ZIG_LOCAL_CACHE_DIR": scratch, "ZIG_GLOBAL_CACHE_DIR": scratch}
         objects = f"{scratch}/kdf.o"
-        compiler = [sys.executable, "-m", "ziglang", "build-obj", "-target", "wasm32-wasi", "-fPIC", "-O", "ReleaseFast", "-fstrip"]
-        linker = [sys.executable, "-m", "ziglang", "wasm-ld", "-shared", "--experimental-pic", "--unresolved-symbols=import-dynamic"]
+        compiler = [
+            sys.executable,
+            "-m",
+            "ziglang",
+            "build-obj",
+            "-target",
+            "wasm32-wasi",
+            "-fPIC",
+            "-O",
+            "ReleaseFast",
+            "-fstrip",
+        ]
+        linker = [
+            sys.executable,
+            "-m",
+            "ziglang",
+            "wasm-ld",
+            "-shared",
+            "--experimental-pic",
+            "--unresolved-symbols=import-dynamic",
+        ]
         subprocess.run([*compiler, str(SOURCE), f"-femit-bin={objects}"], check=True, env=os.environ | caches)
         subprocess.run([*linker, objects, "--export=PyInit__wasgi_kdf", "-o", str(library)], check=True)
 

@@ -42,7 +42,9 @@ def run(options):
         say("bundling files")
         notes = explain.notes(report, stage, source, environ)
         contents = component.read_bytes()
-        files = bundle.archive({str(index): getattr(stage, name) for index, name in enumerate(Stage.ORDER)}, library.cached())
+        files = bundle.archive(
+            {str(index): getattr(stage, name) for index, name in enumerate(Stage.ORDER)}, library.cached()
+        )
         contents += bundle.section("wasgi:app", bundle.manifest(report))
         contents += bundle.section("wasgi:files", files)
         _write_whole(output, contents)
@@ -92,18 +94,33 @@ def _componentize(stage, entry):
     """Runs componentize-py; the component, or None where the guest has said what went wrong."""
     component = stage.folder / "component.wasm"
     with resources.as_file(resources.files("wasgi") / "wit") as wit:
-        command = [sys.executable, "-c", "from componentize_py import script; script()", "-q", "-d", str(wit), "-w", WORLD]
+        command = [
+            sys.executable,
+            "-c",
+            "from componentize_py import script; script()",
+            "-q",
+            "-d",
+            str(wit),
+            "-w",
+            WORLD,
+        ]
         command += ["componentize", entry, "-o", str(component)]
         for name in Stage.ORDER:
             command += ["-p", str(getattr(stage, name))]
         # The build's own environment is nobody's business inside, and the backtrace of a failure nobody's outside.
-        environ = os.environ | {"VIRTUAL_ENV": str(stage.environment), "TMPDIR": str(stage.folder / "tmp"), "RUST_BACKTRACE": "0"}
+        environ = os.environ | {
+            "VIRTUAL_ENV": str(stage.environment),
+            "TMPDIR": str(stage.folder / "tmp"),
+            "RUST_BACKTRACE": "0",
+        }
         done = subprocess.run(command, capture_output=True, text=True, env=environ)
     if done.returncode == 0 and component.is_file():
         return component
     if stage.has_answered():
         return None
-    raise BuildError(f"componentize-py {metadata.version('componentize-py')} failed:\n{done.stderr.strip() or done.stdout.strip()}")
+    raise BuildError(
+        f"componentize-py {metadata.version('componentize-py')} failed:\n{done.stderr.strip() or done.stdout.strip()}"
+    )
 
 
 def _write_whole(path, contents):

@@ -41,7 +41,11 @@ def _parser():
     )
     command.add_argument("target", nargs="?", metavar="TARGET", help="the application (see below)")
     command.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="write FILE, or into it if it is a folder [default: NAME.wasm]"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="write FILE, or into it if it is a folder [default: NAME.wasm]",
     )
     command.add_argument(
         "-r",

@@ -13,7 +13,17 @@ from .errors import BuildError
 GUEST_PYTHON = "3.14"
 
 # What environments hold for the sake of building, and this package itself.
-_TOOLS = {"pip", "setuptools", "wheel", "_distutils_hack", "pkg_resources", "componentize_py", "wasgi", "wasgi_guest", "_virtualenv.py"}
+_TOOLS = {
+    "pip",
+    "setuptools",
+    "wheel",
+    "_distutils_hack",
+    "pkg_resources",
+    "componentize_py",
+    "wasgi",
+    "wasgi_guest",
+    "_virtualenv.py",
+}
 
 # What the name of an extension for that interpreter says.
 GUEST_PLATFORM = "wasm32-wasi"
@@ -24,24 +34,41 @@ def install(requirements, place):
     """`pip install -r requirements`, for the guest's interpreter where wheels exist, else for this one."""
     if not requirements.is_file():
         raise BuildError(f"--requirements {requirements}: there is no such file")
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile", "--no-input"]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-compile",
+        "--no-input",
+    ]
     pip += ["--root-user-action=ignore", "--target", str(place), "-r", str(requirements)]
     wheels = ["--only-binary=:all:", "--python-version", GUEST_PYTHON, "--implementation", "cp"]
     # pip asks whether the packages suit its own interpreter, even so; the newest ones may be too new for that.
     wheels += ["--ignore-requires-python"]
     # A wheel with native parts often has a replacement in Python: it is installed, without them.
     wheels += ["--abi", f"cp{GUEST_PYTHON.replace('.', '')}", "--abi", "abi3", "--abi", "none"]
-    wheels += [argument for platform in ("any", "manylinux_2_28_x86_64", "manylinux2014_x86_64") for argument in ("--platform", platform)]
+    wheels += [
+        argument
+        for platform in ("any", "manylinux_2_28_x86_64", "manylinux2014_x86_64")
+        for argument in ("--platform", platform)
+    ]
     first = subprocess.run(pip + wheels, capture_output=True, text=True)
     if first.returncode == 0:
         return
     if "No module named pip" in first.stderr:
-        raise BuildError(f"{sys.executable} has no pip, which --requirements needs: python3 -m ensurepip, or install python3-pip")
+        raise BuildError(
+            f"{sys.executable} has no pip, which --requirements needs: python3 -m ensurepip, or install python3-pip"
+        )
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     second = subprocess.run(pip, capture_output=True, text=True)
     if second.returncode != 0:
-        raise BuildError(f"pip could not install {requirements}:\n{first.stderr.strip()}\n\nnor without wheels:\n{second.stderr.strip()}")
+        raise BuildError(
+            f"pip could not install {requirements}:\n{first.stderr.strip()}\n\nnor without wheels:\n{second.stderr.strip()}"
+        )
 
 
 def environment():
@@ -65,14 +92,23 @@ def copy_environment(source, place):
         if name in _TOOLS or name == "__pycache__" or _is_tools_metadata(name):
             continue
         if name.endswith(".pth"):
-            referred += [line for line in path.read_text().splitlines() if line and not line.startswith(("import ", "import\t", "#"))]
+            referred += [
+                line
+                for line in path.read_text().splitlines()
+                if line and not line.startswith(("import ", "import\t", "#"))
+            ]
         elif path.is_dir():
             shutil.copytree(path, place / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy2(path, place / name)
     for folder in referred:
         if Path(folder).is_dir():
-            shutil.copytree(folder, place, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", ".git", "*.egg-info", *_TOOLS))
+            shutil.copytree(
+                folder,
+                place,
+                dirs_exist_ok=True,
+                ignore=shutil.ignore_patterns("__pycache__", ".git", "*.egg-info", *_TOOLS),
+            )
 
 
 def _is_tools_metadata(name):

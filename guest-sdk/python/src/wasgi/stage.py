@@ -58,7 +58,12 @@ class Stage:
             folders[:] = sorted(name for name in folders if not _is_left_out(here / name))
             for name in sorted(names):
                 path = here / name
-                if path.is_symlink() and not path.resolve().is_relative_to(source) or not path.is_file() or path == output:
+                if (
+                    path.is_symlink()
+                    and not path.resolve().is_relative_to(source)
+                    or not path.is_file()
+                    or path == output
+                ):
                     continue
                 if name.endswith(_LEFT_OUT_SUFFIXES) or name.startswith(_LEFT_OUT_PREFIXES):
                     missed.append(path.relative_to(source))

@@ -46,7 +46,9 @@ def _django(folder):
         )
     settings = _settings(manage)
     if settings is None:
-        raise BuildError(f"{manage} does not set DJANGO_SETTINGS_MODULE: say what to serve, for instance mysite.wsgi:application")
+        raise BuildError(
+            f"{manage} does not set DJANGO_SETTINGS_MODULE: say what to serve, for instance mysite.wsgi:application"
+        )
     file = folder / f"{settings.replace('.', '/')}.py"
     application = _assigned(file, "WSGI_APPLICATION") if file.is_file() else None
     application = application or f"{settings.rpartition('.')[0]}.wsgi.application"

@@ -24,7 +24,9 @@ class _Server:
 
     def serve_forever(self, poll_interval=0.5):
         _register(self.application)
-        notes.append(f"serve_forever() on {self.server_name or '*'}:{self.server_port}: where the app is served is the host's business")
+        notes.append(
+            f"serve_forever() on {self.server_name or '*'}:{self.server_port}: where the app is served is the host's business"
+        )
         raise Serving
 
     def handle_request(self):

@@ -1,10 +1,12 @@
 """The build inside: the application is imported, and what is in memory then is what every instance begins with. The builder's
 order is `build.json` beside this package, and what it is told is `report.json`."""
 
+import contextlib
 import importlib
 import json
 import os
 import sys
+import tempfile
 import traceback
 
 from . import digests, django, servers, targets, temporary
@@ -98,8 +100,10 @@ def thaw():
             del sys.path_importer_cache[path]
         elif hasattr(finder, "invalidate_caches"):
             finder.invalidate_caches()
-    try:
+    tempfile.tempdir = None
+    # A host may unpack no files, and grant no data.
+    with contextlib.suppress(OSError):
         os.chdir(_APP)
-    except OSError:
-        # A host that unpacks no files.
-        pass
+    if place := os.environ.get("TMPDIR"):
+        with contextlib.suppress(OSError):
+            os.makedirs(place, exist_ok=True)

@@ -21,16 +21,22 @@ def load(module, expression):
     try:
         wanted = ast.parse(expression.strip(), mode="eval").body
     except SyntaxError:
-        raise TargetError(f"{expression!r} is neither a name nor a call of a function: write module:name or module:create_app()") from None
+        raise TargetError(
+            f"{expression!r} is neither a name nor a call of a function: write module:name or module:create_app()"
+        ) from None
     match wanted:
         case ast.Name(id=name):
             found = _attribute(loaded, module, name)
         case ast.Call(func=ast.Name(id=name)):
             found = _attribute(loaded, module, name)(*_arguments(wanted), **_keywords(wanted))
         case _:
-            raise TargetError(f"{expression!r} is neither a name nor a call of a function: write module:name or module:create_app()")
+            raise TargetError(
+                f"{expression!r} is neither a name nor a call of a function: write module:name or module:create_app()"
+            )
     if not callable(found):
-        raise TargetError(f"{module}:{expression} is of type {type(found).__name__}, but an application is something that can be called")
+        raise TargetError(
+            f"{module}:{expression} is of type {type(found).__name__}, but an application is something that can be called"
+        )
     return found
 
 
@@ -74,7 +80,9 @@ def _attribute(loaded, module, name):
         return getattr(loaded, name)
     except AttributeError:
         names = sorted(name for name, value in vars(loaded).items() if callable(value) and not name.startswith("_"))
-        raise TargetError(f"{module} has no {name!r}; what could be called there: {', '.join(names) or 'nothing'}") from None
+        raise TargetError(
+            f"{module} has no {name!r}; what could be called there: {', '.join(names) or 'nothing'}"
+        ) from None
 
 
 def _arguments(call):

@@ -15,7 +15,9 @@ def install():
     """`SpooledTemporaryFile` is made of it, too."""
     on_disk = tempfile.TemporaryFile
 
-    def TemporaryFile(mode="w+b", buffering=-1, encoding=None, newline=None, suffix=None, prefix=None, dir=None, *, errors=None):
+    def TemporaryFile(
+        mode="w+b", buffering=-1, encoding=None, newline=None, suffix=None, prefix=None, dir=None, *, errors=None
+    ):
         try:
             return on_disk(mode, buffering, encoding, newline, suffix, prefix, dir, errors=errors)
         except OSError:

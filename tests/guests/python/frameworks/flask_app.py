@@ -3,7 +3,20 @@
 import os
 import time
 
-from flask import Blueprint, Flask, abort, flash, jsonify, redirect, render_template, request, send_file, session, stream_with_context, url_for
+from flask import (
+    Blueprint,
+    Flask,
+    abort,
+    flash,
+    jsonify,
+    redirect,
+    render_template,
+    request,
+    send_file,
+    session,
+    stream_with_context,
+    url_for,
+)
 from werkzeug.security import check_password_hash, generate_password_hash
 from werkzeug.utils import secure_filename
 
@@ -77,7 +90,9 @@ def is_teapot(error):
 
 @app.post("/register")
 def register():
-    passwords[request.form["user"]] = generate_password_hash(request.form["password"], request.form.get("method", "scrypt"))
+    passwords[request.form["user"]] = generate_password_hash(
+        request.form["password"], request.form.get("method", "scrypt")
+    )
     return passwords[request.form["user"]].split("$")[0]
 
 
@@ -108,7 +123,12 @@ def late():
     with open(os.path.join(os.path.dirname(__file__), "static", "style.css")) as file:
         assert file.readline().strip() == first
     here = time.strftime("%Y", time.gmtime(0))
-    return jsonify(modules=[colorsys.__name__, email.mime.multipart.__name__, xml.dom.minidom.__name__], encoded=encoded.hex(), first=first, here=here)
+    return jsonify(
+        modules=[colorsys.__name__, email.mime.multipart.__name__, xml.dom.minidom.__name__],
+        encoded=encoded.hex(),
+        first=first,
+        here=here,
+    )
 
 
 @shop.get("/cart")

@@ -72,7 +72,11 @@ def text(start_response, answer):
 def dump(environ, start_response):
     """Every variable of CGI as `NAME=value`, a line each, in bytes as they came."""
     start_response("200 OK", TEXT)
-    lines = [f"{name}={value}\n" for name, value in environ.items() if isinstance(value, str) and not name.startswith("wsgi.")]
+    lines = [
+        f"{name}={value}\n"
+        for name, value in environ.items()
+        if isinstance(value, str) and not name.startswith("wsgi.")
+    ]
     return ["".join(lines).encode("latin-1")]
 
 
@@ -94,7 +98,9 @@ def change_environ(environ, query, start_response):
 def gateway(environ, query, start_response):
     assert type(environ) is dict
     assert environ["wsgi.version"] == (1, 0) and environ["wsgi.multithread"] is False
-    values = [f"{name}={environ[f'wsgi.{name}']}" for name in ("url_scheme", "multiprocess", "run_once", "input_terminated")]
+    values = [
+        f"{name}={environ[f'wsgi.{name}']}" for name in ("url_scheme", "multiprocess", "run_once", "input_terminated")
+    ]
     return text(start_response, " ".join(values).replace("True", "true").replace("False", "false"))
 
 
