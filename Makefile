@@ -33,10 +33,29 @@ example-guests:
 	$(call guest_build,examples/hello-lean,examples/target)
 	$(call guest_build,examples/hostile,examples/target)
 
+# The SDK for Python with its interpreter, as users install it.
+PYTHON_SDK := target/tools/python-sdk
+$(PYTHON_SDK)/.installed: $(shell find guest-sdk/python -type f -not -path '*/__pycache__/*' -not -path '*.egg-info/*' -not -name '*.so' -not -path '*/tests/*')
+	guest-sdk/python/install.sh $(CURDIR)/$(PYTHON_SDK)
+	touch $@
+
+# Built again when their sources change: ten seconds each.
+PYTHON_EXAMPLES := examples/target/python
+.PHONY: python-examples
+python-examples: $(PYTHON_EXAMPLES)/hello-python.wasm $(PYTHON_EXAMPLES)/notes-flask.wasm
+
+python_build = mkdir -p $(PYTHON_EXAMPLES) && cd $(1) && PYTHONPATH=$(CURDIR)/$(PYTHON_SDK) python3 -m wasgi build $(2) -o $(CURDIR)/$@
+
+$(PYTHON_EXAMPLES)/hello-python.wasm: $(PYTHON_SDK)/.installed examples/hello-python/hello.py
+	$(call python_build,examples/hello-python,hello --requirements /dev/null)
+
+$(PYTHON_EXAMPLES)/notes-flask.wasm: $(PYTHON_SDK)/.installed $(shell find examples/notes-flask -type f -not -path '*/__pycache__/*')
+	$(call python_build,examples/notes-flask,notes --requirements requirements.txt)
+
 .PHONY: examples
-examples: example-guests ## Build the example apps and drop them into ./apps.
+examples: example-guests python-examples ## Build the example apps and drop them into ./apps.
 	mkdir -p apps
-	for wasm in $(EXAMPLES)/*.wasm $(wildcard $(CGI)/*.wasm); do \
+	for wasm in $(EXAMPLES)/*.wasm $(wildcard $(CGI)/*.wasm) $(PYTHON_EXAMPLES)/*.wasm; do \
 		name=$$(basename $$wasm .wasm | tr _ -); \
 		if [ -f examples/$$name/$$name.toml ]; then cp examples/$$name/$$name.toml apps/; fi; \
 		cp $$wasm apps/.$$name.new && mv apps/.$$name.new apps/$$name.wasm; \
@@ -61,13 +80,13 @@ serve: host examples ## Serve the example apps: try `curl localhost:8000/hello`.
 	exec target/debug/wasgi serve apps --bind $(ADDRESS)
 
 .PHONY: test-guests
-test-guests: example-guests cgi-guests
+test-guests: example-guests cgi-guests python-examples
 	$(call guest_build,tests/guests,tests/guests/target)
 	$(call guest_build,tests/guests,tests/guests/target,wasm32-wasip1,-p cgi-probe)
 	$(call guest_build,examples,examples/target,wasm32-wasip1,-p cgi-rust)
 	# What others' tools make of JavaScript and Python.
 	$(MAKE) -C tests/guests/foreign CARGO=$(CARGO)
-	# What our own SDK makes of Python.
+	# What our own SDK makes of it.
 	$(MAKE) -C tests/guests/python
 
 .PHONY: test-servers
@@ -77,6 +96,7 @@ test-servers:
 .PHONY: test
 test: host test-guests test-servers ## Run all tests.
 	$(CARGO) test --locked --workspace
+	python3 -m unittest discover guest-sdk/python/tests
 
 # Claims about all inputs are tested with 256 of them by `make test`: host/src/properties, and those beside their code.
 .PHONY: fuzz

@@ -32,7 +32,7 @@ NATIVE_SUFFIXES = (".so", ".pyd", ".dylib")
 
 def install(requirements, place):
     """`pip install -r requirements`, for the guest's interpreter where wheels exist, else for this one."""
-    if not requirements.is_file():
+    if not requirements.exists():
         raise BuildError(f"--requirements {requirements}: there is no such file")
     pip = [
         sys.executable,

@@ -1,5 +1,6 @@
 """The app of tests/guests/probe in Python: a path for each behaviour that the tests look at, and the same answers."""
 
+import hashlib
 import io
 import itertools
 import os
@@ -220,6 +221,17 @@ def echo_blocks(environ, query, start_response):
     return iter(lambda: environ["wsgi.input"].read1(65536), b"")
 
 
+def pbkdf2(environ, query, start_response):
+    arguments = [query.text(name).encode("latin-1") for name in ("password", "salt")]
+    length = query.number("length") or None
+    return text(start_response, hashlib.pbkdf2_hmac(query.text("hash"), *arguments, query.number("rounds"), length).hex())
+
+
+def scrypt(environ, query, start_response):
+    salt, (n, r, p) = query.text("salt").encode(), (query.number(name) for name in "nrp")
+    return text(start_response, hashlib.scrypt(query.text("password").encode(), salt=salt, n=n, r=r, p=p).hex())
+
+
 def echo_lines(environ, query, start_response):
     start_response("200 OK", TEXT)
     return list(environ["wsgi.input"])
@@ -282,6 +294,8 @@ PATHS = {
     "/read": read,
     "/echo-blocks": echo_blocks,
     "/echo-lines": echo_lines,
+    "/pbkdf2": pbkdf2,
+    "/scrypt": scrypt,
     "/variable": variable,
     "/built": built,
     "/fault": fault,

@@ -3,3 +3,14 @@
 
 mod frameworks;
 mod probe;
+
+use tests::{Host, guest};
+
+/// A script that ends in `serve_forever()`, given to `wasgi build` as it is.
+#[test]
+fn the_classic_sample_is_served_unchanged() {
+    let host = Host::start(|host| host.app("hello", guest("hello-python")));
+    let response = host.get("/hello/");
+    assert_eq!((response.status(), response.text().as_str()), (200, "Hello World"));
+    assert_eq!(response.header("content-type").as_deref(), Some("text/plain; charset=utf-8"));
+}

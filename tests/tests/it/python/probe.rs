@@ -103,3 +103,48 @@ fn the_validator_of_the_standard_library_finds_nothing() {
     let response = host.get("/probe/validated/write?block=x&status=nonsense");
     assert!(host.failure(&response).message().contains("AssertionError"));
 }
+
+/// The vectors of RFC 6070 (SHA-1), RFC 7914 (SHA-256 and scrypt), and of hashlib elsewhere.
+#[test]
+fn keys_are_derived_from_passwords_as_the_standards_say() {
+    let host = host(REUSE, |host| host.limit("cpu_time=60s"));
+    for (target, key) in [
+        ("pbkdf2?hash=sha1&password=password&salt=salt&rounds=1", "0c60c80f961f0e71f3a9b524af6012062fe037a6"),
+        ("pbkdf2?hash=sha1&password=password&salt=salt&rounds=4096", "4b007901b765489abead49d926f721d065a429c1"),
+        (
+            "pbkdf2?hash=sha1&password=passwordPASSWORDpassword&salt=saltSALTsaltSALTsaltSALTsaltSALTsalt&rounds=4096&length=25",
+            "3d2eec4fe41c849b80c8d83662c0e44a8b291a964cf2f07038",
+        ),
+        (
+            "pbkdf2?hash=sha1&password=pass%00word&salt=sa%00lt&rounds=4096&length=16",
+            "56fa6aa75548099dcc37d7f03425e0c3",
+        ),
+        (
+            "pbkdf2?hash=sha256&password=passwd&salt=salt&rounds=1&length=64",
+            "55ac046e56e3089fec1691c22544b605f94185216dde0465e68b9d57c20dacbcca9cccf179b645991664b39d77ef317c\
+             71b845b1e30bd509112041d3a19783",
+        ),
+        // More of a password than a block of the hash; a hash that only Python knows; one that is written otherwise.
+        ("pbkdf2?hash=SHA512&password=LONG&salt=salt&rounds=3&length=20", "7e06f7557aae6057f38260ec33f67b9675bebccb"),
+        ("pbkdf2?hash=md5&password=password&salt=salt&rounds=2", "042407b552be345ad6eee2cf2f7ed01d"),
+        (
+            "scrypt?password=&salt=&n=16&r=1&p=1",
+            "77d6576238657b203b19ca42c18a0497f16b4844e3074ae8dfdffa3fede21442fcd0069ded0948f8326a753a0fc81f17\
+             e8d3e0fb2e0d3628cf35e20c38d18906",
+        ),
+        (
+            "scrypt?password=password&salt=NaCl&n=1024&r=8&p=16",
+            "fdbabe1c9d3472007856e7190d01e9fe7c6ad7cbc8237830e77376634b3731622eaf30d92e22a3886ff109279d9830da\
+             c727afb94a83ee6d8360cbdfa2cc0640",
+        ),
+    ] {
+        let target = format!("/probe/{}", target.replace("LONG", &"x".repeat(200)));
+        assert_eq!(host.get(&target).text(), key, "{target}");
+    }
+    for target in
+        ["pbkdf2?hash=sha256&rounds=0", "pbkdf2?hash=none&rounds=1", "scrypt?n=15&r=1&p=1", "scrypt?n=65536&r=8&p=1"]
+    {
+        let refused = host.get(&format!("/probe/{target}"));
+        assert!(host.failure(&refused).message().contains("ValueError"), "{target}");
+    }
+}

@@ -1,0 +1,176 @@
+"""The parts of `wasgi build` that need no component: python3 -m unittest discover guest-sdk/python/tests"""
+
+import gzip
+import io
+import sys
+import tarfile
+import tempfile
+import unittest
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
+
+from wasgi import bundle, dependencies, explain, target
+from wasgi.errors import BuildError
+from wasgi.stage import Stage
+
+
+class Folder(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name).resolve()
+
+    def write(self, name, text=""):
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+
+class Targets(Folder):
+    def parse(self, text):
+        return target.parse(text, self.folder)
+
+    def test_a_target_is_what_gunicorn_takes(self):
+        for text, module, expression, name in [
+            ("shop", "shop", None, "shop"),
+            ("shop:app", "shop", "app", "shop"),
+            ("shop.wsgi:application", "shop.wsgi", "application", "shop"),
+            ('shop:create_app("a:b")', "shop", 'create_app("a:b")', "shop"),
+            ("./sub/hello.py", "sub.hello", None, "hello"),
+            ("app:app", "app", "app", "app"),
+        ]:
+            found = self.parse(text)
+            self.assertEqual((found.module, found.expression, found.name), (module, expression, name), text)
+
+    def test_what_is_no_target_says_so(self):
+        for text in ["", ":app", "a-b:app", "1a", "../x.py"]:
+            with self.assertRaisesRegex(BuildError, "no target"):
+                self.parse(text)
+
+    def test_a_django_project_says_itself_what_it_serves(self):
+        with self.assertRaisesRegex(BuildError, "no manage.py"):
+            self.parse(None)
+        self.write(
+            "manage.py", 'import os\ndef main():\n    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "my.settings")\n'
+        )
+        self.assertEqual(self.parse(None), target.Target("my.wsgi", "application", "my.settings"))
+        self.write("my/settings.py", 'WSGI_APPLICATION = "other.place.app"\n')
+        self.assertEqual(self.parse(None), target.Target("other.place", "app", "my.settings"))
+        self.assertEqual(self.parse("x:app").settings, "my.settings")
+        self.write("manage.py", "def (:\n")
+        with self.assertRaisesRegex(BuildError, r"manage\.py:1"):
+            self.parse(None)
+
+
+class Stages(Folder):
+    def test_a_stage_has_the_app_and_no_secrets(self):
+        for name in [
+            "app.py",
+            "static/a.css",
+            ".env",
+            ".git/config",
+            "db.sqlite3",
+            "v/pyvenv.cfg",
+            "v/x.py",
+            "old.wasm",
+            "a/__pycache__/a.pyc",
+        ]:
+            self.write(f"project/{name}")
+        (self.folder / "project/outside").symlink_to("/etc/passwd")
+        stage = Stage(self.folder / "stage")
+        missed = stage.take_app(self.folder / "project", self.folder / "project/out.wasm")
+        found = sorted(str(path.relative_to(stage.app)) for path in stage.app.rglob("*") if path.is_file())
+        self.assertEqual(found, ["app.py", "static/a.css"])
+        self.assertEqual(sorted(map(str, missed)), [".env", "db.sqlite3", "old.wasm"])
+        stage.include(self.folder / "project/db.sqlite3", self.folder / "project")
+        self.assertTrue((stage.app / "db.sqlite3").is_file())
+        with self.assertRaisesRegex(BuildError, "no such file"):
+            stage.include(self.folder / "nothing", self.folder / "project")
+
+    def test_native_files_go_and_are_remembered(self):
+        self.write("p/pkg/_speed.cpython-314-x86_64-linux-gnu.so")
+        self.write("p/kept.cpython-314-wasm32-wasi.so")
+        self.write("p/pkg/__init__.py")
+        removed = dependencies.strip_native(self.folder / "p")
+        self.assertEqual(removed, {"pkg._speed": "pkg/_speed.cpython-314-x86_64-linux-gnu.so"})
+        self.assertTrue((self.folder / "p/kept.cpython-314-wasm32-wasi.so").is_file())
+
+    def test_an_environment_is_taken_without_its_tools(self):
+        for name in [
+            "pip/x.py",
+            "flask/x.py",
+            "wasgi/x.py",
+            "pip-23.dist-info/METADATA",
+            "flask-3.dist-info/METADATA",
+            "six.py",
+        ]:
+            self.write(f"site-packages/{name}")
+        self.write("elsewhere/mine.py")
+        self.write("site-packages/mine.pth", f"{self.folder}/elsewhere\nimport os\n")
+        (self.folder / "taken").mkdir()
+        dependencies.copy_environment(self.folder / "site-packages", self.folder / "taken")
+        self.assertEqual(
+            sorted(path.name for path in (self.folder / "taken").iterdir()),
+            ["flask", "flask-3.dist-info", "mine.py", "six.py"],
+        )
+
+
+class Bundles(Folder):
+    def test_a_section_is_one_of_webassembly(self):
+        self.assertEqual(bundle.section("ab", b"xyz"), b"\0\x06\x02abxyz")
+        long = bundle.section("n", b"x" * 200)
+        self.assertEqual(long[:4], b"\0\xca\x01\x01")
+
+    def test_an_archive_has_files_under_their_names_in_the_guest(self):
+        self.write("app/a.py", "a = 1\n")
+        self.write("app/__pycache__/a.pyc")
+        self.write("library/python/os.py")
+        self.write("library/python/test/test_os.py")
+        library = self.folder / "library.tar"
+        with tarfile.open(library, "w") as tar:
+            tar.add(self.folder / "library/python", arcname="python")
+        packed = bundle.archive({"0": self.folder / "app"}, library)
+        with tarfile.open(fileobj=io.BytesIO(gzip.decompress(packed))) as tar:
+            self.assertEqual(sorted(tar.getnames()), ["0/a.py", "python/os.py"])
+            self.assertEqual(tar.extractfile("0/a.py").read(), b"a = 1\n")
+
+
+class Copies(unittest.TestCase):
+    def test_the_contract_is_the_one_of_the_repository(self):
+        sdk = Path(__file__).parent.parent
+        ours = sdk / "src/wasgi/wit/deps/gateway/wasgi.wit"
+        self.assertEqual(ours.read_bytes(), (sdk / "../../wit/wasgi.wit").read_bytes())
+
+
+class Explanations(Folder):
+    def explain(self, frames=(("/0/shop.py", 3),), native=(), **failed):
+        stage = Stage(self.folder / "stage")
+        failed = {"module": None, "traceback": "", "frames": frames} | failed
+        return explain.failure({"failure": failed}, stage, Path.cwd(), dict(native))
+
+    def test_a_failure_names_file_and_line_and_says_what_to_do(self):
+        absent = self.explain(type="ModuleNotFoundError", message="No module named '_ssl'", module="_ssl")
+        self.assertRegex(absent, r"^shop\.py:3: _ssl is not there: there is no TLS")
+
+    def test_a_native_extension_is_named_with_its_file(self):
+        frames = [("/0/shop.py", 1), ("/1/numpy/__init__.py", 9)]
+        native = {"numpy._core._multiarray": "numpy/_core/_multiarray.so"}
+        text = self.explain(frames, native, type="ImportError", message="", module="numpy._core._multiarray")
+        self.assertRegex(text, r"^shop\.py:1: numpy needs its native extension numpy/_core/_multiarray\.so")
+
+    def test_what_is_missing_could_be_installed(self):
+        text = self.explain(type="ModuleNotFoundError", message="No module named 'shop2'", module="shop2")
+        self.assertIn("--requirements", text)
+
+    def test_a_variable_that_is_missing_can_be_given(self):
+        text = self.explain([("/0/shop.py", 3), ("/python/os.py", 9)], type="KeyError", message="'API_KEY'")
+        self.assertIn("-e API_KEY=VALUE", text)
+
+    def test_a_thread_is_one_too_many(self):
+        self.assertIn("one thread", self.explain(type="RuntimeError", message="can't start new thread"))
+
+
+if __name__ == "__main__":
+    unittest.main()
