@@ -321,7 +321,9 @@ mod tests {
     fn routes_read_as_in_a_sidecar() {
         for text in ["/", "/shop", "example.com/", "*.example.com/x"] {
             let sidecar = format!("routes = [\"{text}\"]");
-            let spec = crate::config::Config::default().app_spec("a", Some(&sidecar)).expect(text);
+            let spec = crate::config::Config::default()
+                .app_spec("a", Some(&sidecar), &crate::bundle::Manifest::default())
+                .expect(text);
             assert_eq!(route_text(&spec.routes[0]), text);
         }
     }

@@ -7,7 +7,9 @@ use std::time::SystemTime;
 use arc_swap::{ArcSwap, Guard};
 
 use crate::admission::Admission;
+use crate::assets::Assets;
 use crate::config::AppSpec;
+use crate::data::DataDir;
 use crate::guest::{Guest, Kind};
 use crate::route::Router;
 use crate::telemetry::{AppLog, Stats};
@@ -23,6 +25,10 @@ pub struct App {
     pub admission: Arc<Admission>,
     /// Carried over from release to release.
     pub stats: Arc<Stats>,
+    /// What is served without the guest.
+    pub assets: Option<Assets>,
+    /// The directory that it was granted.
+    pub data: Option<Arc<DataDir>>,
 }
 
 /// One version of an app: the bytes with one hash.
@@ -30,6 +36,8 @@ pub struct App {
 pub struct Release {
     /// SHA-256 of the file, in hex.
     pub hash: String,
+    /// SHA-256 of its code: of the file without its bundle.
+    pub code_hash: String,
     /// The file's size.
     pub bytes: u64,
     pub kind: Kind,

@@ -69,6 +69,8 @@ pub enum Busy {
     QueueTime,
     #[error("all sandboxes of this host are in use")]
     Pool,
+    #[error("another call, or `wasgi manage`, had the app's data for longer than queue_time")]
+    Data,
 }
 
 /// Which clock ran out.

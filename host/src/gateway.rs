@@ -80,6 +80,10 @@ impl Gateway {
             connection.expect_end_by(task.deadline());
             return response.map(|body| Reply { body, record: Some(Box::new(record)) });
         }
+        if let (true, Some(app)) = (response.body().is_file(), &record.app) {
+            connection.expect_end_by(record.began + app.spec.limits.wall_time);
+            return response.map(|body| Reply { body, record: Some(Box::new(record)) });
+        }
         if response.body().falls_short() {
             return response.map(|body| Reply { body, record: Some(Box::new(record)) });
         }
@@ -142,6 +146,9 @@ impl Gateway {
         record.app = Some(Arc::clone(&app));
         if body.as_ref().is_some_and(|body| body.size_hint().lower() > app.spec.limits.request_body_bytes) {
             return Err(Error::BodyTooLarge(app.spec.limits.request_body_bytes));
+        }
+        if let Some(asset) = app.assets.as_ref().and_then(|assets| assets.find(&path[script_name_len..])) {
+            return asset.answer(&parts).await.map(|response| Started::Ready(Box::new(response)));
         }
         let permit = app.admission.admit().await?;
 
@@ -252,6 +259,7 @@ fn respond(started: Started, head_only: bool) -> Result<Response<ResponseBody>, 
     let (mut head, blocks, task) = match started {
         Started::Whole(whole) => (whole.head, Some(whole.blocks), None),
         Started::Streaming(head, task) => (head, None, Some(task)),
+        Started::Ready(response) => return Ok(*response),
         Started::Redirect(_) => {
             return Err(Error::CgiResponse(format!("more than {LOCAL_REDIRECTS_MAX} local redirects")));
         }

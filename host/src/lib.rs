@@ -10,11 +10,15 @@
 //! | [`origin`] | where a request comes from: addresses, scheme |
 //! | [`gateway`] | one request end to end; the file to read first |
 //! | [`route`] | pure: host + path → app, `SCRIPT_NAME`, `PATH_INFO` |
+//! | [`assets`] | static files, served without waking a guest |
 //! | [`apps`] | what is live: the immutable table that is swapped atomically |
 //! | [`admission`] | who may run now: concurrency, queue → a permit |
 //! | [`sandbox`] | engine, stores, meters, the guest's task |
 //! | [`guest`] | the ways of talking to a guest; chosen once, when a release is loaded |
 //! | [`body`] | capped, back-pressured bodies, both directions |
+//! | [`bundle`] | what a `.wasm` carries beside its code: a manifest and files |
+//! | [`data`] | the directory of an app's data, for one sandbox at a time |
+//! | [`manage`] | a command of an app, run by its operator |
 //! | [`deploy`] | the apps directory → the table: scan, watch, inspect, compile, cache |
 //! | [`admin`] | the local admin socket: what `wasgi apps` asks |
 //! | [`selftest`] | the host, attacked by programs, files and clients of our own: `wasgi selftest` |
@@ -24,13 +28,17 @@
 pub mod admin;
 pub mod admission;
 pub mod apps;
+pub mod assets;
 pub mod body;
+pub mod bundle;
 pub mod config;
+pub mod data;
 pub mod deploy;
 pub mod error;
 pub mod gateway;
 pub mod guest;
 pub mod limits;
+pub mod manage;
 pub mod origin;
 #[cfg(test)]
 mod properties;

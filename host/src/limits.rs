@@ -45,6 +45,12 @@ pub struct Limits {
     pub compile_time: Duration,
     /// Address space of the compiler's process, in bytes (`deploy`).
     pub compile_memory_bytes: u64,
+    /// The files that the `.wasm` carries, as an uncompressed archive, in bytes (`bundle`).
+    pub bundle_bytes: u64,
+    /// Files and folders in it (`bundle`).
+    pub bundle_files: u32,
+    /// Static files on their way to clients at the same time; more wait in a queue as calls do (`assets`).
+    pub concurrent_assets: u32,
 }
 
 const KIB: u64 = 1 << 10;
@@ -72,6 +78,9 @@ impl Default for Limits {
             module_bytes: 64 * MIB,
             compile_time: Duration::from_secs(60),
             compile_memory_bytes: 4096 * MIB,
+            bundle_bytes: 256 * MIB,
+            bundle_files: 20_000,
+            concurrent_assets: 256,
         }
     }
 }

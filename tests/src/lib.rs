@@ -3,12 +3,14 @@
 //! It knows the host only as its users do: by its flags and files, its log and what it answers. What goes wrong in the
 //! harness itself panics, with words that say what was waited for.
 
+mod bundle;
 mod compiled;
 mod guests;
 mod host;
 mod http;
 mod log;
 
+pub use bundle::{Bundle, append_section};
 pub use guests::{component_text, core_module, guest, parse, wat};
 pub use host::{Builder, Host, repository, wasgi};
 pub use http::{Client, End, Head, Request, Response, TlsStream, tcp};

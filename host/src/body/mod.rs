@@ -1,6 +1,7 @@
 //! Bodies in both directions: the request's, capped, as it arrives or spooled; the response's, block by block, as long as was
 //! promised.
 
+mod file;
 mod spool;
 
 use std::collections::VecDeque;
@@ -14,6 +15,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+pub(crate) use self::file::FileBody;
 use self::spool::{Spool, SpoolFile, Spooled};
 use crate::config::ChunkedBodies;
 use crate::error::Error;
@@ -81,8 +83,10 @@ impl RequestBody {
     /// takes it as it comes.
     pub(crate) async fn open(incoming: Option<Incoming>, app: &AppContext, call: &CallState) -> Result<Self, Error> {
         let length_is_known = incoming.as_ref().is_none_or(|incoming| incoming.size_hint().exact().is_some());
+        // A guest that waits for a slow client would keep the app's other calls from their data.
+        let delays_others = app.data.is_some() && incoming.as_ref().is_some_and(|incoming| !incoming.is_end_stream());
         let mut body = Self::new(incoming, app.limits.request_body_bytes);
-        if !length_is_known && app.chunked_bodies == ChunkedBodies::Spool {
+        if (!length_is_known || delays_others) && app.chunked_bodies == ChunkedBodies::Spool {
             // Boxed: it is rare, and every call's future would have room for it.
             Box::pin(body.spool(app, call)).await?;
         }
@@ -215,6 +219,7 @@ enum Blocks {
     Ready(VecDeque<Bytes>),
     One(Bytes),
     Guest(Box<Task>),
+    File(Box<FileBody>),
     Ended,
 }
 
@@ -257,10 +262,20 @@ impl ResponseBody {
         Self::new(Blocks::Guest(Box::new(task)), length)
     }
 
+    /// The rest of a file, of which `length` bytes are promised.
+    pub(crate) fn file(file: FileBody, length: u64) -> Self {
+        Self::new(Blocks::File(Box::new(file)), Some(length))
+    }
+
+    /// Whether it is read from a file as the client takes it.
+    pub(crate) fn is_file(&self) -> bool {
+        matches!(self.blocks, Blocks::File(_))
+    }
+
     /// Whether all of it is there, and is less than was promised: it will break off.
     pub(crate) fn falls_short(&self) -> bool {
         let there = match &self.blocks {
-            Blocks::Guest(_) => return false,
+            Blocks::Guest(_) | Blocks::File(_) => return false,
             Blocks::Ended => 0,
             Blocks::One(block) => block.len() as u64,
             Blocks::Ready(blocks) => blocks.iter().map(|block| block.len() as u64).sum(),
@@ -293,6 +308,10 @@ impl ResponseBody {
                 Poll::Ready(Some(Ok(block)))
             }
             Blocks::Ready(blocks) => Poll::Ready(blocks.pop_front().map(Ok)),
+            Blocks::File(file) => {
+                let block = ready!(file.poll_block(context));
+                Poll::Ready(block.map(|block| block.map_err(|error| Error::Host(format!("a static file: {error}")))))
+            }
             Blocks::Guest(task) => {
                 let block = ready!(task.poll_block(context));
                 match &block {

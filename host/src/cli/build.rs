@@ -11,6 +11,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, bail};
 use clap::Args;
 use serde::Deserialize;
+use wasgi_host::bundle::{self, archive};
 use wasgi_host::deploy::inspect;
 
 use super::python::PythonBuild;
@@ -23,6 +24,7 @@ const TARGET: &str = "wasm32-wasip2";
 #[command(after_help = "Examples:
   wasgi build                 Rust: writes NAME.wasm, named as the package
   wasgi build -o ../apps      writes ../apps/NAME.wasm, in one step: a running wasgi takes it at once
+  wasgi build --include www   lets the app carry the folder ./www, which it finds at /www
   wasgi build -- -p cart      Rust: hands arguments to cargo
   wasgi build hello:app       Python: as gunicorn takes it; needs the Python package of wasgi
   wasgi build                 Python: a Django project, in the folder of its manage.py
@@ -35,6 +37,10 @@ pub(crate) struct Build {
     /// Write the component to FILE, or into it where it is a directory [default: NAME.wasm]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+
+    /// Let the app carry a file or folder, by its name from here; may be given several times
+    #[arg(long, value_name = "PATH")]
+    include: Vec<PathBuf>,
 
     /// Arguments for cargo
     #[arg(last = true, value_name = "ARGS")]
@@ -69,7 +75,7 @@ impl Build {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let is_rust = Path::new("Cargo.toml").is_file();
         if self.python.is_meant() || (!is_rust && Path::new("manage.py").is_file()) {
-            return self.python.run(self.output.as_deref());
+            return self.python.run(self.output.as_deref(), &self.include);
         }
         if !is_rust {
             bail!(
@@ -80,11 +86,14 @@ impl Build {
         let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
         check_target(&rustc)?;
         let artifact = one(cargo_build(&self.cargo)?)?;
-        let bytes = fs::read(&artifact.path).with_context(|| artifact.path.display().to_string())?;
+        let mut bytes = fs::read(&artifact.path).with_context(|| artifact.path.display().to_string())?;
         let inspection = match inspect::inspect(&bytes) {
             Ok(inspection) => inspection,
             Err(refusal) => bail!("{} was built, but would not deploy: {refusal}", artifact.path.display()),
         };
+        if !self.include.is_empty() {
+            bundle::append(&mut bytes, bundle::FILES_SECTION, &archive::pack(&self.include)?);
+        }
         let output = output_path(self.output.as_deref(), &artifact.package);
         write_whole(&output, &bytes)?;
         say(&check::report(&output.display().to_string(), &inspection))?;

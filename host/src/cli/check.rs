@@ -7,9 +7,12 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::Args;
 use wasgi_host::admin;
+use wasgi_host::bundle::archive::{self, Bounds};
+use wasgi_host::bundle::{Manifest, Refusal, Sections};
 use wasgi_host::config::{AppSpec, Config, Instances, Settings};
-use wasgi_host::deploy::inspect::{self, Form, Inspection};
+use wasgi_host::deploy::inspect::{self, Form, Grant, Inspection};
 use wasgi_host::guest::Kind;
+use wasgi_host::limits::Limits;
 use wasgi_host::{deploy, sandbox};
 
 use super::{complain, say};
@@ -79,17 +82,20 @@ fn check(config: &Config, path: &Path, verbose: bool) -> anyhow::Result<String> 
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => return Err(error).with_context(|| sidecar_path.display().to_string()),
     };
-    let spec = config.app_spec(name, sidecar.as_deref());
-    let spec = spec
-        .with_context(|| if sidecar.is_some() { sidecar_path.display().to_string() } else { "its name".to_owned() })?;
-    let bytes_max = spec.limits.module_bytes;
+    let place = || if sidecar.is_some() { sidecar_path.display().to_string() } else { "its name".to_owned() };
+    let limits = config.app_limits(sidecar.as_deref()).with_context(place)?;
+    let bytes_max = limits.module_bytes;
     if metadata.len() > bytes_max {
         bail!("{} bytes: more than limits.module_size = {bytes_max} bytes", metadata.len());
     }
     let wasm = fs::read(path)?;
     let inspection = inspect::inspect(&wasm)?;
+    let sections = Sections::find(&wasm)?;
+    let manifest = sections.manifest(&wasm)?;
+    let spec = config.app_spec(name, sidecar.as_deref(), &manifest).with_context(place)?;
     let spec = inspection.kind.settle(spec).with_context(|| sidecar_path.display().to_string())?;
     let mut report = report(&path.display().to_string(), &inspection);
+    report.push_str(&bundle_lines(&manifest, sections.files(&wasm), &limits)?);
     if sidecar.is_some() {
         report.push_str(&spec_lines(&sidecar_path, &spec));
     }
@@ -110,6 +116,7 @@ pub(super) fn report(path: &str, inspection: &Inspection) -> String {
         format!("{path}: {} app, {form}speaks {}, {}\n", inspection.kind, inspection.speaks, size(inspection.bytes));
     for package in &inspection.imports {
         let grant = match package.grant {
+            Some(Grant::Directory) => "  (of use with files in its bundle, or with data)".to_owned(),
             Some(grant) => format!("  (of use only with {grant}, which cannot be granted yet)"),
             None => String::new(),
         };
@@ -119,6 +126,41 @@ pub(super) fn report(path: &str, inspection: &Inspection) -> String {
         text.push_str("  imports nothing\n");
     }
     text
+}
+
+/// What a file carries beside its code.
+fn bundle_lines(manifest: &Manifest, archive: Option<&[u8]>, limits: &Limits) -> anyhow::Result<String> {
+    let mut text = String::new();
+    if let Some(language) = &manifest.language {
+        text.push_str(&format!("  written in {language}\n"));
+    }
+    if let Some(archive) = archive {
+        let folder = tempfile::tempdir()?;
+        let bounds = Bounds { bytes_max: limits.bundle_bytes, entries_max: limits.bundle_files.into() };
+        let unpacked = archive::unpack(archive, folder.path(), bounds);
+        let unpacked = unpacked.map_err(|error| Refusal::Files(format!("{error:#}")))?;
+        let bytes = unpacked.files.iter().map(|file| file.bytes).sum();
+        text.push_str(&format!(
+            "  carries {} files and {} folders, {} ({} packed)\n",
+            unpacked.files.len(),
+            unpacked.folders,
+            size(bytes),
+            size(archive.len() as u64)
+        ));
+    }
+    if let Some(reuse) = manifest.reuse {
+        text.push_str(&format!("  asks for instances = \"{}\"\n", if reuse { "reuse" } else { "fresh" }));
+    }
+    for (path, target) in &manifest.assets {
+        text.push_str(&format!("  static {} from {}\n", path.escape_debug(), target.escape_debug()));
+    }
+    if manifest.data {
+        text.push_str("  asks for a directory for its data\n");
+    }
+    for note in &manifest.notes {
+        text.push_str(&format!("  note: {note}\n"));
+    }
+    Ok(text)
 }
 
 fn spec_lines(sidecar: &Path, spec: &AppSpec) -> String {

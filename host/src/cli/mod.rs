@@ -6,11 +6,12 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use wasgi_host::deploy::compile;
+use wasgi_host::deploy::{compile, unpack};
 
 mod apps;
 mod build;
 mod check;
+mod manage;
 mod new;
 mod python;
 mod selftest;
@@ -29,6 +30,7 @@ enum Command {
     Serve(Box<serve::Serve>),
     Check(check::Check),
     Apps(apps::Apps),
+    Manage(manage::Manage),
     New(new::New),
     Build(build::Build),
     Selftest(selftest::Selftest),
@@ -44,16 +46,20 @@ Examples:
 
 pub(crate) fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
-    // The host starts itself, in a process of its own, to compile what strangers upload: nothing else comes before that.
-    if let [first, rest @ ..] = arguments.as_slice()
-        && first == compile::SUBCOMMAND
-    {
-        return compile::compile_child_main(rest.iter().map(OsString::as_os_str));
+    // The host starts itself, in a process of its own, for work on what strangers upload: nothing else comes before that.
+    if let [first, rest @ ..] = arguments.as_slice() {
+        let rest = rest.iter().map(OsString::as_os_str);
+        match first.to_str() {
+            Some(compile::SUBCOMMAND) => return compile::compile_child_main(rest),
+            Some(unpack::SUBCOMMAND) => return unpack::unpack_child_main(rest),
+            _ => {}
+        }
     }
     let outcome = match Cli::parse().command {
         Command::Serve(serve) => serve.run(),
         Command::Check(check) => check.run(),
         Command::Apps(apps) => apps.run(),
+        Command::Manage(manage) => manage.run(),
         Command::New(new) => new.run(),
         Command::Build(build) => build.run(),
         Command::Selftest(selftest) => selftest.run(),

@@ -21,10 +21,6 @@ pub(crate) struct PythonBuild {
     #[arg(short, long, value_name = "FILE")]
     requirements: Option<PathBuf>,
 
-    /// Add a file or folder to the app's own; may be given several times
-    #[arg(long, value_name = "PATH")]
-    include: Vec<PathBuf>,
-
     /// The app's folder [default: the current one]
     #[arg(long, value_name = "FOLDER")]
     chdir: Option<PathBuf>,
@@ -37,14 +33,10 @@ pub(crate) struct PythonBuild {
 impl PythonBuild {
     /// Whether something was said that makes no sense for another language.
     pub(crate) fn is_meant(&self) -> bool {
-        self.target.is_some()
-            || self.requirements.is_some()
-            || !self.include.is_empty()
-            || self.chdir.is_some()
-            || !self.env.is_empty()
+        self.target.is_some() || self.requirements.is_some() || self.chdir.is_some() || !self.env.is_empty()
     }
 
-    pub(crate) fn run(&self, output: Option<&Path>) -> anyhow::Result<ExitCode> {
+    pub(crate) fn run(&self, output: Option<&Path>, include: &[PathBuf]) -> anyhow::Result<ExitCode> {
         find_sdk()?;
         let mut command = Command::new(PYTHON);
         command.args(["-m", "wasgi", "build"]);
@@ -55,7 +47,7 @@ impl PythonBuild {
             path.iter().for_each(|path| option(name, path.as_os_str()));
         }
         self.chdir.iter().for_each(|path| option("--chdir", path.as_os_str()));
-        self.include.iter().for_each(|path| option("--include", path.as_os_str()));
+        include.iter().for_each(|path| option("--include", path.as_os_str()));
         self.env.iter().for_each(|pair| option("--env", OsStr::new(pair)));
         if let Some(target) = &self.target {
             // It may not be taken for an option.

@@ -87,6 +87,7 @@ pub(super) static TOP: &[Field<Config>] = &[
     time!("settle_time", settle_time, 0, MINUTE),
     count!("reuse_requests", reuse_requests_max, 1, 1_000_000_000),
     time!("reuse_idle_time", reuse_idle_time, 10 * MILLISECOND, DAY),
+    size!("reuse_memory", reuse_memory_bytes, 64 * KIB, 4 * GIB),
 ];
 
 /// `[limits]`, of the operator and of an app. Zero never means "no limit".
@@ -110,6 +111,9 @@ pub(super) static LIMITS: &[Field<Limits>] = &[
     size!("module_size", module_bytes, KIB, GIB),
     time!("compile_time", compile_time, 100 * MILLISECOND, HOUR),
     size!("compile_memory", compile_memory_bytes, 64 * MIB, 256 * GIB),
+    size!("bundle_size", bundle_bytes, KIB, 64 * GIB),
+    count!("bundle_files", bundle_files, 1, 1_000_000),
+    count!("concurrent_assets", concurrent_assets, 1, 100_000),
 ];
 
 /// `[edge]`.

@@ -31,10 +31,20 @@ pub(super) struct File {
     pub(super) chunked_bodies: Item,
     pub(super) reuse_requests: Item,
     pub(super) reuse_idle_time: Item,
+    pub(super) reuse_memory: Item,
+    pub(super) data_dir: Item,
+    pub(super) grant: GrantTable,
     pub(super) limits: Items,
     pub(super) edge: Items,
     pub(super) log: LogTable,
     pub(super) access_log: AccessLogTable,
+}
+
+/// Who may have what beyond a sandbox.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct GrantTable {
+    pub(super) data: Item,
 }
 
 #[derive(Default, Deserialize)]

@@ -7,8 +7,8 @@ use super::bind::{self, Place, Scheme};
 use super::field::{self, EDGE, Field, LIMITS};
 use super::file::{File, Given, Item, Source};
 use super::{
-    AccessLogFormat, AccessLogTarget, CHUNKED_BODIES, Certificate, Config, ConfigError, INSTANCES, LOG_FORMATS, Policy,
-    Settings, TrustedPeers, apply_table, top,
+    AccessLogFormat, AccessLogTarget, AppNames, CHUNKED_BODIES, Certificate, Config, ConfigError, INSTANCES,
+    LOG_FORMATS, Policy, Settings, TrustedPeers, apply_table, top,
 };
 
 const FILE_NAME: &str = "wasgi.toml";
@@ -38,7 +38,7 @@ pub(super) fn load(settings: &Settings) -> Result<Config, ConfigError> {
 }
 
 fn apply_file(source: &Source, file: &File, config: &mut Config, policy: &mut Policy) -> Result<(), ConfigError> {
-    let numbers: [(&str, &Item); 7] = [
+    let numbers: [(&str, &Item); 8] = [
         ("workers", &file.workers),
         ("sandboxes", &file.sandboxes),
         ("stack", &file.stack),
@@ -46,6 +46,7 @@ fn apply_file(source: &Source, file: &File, config: &mut Config, policy: &mut Po
         ("settle_time", &file.settle_time),
         ("reuse_requests", &file.reuse_requests),
         ("reuse_idle_time", &file.reuse_idle_time),
+        ("reuse_memory", &file.reuse_memory),
     ];
     for (key, item) in numbers {
         if let Some(item) = item {
@@ -64,6 +65,12 @@ fn apply_file(source: &Source, file: &File, config: &mut Config, policy: &mut Po
     }
     if let Some(given) = given("state_dir", &file.state_dir) {
         config.state_dir = folder.join(path(&given)?);
+    }
+    if let Some(given) = given("data_dir", &file.data_dir) {
+        config.data_dir = folder.join(path(&given)?);
+    }
+    if let Some(given) = given("grant.data", &file.grant.data) {
+        config.grants.data = AppNames::parse(&given)?;
     }
     if let Some(given) = given("bind", &file.bind) {
         config.bind = bind::parse_all(&given, given.texts()?, folder)?;
@@ -101,7 +108,7 @@ fn apply_file(source: &Source, file: &File, config: &mut Config, policy: &mut Po
 }
 
 fn apply_settings(settings: &Settings, config: &mut Config, policy: &mut Policy) -> Result<(), ConfigError> {
-    let numbers: [(&str, &str, &Option<String>); 7] = [
+    let numbers: [(&str, &str, &Option<String>); 8] = [
         ("workers", "--workers (WASGI_WORKERS)", &settings.workers),
         ("sandboxes", "--sandboxes (WASGI_SANDBOXES)", &settings.sandboxes),
         ("stack", "--stack (WASGI_STACK)", &settings.stack),
@@ -109,6 +116,7 @@ fn apply_settings(settings: &Settings, config: &mut Config, policy: &mut Policy)
         ("settle_time", "--settle-time (WASGI_SETTLE_TIME)", &settings.settle_time),
         ("reuse_requests", "--reuse-requests (WASGI_REUSE_REQUESTS)", &settings.reuse_requests),
         ("reuse_idle_time", "--reuse-idle-time (WASGI_REUSE_IDLE_TIME)", &settings.reuse_idle_time),
+        ("reuse_memory", "--reuse-memory (WASGI_REUSE_MEMORY)", &settings.reuse_memory),
     ];
     for (key, place, text) in numbers {
         if let Some(text) = text {
@@ -120,6 +128,9 @@ fn apply_settings(settings: &Settings, config: &mut Config, policy: &mut Policy)
     }
     if let Some(path) = &settings.state_dir {
         config.state_dir = path.clone();
+    }
+    if let Some(path) = &settings.data_dir {
+        config.data_dir = path.clone();
     }
     if !settings.bind.is_empty() {
         let place = "--bind (WASGI_BIND)";
@@ -275,6 +286,15 @@ fn check_together(config: &Config) -> Result<(), ConfigError> {
         }
     }
     let (apps, state) = (real_path(&config.apps_dir)?, real_path(&config.state_dir)?);
+    let data = real_path(&config.data_dir)?;
+    for (name, other, path) in [("apps", &apps, &config.apps_dir), ("state", &state, &config.state_dir)] {
+        if !config.grants.data.is_empty() && (data.starts_with(other) || other.starts_with(&data)) {
+            return Err(ConfigError::new(
+                format!("data_dir {}", config.data_dir.display()),
+                format!("it and the {name} directory {} may not lie in each other", path.display()),
+            ));
+        }
+    }
     if state.starts_with(&apps) {
         return Err(ConfigError::new(
             format!("state_dir {}", config.state_dir.display()),

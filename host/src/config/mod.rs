@@ -10,11 +10,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::bundle::Manifest;
 use crate::limits::{EdgeLimits, Limits};
 
 mod bind;
 mod field;
 mod file;
+mod grant;
 mod load;
 mod print;
 mod settings;
@@ -26,6 +28,7 @@ mod trust;
 pub use bind::{Bind, Place, Scheme};
 use field::{Field, TOP};
 use file::{Given, Items, Source};
+pub use grant::{AppNames, Grants};
 pub use settings::{Environment, Settings};
 pub use trust::TrustedPeers;
 
@@ -36,6 +39,10 @@ pub struct Config {
     pub apps_dir: PathBuf,
     /// Where the host keeps compiled code and its admin socket; nobody else may write there.
     pub state_dir: PathBuf,
+    /// Where the data of apps is kept, a directory for each that has some.
+    pub data_dir: PathBuf,
+    /// What apps may have beyond their sandboxes.
+    pub grants: Grants,
     /// Where to listen.
     pub bind: Vec<Bind>,
     /// What HTTPS is spoken with.
@@ -61,6 +68,8 @@ pub struct Config {
     pub reuse_requests_max: u32,
     /// Of an app that says "reuse" or "rewind": an instance unused for this long is retired. An app may lower it.
     pub reuse_idle_time: Duration,
+    /// Of an app that says "reuse": an instance whose memory is larger than this is retired. An app may lower it.
+    pub reuse_memory_bytes: u64,
     /// How often the apps directory is read without a file event.
     pub rescan_time: Duration,
     /// How long a file must not change before it is taken, unless it was renamed into place.
@@ -76,6 +85,8 @@ impl Default for Config {
         Self {
             apps_dir: PathBuf::from("apps"),
             state_dir: PathBuf::from(".wasgi"),
+            data_dir: PathBuf::from("data"),
+            grants: Grants::default(),
             bind: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 8000)).into()],
             certificate: None,
             forwarded_allow_ips: TrustedPeers::default(),
@@ -89,6 +100,7 @@ impl Default for Config {
             chunked_bodies: ChunkedBodies::Spool,
             reuse_requests_max: 1000,
             reuse_idle_time: Duration::from_secs(60),
+            reuse_memory_bytes: 96 << 20,
             rescan_time: Duration::from_secs(2),
             settle_time: Duration::from_millis(250),
             log: LogConfig { filter: "info".to_owned(), json: false },
@@ -109,13 +121,21 @@ impl Config {
     }
 
     /// What the app `name` (its path in the apps directory without `.wasm`) is to be, as its sidecar's text says, if it has
-    /// one.
+    /// one, and its manifest where the sidecar does not say.
     ///
     /// # Errors
     /// Names line and key, what it says, and what is allowed there; where an app asks for more than the operator
     /// allows, the operator's value.
-    pub fn app_spec(&self, name: &str, sidecar: Option<&str>) -> Result<AppSpec, ConfigError> {
-        sidecar::app_spec(self, name, sidecar)
+    pub fn app_spec(&self, name: &str, sidecar: Option<&str>, manifest: &Manifest) -> Result<AppSpec, ConfigError> {
+        sidecar::app_spec(self, name, sidecar, manifest)
+    }
+
+    /// The limits of an app by its sidecar: what has to be known before its file is read.
+    ///
+    /// # Errors
+    /// As [`Self::app_spec`].
+    pub fn app_limits(&self, sidecar: Option<&str>) -> Result<Limits, ConfigError> {
+        sidecar::app_limits(self, sidecar)
     }
 
     /// `new` as far as a running host that was started with this can take it over, and the keys where it cannot: they stay
@@ -130,6 +150,7 @@ impl Config {
         };
         let reloaded = Self {
             state_dir: self.state_dir.clone(),
+            data_dir: self.data_dir.clone(),
             bind: self.bind.clone(),
             // Other files with a certificate are read; whether there is one decides what the listeners speak.
             certificate: new.certificate.filter(|_| self.certificate.is_some()).or_else(|| self.certificate.clone()),
@@ -150,6 +171,7 @@ impl Config {
     pub fn needs_restart(&self, new: &Self) -> Vec<&'static str> {
         let differences = [
             ("state_dir", self.state_dir != new.state_dir),
+            ("data_dir", self.data_dir != new.data_dir),
             ("bind", self.bind != new.bind),
             ("certfile", self.certificate.is_some() != new.certificate.is_some()),
             ("dev", self.dev != new.dev),
@@ -171,7 +193,11 @@ impl Config {
 
     /// A policy with the numbers of this configuration.
     fn policy(&self, policy: Policy) -> Instances {
-        let kept = Kept { requests_max: self.reuse_requests_max, idle_time: self.reuse_idle_time };
+        let kept = Kept {
+            requests_max: self.reuse_requests_max,
+            idle_time: self.reuse_idle_time,
+            memory_bytes_max: self.reuse_memory_bytes,
+        };
         match policy {
             Policy::Fresh => Instances::Fresh,
             Policy::Rewind => Instances::Rewind(kept),
@@ -242,6 +268,8 @@ pub struct Kept {
     pub requests_max: u32,
     /// An instance unused for this long is retired.
     pub idle_time: Duration,
+    /// An instance whose memory is larger than this is retired after its response.
+    pub memory_bytes_max: u64,
 }
 
 /// The values of `instances`.
@@ -292,9 +320,22 @@ pub struct AppSpec {
     pub chunked_bodies: ChunkedBodies,
     /// Where spooled bodies go that are too large for memory.
     pub spool_dir: PathBuf,
-    /// Whether the sidecar chose `instances`, or the operator's default did.
+    /// Whether the sidecar chose `instances`, or the manifest or the operator's default did.
     pub instances_chosen: bool,
+    /// What the host serves by itself: paths below the app's place, and the folder or file of its bundle.
+    pub assets: Vec<AssetSpec>,
+    /// The directory of its data, if it asks for one and may have it.
+    pub data: Option<PathBuf>,
     pub limits: Limits,
+}
+
+/// A part of an app's URL space that is files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AssetSpec {
+    /// "" for all, else `/static`: as a route's prefix, without a slash at its end.
+    pub prefix: String,
+    /// From the root of the archive, without slashes around: `static`; "" for the root.
+    pub target: String,
 }
 
 /// One place in the URL space.

@@ -16,6 +16,7 @@ pub(super) fn to_toml(config: &Config) -> String {
     };
     line("apps_dir", &path(&config.apps_dir));
     line("state_dir", &path(&config.state_dir));
+    line("data_dir", &path(&config.data_dir));
     let list = |texts: Vec<String>| Value::Array(texts.into_iter().map(Value::String).collect()).to_string();
     line("bind", &list(config.bind.iter().map(ToString::to_string).collect()));
     if let Some(certificate) = &config.certificate {
@@ -30,6 +31,7 @@ pub(super) fn to_toml(config: &Config) -> String {
     for field in TOP {
         line(field.key, &field.toml(config));
     }
+    line("\n[grant]\ndata", &list(config.grants.data.texts()));
     line("\n[log]\nfilter", &text(&config.log.filter));
     line("format", if config.log.json { "\"json\"" } else { "\"text\"" });
     let access_log = match &config.access_log {

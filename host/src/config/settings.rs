@@ -38,6 +38,10 @@ pub struct Settings {
     #[arg(long, value_name = "DIR", env = "WASGI_STATE_DIR", hide_env_values = true)]
     pub state_dir: Option<PathBuf>,
 
+    /// Keep the data of apps that may have some in DIR [default: data]
+    #[arg(long, value_name = "DIR", env = "WASGI_DATA_DIR", hide_env_values = true)]
+    pub data_dir: Option<PathBuf>,
+
     /// Development mode: show why an app failed to whoever asks; listens on this machine only
     #[arg(long, env = "WASGI_DEV", value_parser = clap::builder::FalseyValueParser::new(), hide_env_values = true)]
     pub dev: bool,
@@ -71,6 +75,10 @@ pub struct Settings {
     /// With "reuse": an instance unused for this long is retired [default: 1m]
     #[arg(long, value_name = "TIME", env = "WASGI_REUSE_IDLE_TIME", hide_env_values = true)]
     pub reuse_idle_time: Option<String>,
+
+    /// With "reuse": an instance with more memory than this is retired after its response [default: 96MiB]
+    #[arg(long, value_name = "SIZE", env = "WASGI_REUSE_MEMORY", hide_env_values = true)]
+    pub reuse_memory: Option<String>,
 
     /// How often the apps directory is read without a file event [default: 2s]
     #[arg(long, value_name = "TIME", env = "WASGI_RESCAN_TIME", hide_env_values = true)]

@@ -1,12 +1,18 @@
-//! An app's sidecar (`hello.toml` beside `hello.wasm`) → [`AppSpec`]: routes, environment variables, instances, lower limits.
+//! An app's sidecar (`hello.toml` beside `hello.wasm`) → [`AppSpec`]: routes, environment variables, instances, static files, data,
+//! lower limits.
 
+use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
+use std::path::PathBuf;
 
 use serde::Deserialize;
+use toml::Value;
 
 use super::field::{self, LIMITS};
 use super::file::{FILE_BYTES_MAX, Given, Item, Items, Source};
-use super::{AppSpec, Config, ConfigError, HostPattern, Instances, Policy, RouteSpec, apply_table};
+use super::{AppSpec, AssetSpec, Config, ConfigError, HostPattern, Instances, Policy, RouteSpec, apply_table};
+use crate::bundle::Manifest;
+use crate::limits::Limits;
 
 /// The keys of a sidecar.
 #[derive(Default, Deserialize)]
@@ -18,10 +24,15 @@ struct Sidecar {
     chunked_bodies: Item,
     reuse_requests: Item,
     reuse_idle_time: Item,
+    reuse_memory: Item,
+    data: Item,
+    #[serde(rename = "static")]
+    assets: Items,
     limits: Items,
 }
 
 const ROUTES_MAX: usize = 100;
+const ASSETS_MAX: usize = 100;
 const ROUTE_BYTES_MAX: usize = 1024;
 
 /// The variables go into every request's environ, so they have a bound too: names and values together.
@@ -46,13 +57,18 @@ const ENV_RESERVED: &[&str] = &[
 ];
 const ENV_RESERVED_PREFIXES: &[&str] = &["HTTP_", "REMOTE_", "SERVER_", "wsgi.", "wasgi."];
 
-pub(super) fn app_spec(config: &Config, name: &str, sidecar: Option<&str>) -> Result<AppSpec, ConfigError> {
-    let text = sidecar.unwrap_or_default();
-    if text.len() as u64 > FILE_BYTES_MAX {
-        return Err(ConfigError::new("sidecar", format!("{} bytes: at most {FILE_BYTES_MAX} are allowed", text.len())));
-    }
-    let source = Source::sidecar(text);
-    let sidecar: Sidecar = source.parse()?;
+pub(super) fn app_limits(config: &Config, text: Option<&str>) -> Result<Limits, ConfigError> {
+    let (source, sidecar) = parse(text)?;
+    limits(config, &source, &sidecar)
+}
+
+pub(super) fn app_spec(
+    config: &Config,
+    name: &str,
+    text: Option<&str>,
+    manifest: &Manifest,
+) -> Result<AppSpec, ConfigError> {
+    let (source, sidecar) = parse(text)?;
     let routes = match &sidecar.routes {
         Some(item) => routes(&source.given("routes", item))?,
         None => vec![default_route(name)?],
@@ -61,15 +77,88 @@ pub(super) fn app_spec(config: &Config, name: &str, sidecar: Option<&str>) -> Re
         name: name.to_owned(),
         routes,
         env: env(&source, &sidecar.env)?,
-        instances: instances(config, &source, &sidecar)?,
+        instances: instances(config, &source, &sidecar, manifest)?,
         chunked_bodies: match &sidecar.chunked_bodies {
             Some(item) => source.given("chunked_bodies", item).word(super::CHUNKED_BODIES)?,
             None => config.chunked_bodies,
         },
         spool_dir: config.state_dir.clone(),
         instances_chosen: sidecar.instances.is_some(),
+        assets: assets(&source, &sidecar.assets, manifest)?,
+        data: data(config, name, &source, &sidecar, manifest)?,
         limits: limits(config, &source, &sidecar)?,
     })
+}
+
+fn parse(text: Option<&str>) -> Result<(Source, Sidecar), ConfigError> {
+    let text = text.unwrap_or_default();
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(ConfigError::new("sidecar", format!("{} bytes: at most {FILE_BYTES_MAX} are allowed", text.len())));
+    }
+    let source = Source::sidecar(text);
+    let sidecar = source.parse()?;
+    Ok((source, sidecar))
+}
+
+/// What the host serves from the bundle: the manifest's, with the sidecar's on top. `false` takes one of the manifest's away.
+fn assets(source: &Source, items: &Items, manifest: &Manifest) -> Result<Vec<AssetSpec>, ConfigError> {
+    let mut assets = BTreeMap::new();
+    for (path, target) in &manifest.assets {
+        let refused = |reason| ConfigError::new("manifest", format!("static \"{}\": {reason}", path.escape_debug()));
+        assets.insert(asset_prefix(path).map_err(refused)?, asset_target(target).map_err(refused)?);
+    }
+    for (path, item) in items {
+        let given = source.given(&format!("static.\"{}\"", path.as_ref().escape_debug()), item);
+        let prefix = asset_prefix(path.as_ref()).map_err(|reason| given.refuse(reason))?;
+        match given.value.as_ref() {
+            Value::Boolean(false) => _ = assets.remove(&prefix),
+            _ => _ = assets.insert(prefix, asset_target(given.text()?).map_err(|reason| given.refuse(reason))?),
+        }
+    }
+    if assets.len() > ASSETS_MAX {
+        return Err(ConfigError::new("static", format!("at most {ASSETS_MAX} entries are allowed")));
+    }
+    Ok(assets.into_iter().map(|(prefix, target)| AssetSpec { prefix, target }).collect())
+}
+
+fn asset_prefix(path: &str) -> Result<String, String> {
+    if !path.starts_with('/') || path.len() > ROUTE_BYTES_MAX {
+        return Err("a path below the app's own is wanted, such as \"/static/\"".to_owned());
+    }
+    prefix(path)
+}
+
+fn asset_target(target: &str) -> Result<String, String> {
+    let inner = target.strip_suffix('/').unwrap_or(target);
+    let is_inner = inner.split('/').all(|segment| !matches!(segment, "" | "." | ".."));
+    match is_inner {
+        true => Ok(inner.to_owned()),
+        false => Err("a folder or file of the app's bundle is wanted, such as \"static\"".to_owned()),
+    }
+}
+
+/// The directory of the app's data, if it asks for one: what the operator does not grant refuses the app.
+fn data(
+    config: &Config,
+    name: &str,
+    source: &Source,
+    sidecar: &Sidecar,
+    manifest: &Manifest,
+) -> Result<Option<PathBuf>, ConfigError> {
+    let given = sidecar.data.as_ref().map(|item| source.given("data", item));
+    if !given.as_ref().map_or(Ok(manifest.data), Given::truth)? {
+        return Ok(None);
+    }
+    let refused = |reason: String| match &given {
+        Some(given) => given.refuse(reason),
+        None => ConfigError::new("manifest", format!("data = true: {reason}")),
+    };
+    if !config.grants.data.contain(name) {
+        return Err(refused(format!(
+            "the operator has not granted it: put \"{name}\" into `data` of [grant] in wasgi.toml"
+        )));
+    }
+    super::grant::data_path(&config.data_dir, name).map(Some).map_err(refused)
 }
 
 /// `hello` → `/hello`, `index` → the root, `shop/index` → `/shop`.
@@ -221,11 +310,20 @@ fn env_name(name: &str) -> Result<(), String> {
     }
 }
 
-fn instances(config: &Config, source: &Source, sidecar: &Sidecar) -> Result<Instances, ConfigError> {
+fn instances(
+    config: &Config,
+    source: &Source,
+    sidecar: &Sidecar,
+    manifest: &Manifest,
+) -> Result<Instances, ConfigError> {
     // The numbers are checked as the operator's are, and then against the operator's.
     let mut own = config.clone();
     let mut last = None;
-    for (key, item) in [("reuse_requests", &sidecar.reuse_requests), ("reuse_idle_time", &sidecar.reuse_idle_time)] {
+    for (key, item) in [
+        ("reuse_requests", &sidecar.reuse_requests),
+        ("reuse_idle_time", &sidecar.reuse_idle_time),
+        ("reuse_memory", &sidecar.reuse_memory),
+    ] {
         let Some(item) = item else { continue };
         let given = source.given(key, item);
         let field = super::top(key);
@@ -239,7 +337,11 @@ fn instances(config: &Config, source: &Source, sidecar: &Sidecar) -> Result<Inst
     }
     let policy = match &sidecar.instances {
         Some(item) => source.given("instances", item).word(super::INSTANCES)?,
-        None => config.instances.policy(),
+        None => match manifest.reuse {
+            Some(true) => Policy::Reuse,
+            Some(false) => Policy::Fresh,
+            None => config.instances.policy(),
+        },
     };
     match (policy, last) {
         (Policy::Fresh, Some(given)) => {
@@ -249,7 +351,7 @@ fn instances(config: &Config, source: &Source, sidecar: &Sidecar) -> Result<Inst
     }
 }
 
-fn limits(config: &Config, source: &Source, sidecar: &Sidecar) -> Result<crate::limits::Limits, ConfigError> {
+fn limits(config: &Config, source: &Source, sidecar: &Sidecar) -> Result<Limits, ConfigError> {
     let mut limits = config.limits.clone();
     apply_table(LIMITS, "limits", source, &sidecar.limits, &mut limits, |field, given, limits| {
         if field.exceeds(limits, &config.limits) {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::bundle::Manifest;
 
 /// Loads `text` as a configuration file, with `change` made to the flags and the environment.
 fn load_with(text: &str, change: impl FnOnce(&mut Settings)) -> Result<Config, String> {
@@ -30,7 +31,7 @@ fn check_flag_refused(change: impl FnOnce(&mut Settings), expected: &str) {
 }
 
 fn spec(sidecar: &str) -> Result<AppSpec, String> {
-    Config::default().app_spec("hello", Some(sidecar)).map_err(|error| error.to_string())
+    Config::default().app_spec("hello", Some(sidecar), &Manifest::default()).map_err(|error| error.to_string())
 }
 
 #[track_caller]
@@ -54,7 +55,12 @@ fn an_empty_file_is_the_defaults() {
 #[test]
 fn the_defaults_lie_within_their_ranges_and_survive_printing() {
     let folder = Path::new("/srv/wasgi");
-    let config = Config { apps_dir: folder.join("apps"), state_dir: folder.join("state"), ..Config::default() };
+    let config = Config {
+        apps_dir: folder.join("apps"),
+        state_dir: folder.join("state"),
+        data_dir: folder.join("data"),
+        ..Config::default()
+    };
     assert_eq!(load(&config.to_toml()), Ok(config));
 }
 
@@ -63,6 +69,7 @@ fn every_key_is_read_and_survives_printing() {
     let text = r#"
         apps_dir = "/srv/a \"b\""
         state_dir = "/var/lib/wasgi"
+        data_dir = "/srv/data"
         bind = ["0.0.0.0:80", "[::1]:8080"]
         certfile = "/etc/wasgi/cert.pem"
         keyfile = "/etc/wasgi/key.pem"
@@ -77,6 +84,9 @@ fn every_key_is_read_and_survives_printing() {
         chunked_bodies = "stream"
         reuse_requests = 5
         reuse_idle_time = "1m 30s"
+        reuse_memory = "1MiB"
+        [grant]
+        data = ["shop", "blog/*"]
         [log]
         filter = "warn,wasgi_host=debug"
         format = "json"
@@ -113,9 +123,14 @@ fn every_key_is_read_and_survives_printing() {
         module_size = "3MiB"
         compile_time = "4s"
         compile_memory = "1GiB"
+        bundle_size = "1MiB"
+        bundle_files = 10
+        concurrent_assets = 9
     "#;
     let config = load(text).expect("it is right");
-    assert_eq!(config.instances, Instances::Reuse(Kept { requests_max: 5, idle_time: Duration::from_secs(90) }));
+    let kept = Kept { requests_max: 5, idle_time: Duration::from_secs(90), memory_bytes_max: 1 << 20 };
+    assert_eq!(config.instances, Instances::Reuse(kept));
+    assert!(config.grants.data.contain("blog/x") && !config.grants.data.contain("other"));
     assert_eq!(config.chunked_bodies, ChunkedBodies::Stream);
     assert_eq!(
         config.bind,
@@ -179,7 +194,7 @@ fn a_place_to_listen_is_read_and_survives_printing() {
         ("proxy+fd://7", "proxy+fd://7"),
     ] {
         let config = load(&format!(
-            "apps_dir = \"/a\"\nstate_dir = \"/s\"\ncertfile = \"/c\"\nforwarded_allow_ips = \"*\"\nbind = \"{text}\""
+            "apps_dir = \"/a\"\nstate_dir = \"/s\"\ndata_dir = \"/d\"\ncertfile = \"/c\"\nforwarded_allow_ips = \"*\"\nbind = \"{text}\""
         ))
         .expect(text);
         assert_eq!(config.bind[0].to_string(), printed);
@@ -367,6 +382,57 @@ fn apps_cannot_reach_the_state_directory() {
         assert!(found.as_ref().is_err_and(|reason| reason.contains("lies inside")), "{apps} {state}: {found:?}");
     }
     assert!(load("apps_dir = \"a\"\nstate_dir = \"ab\"").is_ok());
+    for data in ["a", "a/data", "s", "s/data", "."] {
+        let text = format!("apps_dir = \"a\"\nstate_dir = \"s\"\ndata_dir = \"{data}\"\n");
+        let found = load(&format!("{text}[grant]\ndata = \"*\""));
+        assert!(found.as_ref().is_err_and(|error| error.starts_with("data_dir ")), "{data}: {found:?}");
+        assert!(load(&text).is_ok(), "nobody has data");
+    }
+}
+
+#[test]
+fn a_manifest_asks_and_a_sidecar_goes_before_it() {
+    let manifest = Manifest {
+        reuse: Some(true),
+        data: true,
+        assets: [("/static/", "s"), ("/media", "m")].map(|(path, target)| (path.to_owned(), target.to_owned())).into(),
+        ..Manifest::default()
+    };
+    let config = load("[grant]\ndata = [\"a\"]\n").expect("it is right");
+    let spec = |sidecar| config.app_spec("a", Some(sidecar), &manifest).map_err(|error| error.to_string());
+    let asked = spec("").expect("it may");
+    assert!(matches!(asked.instances, Instances::Reuse(_)));
+    assert_eq!(asked.data, Some("data/a".into()));
+    let assets: Vec<_> = asked.assets.iter().map(|asset| (asset.prefix.as_str(), asset.target.as_str())).collect();
+    assert_eq!(assets, [("/media", "m"), ("/static", "s")]);
+    let told = spec("instances = \"fresh\"\ndata = false\n[static]\n\"/media/\" = false\n\"/static\" = \"x/y/\"");
+    let told = told.expect("it is right");
+    assert_eq!((told.instances, told.data), (Instances::Fresh, None));
+    assert_eq!(told.assets, [AssetSpec { prefix: "/static".to_owned(), target: "x/y".to_owned() }]);
+    // Numbers of reuse are of use where the manifest says it.
+    assert!(spec("reuse_requests = 5").is_ok());
+    let other = config.app_spec("b", None, &manifest).expect_err("it may not").to_string();
+    let remedy = "put \"b\" into `data` of [grant] in wasgi.toml";
+    assert_eq!(other, format!("manifest: data = true: the operator has not granted it: {remedy}"));
+    check_sidecar_refused("data = 1", "line 1: data = 1: true or false is wanted");
+    let wanted = "put \"hello\" into `data` of [grant] in wasgi.toml";
+    check_sidecar_refused("data = true", &format!("line 1: data = true: the operator has not granted it: {wanted}"));
+}
+
+#[test]
+fn static_files_are_paths_and_folders_below() {
+    for (entry, words) in [
+        ("\"static\" = \"s\"", "a path below the app's own is wanted"),
+        ("\"/a/../b\" = \"s\"", "no \"..\" segments"),
+        ("\"/a%41\" = \"s\"", "no '%'"),
+        ("\"/s\" = \"../s\"", "a folder or file of the app's bundle is wanted"),
+        ("\"/s\" = \"/s\"", "a folder or file of the app's bundle is wanted"),
+        ("\"/s\" = \"\"", "a folder or file of the app's bundle is wanted"),
+        ("\"/s\" = 1", "a text in quotes is wanted"),
+    ] {
+        let refused = spec(&format!("[static]\n{entry}")).expect_err("it is wrong");
+        assert!(refused.starts_with("line 2: ") && refused.contains(words), "{refused}");
+    }
 }
 
 #[test]
@@ -399,12 +465,12 @@ fn without_sidecar_an_app_is_served_at_its_name() {
         ("windex", "/windex"),
         ("a b é", "/a b é"),
     ] {
-        let spec = Config::default().app_spec(name, None).expect(name);
+        let spec = Config::default().app_spec(name, None, &Manifest::default()).expect(name);
         assert_eq!(spec.routes, [RouteSpec { host: HostPattern::Any, prefix: prefix.to_owned() }]);
         assert_eq!((spec.name.as_str(), spec.instances, spec.limits), (name, Instances::Fresh, Limits::default()));
     }
     for name in ["a/../b", "a//b", "..", "a?b", "100%", "a\nb", ""] {
-        assert!(name.is_empty() || Config::default().app_spec(name, None).is_err(), "{name}");
+        assert!(name.is_empty() || Config::default().app_spec(name, None, &Manifest::default()).is_err(), "{name}");
     }
 }
 
@@ -484,9 +550,14 @@ fn environment_variables_cannot_pose_as_the_servers() {
 
 #[test]
 fn an_app_chooses_its_instances_within_the_operators_numbers() {
-    let kept = |requests_max, seconds| Kept { requests_max, idle_time: Duration::from_secs(seconds) };
+    let kept = |requests_max, seconds| Kept {
+        requests_max,
+        idle_time: Duration::from_secs(seconds),
+        memory_bytes_max: Config::default().reuse_memory_bytes,
+    };
     let reuse = |requests_max, seconds| Instances::Reuse(kept(requests_max, seconds));
-    let instances = |config: &Config, sidecar| config.app_spec("a", Some(sidecar)).map(|spec| spec.instances);
+    let instances =
+        |config: &Config, sidecar| config.app_spec("a", Some(sidecar), &Manifest::default()).map(|spec| spec.instances);
     let fresh = Config::default();
     assert_eq!(instances(&fresh, "instances = \"reuse\""), Ok(reuse(1000, 60)));
     assert_eq!(instances(&fresh, "instances = \"reuse\"\nreuse_requests = 5"), Ok(reuse(5, 60)));

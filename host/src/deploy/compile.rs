@@ -1,38 +1,27 @@
-//! A component, or a core module that becomes one → compiled code, in a process of its own: what strangers upload may make a compiler take hours and gigabytes,
-//! and a process can be limited and killed. The process is this same binary, as `wasgi compile`.
-//!
-//! The component goes in through stdin, the code comes out in a file of the cache, words about a failure through stderr.
+//! A component, or a core module that becomes one → compiled code, in a process of its own ([`child`]): `wasgi compile`. The
+//! component goes in through stdin, the code comes out in a file of the cache.
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};
-use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{ExitCode, ExitStatus, Stdio};
-use std::time::Duration;
+use std::process::ExitCode;
 
-use anyhow::Context;
-use rustix::process::{Resource, Rlimit};
 use tempfile::NamedTempFile;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::child::{self, Outcome};
 use super::passes::{adapt, rewind};
+use super::unpack::Unpacker;
 use crate::limits::Limits;
 use crate::sandbox::{self, Variant};
 
 /// The hidden subcommand.
 pub const SUBCOMMAND: &str = "compile";
-/// What a compiler may say.
-const STDERR_BYTES_MAX: u64 = 16 << 10;
 /// Compiled code is a few times the size of the component; this is far more.
 const CODE_BYTES_PER_BYTE_MAX: u64 = 64;
 const CODE_BYTES_MIN: u64 = 64 << 20;
-/// Added to the niceness: serving goes first.
-const NICENESS: i32 = 10;
-/// Exit statuses of the compiler's process.
-const REFUSED: u8 = 1;
-const NOT_LIMITED: u8 = 2;
+/// The exit status for what compiles and cannot be prepared for rewinding.
 const NOT_REWOUND: u8 = 3;
 
 /// Why there is no compiled code.
@@ -96,6 +85,15 @@ impl Compiler {
         Self { is_here: true, ..self }
     }
 
+    /// What unpacks archives, in the same way.
+    pub(super) fn unpacker(&self) -> Unpacker {
+        Unpacker {
+            program: self.program.clone(),
+            #[cfg(test)]
+            is_here: self.is_here,
+        }
+    }
+
     /// Waits for a turn.
     pub async fn slot(&self) -> Slot<'_> {
         Slot { _permit: self.slots.acquire().await.ok() }
@@ -116,131 +114,61 @@ impl Compiler {
         #[cfg(test)]
         if self.is_here {
             let code = compile(wasm, self.stack_bytes, variant)?;
-            return std::fs::write(output.path(), code).map_err(|error| passing("write", error));
+            return std::fs::write(output.path(), code).map_err(|error| child::passing("write", error));
         }
-        let mut child = self.spawn(wasm.len() as u64, variant, limits, output)?;
-        match tokio::time::timeout(limits.compile_time, converse(&mut child, wasm)).await {
-            Ok(Ok((status, words))) => verdict(status, &words, limits),
-            Ok(Err(error)) => Err(passing("cannot talk to the compiler's process", error)),
-            Err(_) => {
-                // It is dead or will be killed when `child` is dropped.
-                let _ = child.kill().await;
-                Err(Failure::Refused(too_slow(limits)))
-            }
+        let command = self.command(wasm.len() as u64, variant, limits, output)?;
+        match child::run(command, "compiler", wasm, limits.compile_time).await? {
+            Outcome::Done => Ok(()),
+            outcome => Err(failure(outcome, limits)),
         }
     }
 
-    fn spawn(
+    fn command(
         &self,
         wasm_bytes: u64,
         variant: Variant,
         limits: &Limits,
         output: &NamedTempFile,
-    ) -> Result<Child, Failure> {
-        let code = output.reopen().map_err(|error| passing("cannot open a file for compiled code", error))?;
+    ) -> Result<Command, Failure> {
+        let code = output.reopen().map_err(|error| child::passing("cannot open a file for compiled code", error))?;
         let code_bytes_max = (wasm_bytes.saturating_mul(CODE_BYTES_PER_BYTE_MAX)).max(CODE_BYTES_MIN);
-        Command::new(&self.program)
-            .arg0("wasgi")
-            .arg(SUBCOMMAND)
-            .args(
-                [
-                    self.stack_bytes,
-                    limits.compile_memory_bytes,
-                    cpu_seconds(limits),
-                    code_bytes_max,
-                    variant_number(variant),
-                ]
-                .map(|n| n.to_string()),
-            )
-            .env_clear()
-            // Read by the allocator, in KiB: it would reserve more address space at once than the limit allows.
-            .env("MIMALLOC_ARENA_RESERVE", "16384")
-            // Read by wasmtime's thread pool.
-            .env("RAYON_NUM_THREADS", self.threads.to_string())
-            .stdin(Stdio::piped())
-            .stdout(code)
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            // Ctrl-C in a terminal is for the host, which decides what becomes of a compiler.
-            .process_group(0)
-            .spawn()
-            .map_err(|error| passing("cannot start the compiler's process", error))
+        let numbers = [
+            self.stack_bytes,
+            limits.compile_memory_bytes,
+            child::cpu_seconds(limits.compile_time),
+            code_bytes_max,
+            variant_number(variant),
+        ];
+        let mut command = child::command(&self.program);
+        command.arg(SUBCOMMAND).args(numbers.map(|number| number.to_string())).stdout(code);
+        // Read by wasmtime's thread pool.
+        command.env("RAYON_NUM_THREADS", self.threads.to_string());
+        Ok(command)
     }
 }
 
-/// Hands the component over and waits for the end. What the process says is read while the component is written, so that
-/// neither waits for the other.
-async fn converse(child: &mut Child, wasm: &[u8]) -> std::io::Result<(ExitStatus, String)> {
-    let stdin = child.stdin.take();
-    let stderr = child.stderr.take();
-    let write = async {
-        if let Some(mut stdin) = stdin {
-            // A compiler that gives up early breaks the pipe; its exit status says why.
-            let _ = stdin.write_all(wasm).await;
+fn failure(outcome: Outcome, limits: &Limits) -> Failure {
+    if let Outcome::Refused(words) | Outcome::Crashed(words) = &outcome
+        && words.contains("ThreadPoolBuildError")
+    {
+        let why = "compile_memory may be too small, or the machine out of threads";
+        return child::passing("the compiler cannot start", why);
+    }
+    Failure::Refused(match outcome {
+        Outcome::Own(NOT_REWOUND, words) => return Failure::NotRewound(words),
+        Outcome::Refused(words) | Outcome::Own(_, words) => format!("it does not compile: {words}"),
+        Outcome::TooSlow => {
+            let time = humantime::format_duration(limits.compile_time);
+            format!("compiling it takes longer than compile_time = {time}")
         }
-    };
-    let read = async {
-        let mut words = Vec::new();
-        if let Some(stderr) = stderr {
-            let mut stderr = stderr.take(STDERR_BYTES_MAX);
-            let _ = stderr.read_to_end(&mut words).await;
-            // The rest is thrown away, so that a talkative compiler doesn't wait for a reader.
-            let _ = tokio::io::copy(&mut stderr.into_inner(), &mut tokio::io::sink()).await;
+        Outcome::OutOfMemory => {
+            let limit = bytesize::ByteSize::b(limits.compile_memory_bytes);
+            format!("compiling it needs more than compile_memory = {limit}")
         }
-        words
-    };
-    let ((), words) = tokio::join!(write, read);
-    Ok((child.wait().await?, String::from_utf8_lossy(&words).trim().to_owned()))
-}
-
-fn verdict(status: ExitStatus, words: &str, limits: &Limits) -> Result<(), Failure> {
-    const SIGKILL: i32 = 9;
-    const SIGXCPU: i32 = 24;
-    const SIGXFSZ: i32 = 25;
-    if status.success() {
-        return Ok(());
-    }
-    // What Rust says when an allocation fails, and what wasmtime says when mapping does.
-    let out_of_memory = words.contains("memory allocation of") || words.contains("Cannot allocate memory");
-    if out_of_memory {
-        let limit = bytesize::ByteSize::b(limits.compile_memory_bytes);
-        return Err(Failure::Refused(format!("compiling it needs more than compile_memory = {limit}")));
-    }
-    if words.contains("ThreadPoolBuildError") {
-        return Err(passing(
-            "the compiler cannot start",
-            "compile_memory may be too small, or the machine out of threads",
-        ));
-    }
-    match (status.code(), status.signal()) {
-        (Some(code), _) if code == i32::from(REFUSED) => Err(Failure::Refused(format!("it does not compile: {words}"))),
-        (Some(code), _) if code == i32::from(NOT_REWOUND) => Err(Failure::NotRewound(words.to_owned())),
-        (Some(code), _) if code == i32::from(NOT_LIMITED) => Err(passing("cannot limit the compiler's process", words)),
-        (_, Some(SIGXCPU)) => Err(Failure::Refused(too_slow(limits))),
-        (_, Some(SIGXFSZ)) => Err(Failure::Refused("its compiled code is unreasonably large".to_owned())),
-        // By the kernel when the machine is short of memory, or by an operator.
-        (_, Some(SIGKILL)) => Err(passing("the compiler was killed", "the machine may be short of memory")),
-        _ => Err(Failure::Refused(format!("the compiler crashed on it ({status}): {}", last_words(words)))),
-    }
-}
-
-fn too_slow(limits: &Limits) -> String {
-    format!("compiling it takes longer than compile_time = {}", humantime::format_duration(limits.compile_time))
-}
-
-fn passing(what: &str, why: impl std::fmt::Display) -> Failure {
-    Failure::Passing(format!("{what}: {why}"))
-}
-
-/// What a panic says stands in the line after its place.
-fn last_words(words: &str) -> &str {
-    let mut lines = words.lines();
-    lines.find(|line| line.contains("panicked at")).and_then(|_| lines.next()).unwrap_or(words)
-}
-
-/// `RLIMIT_CPU` counts whole seconds.
-fn cpu_seconds(limits: &Limits) -> u64 {
-    limits.compile_time.saturating_add(Duration::from_millis(999)).as_secs().max(1)
+        Outcome::FileTooLarge => "its compiled code is unreasonably large".to_owned(),
+        Outcome::Crashed(words) => format!("the compiler crashed on it {words}"),
+        Outcome::Done => unreachable!("asked of failures alone"),
+    })
 }
 
 /// The compiler's process: `wasgi compile STACK_BYTES MEMORY_BYTES CPU_SECONDS CODE_BYTES VARIANT`, the component on stdin, the
@@ -249,19 +177,19 @@ pub fn compile_child_main<'a>(arguments: impl IntoIterator<Item = &'a OsStr>) ->
     let numbers: Option<Vec<u64>> = arguments.into_iter().map(|argument| argument.to_str()?.parse().ok()).collect();
     let Some(Ok([stack_bytes, memory_bytes, cpu_seconds, code_bytes, variant])) = numbers.map(<[u64; 5]>::try_from)
     else {
-        return fail(NOT_LIMITED, "the host starts this subcommand by itself; it is not for you");
+        return child::not_for_people();
     };
     // Before the first byte is read: what comes next may be hostile.
-    if let Err(error) = limit_self(memory_bytes, cpu_seconds, code_bytes) {
-        return fail(NOT_LIMITED, &format!("{error:#}"));
+    if let Err(error) = child::limit_self(memory_bytes, cpu_seconds, code_bytes) {
+        return child::fail(child::NOT_LIMITED, &format!("{error:#}"));
     }
     let Some(variant) = VARIANTS.into_iter().find(|known| variant_number(*known) == variant) else {
-        return fail(NOT_LIMITED, "this variant is unknown");
+        return child::fail(child::NOT_LIMITED, "this variant is unknown");
     };
     match compile_stdin(stack_bytes, variant) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure::NotRewound(reason)) => fail(NOT_REWOUND, &reason),
-        Err(Failure::Refused(reason) | Failure::Passing(reason)) => fail(REFUSED, &reason),
+        Err(Failure::NotRewound(reason)) => child::fail(NOT_REWOUND, &reason),
+        Err(Failure::Refused(reason) | Failure::Passing(reason)) => child::fail(child::REFUSED, &reason),
     }
 }
 
@@ -276,35 +204,14 @@ fn variant_number(variant: Variant) -> u64 {
     }
 }
 
-fn fail(code: u8, words: &str) -> ExitCode {
-    // Nobody may be listening any more.
-    let _ = writeln!(std::io::stderr(), "{words}");
-    ExitCode::from(code)
-}
-
-fn limit_self(memory_bytes: u64, cpu_seconds: u64, code_bytes: u64) -> anyhow::Result<()> {
-    let limit = |resource, value: u64| {
-        // The kernel kills at the hard limit; below it, it says what the limit was (SIGXCPU).
-        let maximum = if matches!(resource, Resource::Cpu) { value.saturating_add(1) } else { value };
-        rustix::process::setrlimit(resource, Rlimit { current: Some(value), maximum: Some(maximum) })
-            .context("setrlimit")
-    };
-    limit(Resource::As, memory_bytes)?;
-    limit(Resource::Cpu, cpu_seconds)?;
-    limit(Resource::Fsize, code_bytes)?;
-    limit(Resource::Core, 0)?;
-    limit(Resource::Nofile, 64)?;
-    rustix::process::nice(NICENESS).context("nice")?;
-    #[cfg(target_os = "linux")]
-    rustix::thread::set_no_new_privs(true).context("no_new_privs")?;
-    Ok(())
-}
-
 fn compile_stdin(stack_bytes: u64, variant: Variant) -> Result<(), Failure> {
     let mut wasm = Vec::new();
-    std::io::stdin().lock().read_to_end(&mut wasm).map_err(|error| passing("cannot read the component", error))?;
+    std::io::stdin()
+        .lock()
+        .read_to_end(&mut wasm)
+        .map_err(|error| child::passing("cannot read the component", error))?;
     let code = compile(&wasm, stack_bytes, variant)?;
-    std::io::stdout().lock().write_all(&code).map_err(|error| passing("cannot write the code", error))
+    std::io::stdout().lock().write_all(&code).map_err(|error| child::passing("cannot write the code", error))
 }
 
 /// The passes, then the compiler.

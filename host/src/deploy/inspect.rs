@@ -76,11 +76,12 @@ pub struct Package {
     pub grant: Option<Grant>,
 }
 
-/// A capability that guests don't have by themselves. None can be granted yet: the calls exist, and are denied.
+/// A capability that guests don't have by themselves. Of these only directories can be had yet; the other calls exist, and are
+/// denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Grant {
-    /// Directories of the host.
+    /// Directories: what the app carries with it, and a place for data that was granted.
     Directory,
     /// Sockets and name look-ups.
     Network,

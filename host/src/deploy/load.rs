@@ -6,31 +6,38 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use anyhow::Context;
 use tokio::sync::{OnceCell, Semaphore};
 use wasmtime::component::Component;
 
+use super::Loaded;
 use super::cache::{self, Cache};
 use super::compile::{Compiler, Failure};
 use super::inspect;
+use super::library::Library;
 use super::scan::{self, Candidate};
 use crate::admission::Admission;
 use crate::apps::{App, Release};
-use crate::config::{AppSpec, Config, Instances};
+use crate::assets::Assets;
+use crate::bundle::{self, Manifest, Tree};
+use crate::config::{AppSpec, Config, ConfigError, Instances};
+use crate::data::DataDir;
 use crate::guest::{Guest, Kind};
 use crate::limits::Limits;
-use crate::sandbox::{Abi, Engine, Variant};
+use crate::sandbox::{Abi, Belongings, Engine, Variant};
 use crate::telemetry::AppLog;
 
 /// A sidecar is a page of text.
 const SIDECAR_BYTES_MAX: u64 = 64 << 10;
 
 /// How a component becomes callable: `guest::load`, or a test's stand-in.
-pub type LoadGuest = fn(&Arc<Engine>, Kind, &Component, &AppSpec, Arc<AppLog>) -> anyhow::Result<Box<dyn Guest>>;
+pub type LoadGuest = fn(&Arc<Engine>, Kind, &Component, &AppSpec, Belongings) -> anyhow::Result<Box<dyn Guest>>;
 
 /// Loads apps, off the request path.
 pub struct Loader {
     engine: Arc<Engine>,
     cache: Cache,
+    library: Library,
     compiler: Compiler,
     load_guest: LoadGuest,
     /// The same bytes under two names are compiled and mapped once.
@@ -96,10 +103,32 @@ enum Compiled {
     NotRewound(String),
 }
 
-/// A file's content, known to be what its hash says.
+/// A file's content, known to be what its hashes say.
 struct Content {
+    hash: String,
+    /// The file without its bundle.
+    code: Vec<u8>,
+    code_hash: String,
+    manifest: Manifest,
+    archive: Option<Archive>,
+}
+
+/// The files that it carries.
+struct Archive {
     bytes: Vec<u8>,
     hash: String,
+}
+
+/// All that an app is made of.
+struct Parts {
+    spec: AppSpec,
+    kind: Kind,
+    component: Component,
+    not_rewound: Option<String>,
+    files: Option<Arc<Tree>>,
+    hash: String,
+    code_hash: String,
+    origin: Origin,
 }
 
 impl From<Failure> for Outcome {
@@ -113,9 +142,10 @@ impl From<Failure> for Outcome {
 }
 
 impl Loader {
-    pub fn new(engine: Arc<Engine>, cache: Cache, compiler: Compiler, load_guest: LoadGuest) -> Self {
+    pub fn new(engine: Arc<Engine>, cache: Cache, library: Library, compiler: Compiler, load_guest: LoadGuest) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { engine, cache, compiler, load_guest, components: Mutex::default(), hands: Semaphore::new(cores) }
+        let hands = Semaphore::new(cores);
+        Self { engine, cache, library, compiler, load_guest, components: Mutex::default(), hands }
     }
 
     /// Does all of it: read, inspect, compile or fetch, link.
@@ -132,30 +162,99 @@ impl Loader {
         components.retain(|(hash, _), cell| hashes.contains(hash.as_str()) || Arc::strong_count(cell) > 1);
     }
 
+    /// Removes files that no app uses any more. It takes a thread if there may be some.
+    pub fn tidy(self: &Arc<Self>) {
+        if self.library.is_untidy() {
+            let loader = Arc::clone(self);
+            tokio::task::spawn_blocking(move || loader.library.tidy());
+        }
+    }
+
     async fn try_load(self: &Arc<Self>, order: Order) -> Result<Outcome, Outcome> {
         let started = Instant::now();
         let order = Arc::new(order);
-        let (spec, content) = self
-            .by_hand({
-                let order = Arc::clone(&order);
-                move |_| {
-                    let spec = read_spec(&order)?;
-                    let content = read_wasm(&order, &spec.limits)?;
-                    Ok((spec, content))
-                }
-            })
-            .await?;
-        let hash = content.hash.clone();
-        if order.live.as_ref().is_some_and(|live| live.release.hash == hash && is_settled(&spec, live)) {
-            return Ok(Outcome::Unchanged);
-        }
-        let (code, origin) = self.code(&order, &spec, content).await?;
-        let spec = code.kind.settle(spec).map_err(|error| Outcome::Refused(format!("{}.toml: {error}", order.name)))?;
+        let Some(parts) = self.parts(&order).await? else { return Ok(Outcome::Unchanged) };
+        let origin = parts.origin;
         self.by_hand(move |loader| {
-            let app = loader.app(&order, spec, hash, code).map_err(|error| Outcome::Refused(format!("{error:#}")))?;
+            let app = loader.app(&order, parts)?;
             Ok(Outcome::Ready(Box::new(Ready { app, origin, took: started.elapsed() })))
         })
         .await
+    }
+
+    /// One app for others than a host.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn load_one(self: &Arc<Self>, order: Order) -> Result<Loaded, Outcome> {
+        let Parts { spec, component, files, .. } = self.parts(&Arc::new(order)).await?.ok_or(Outcome::Unchanged)?;
+        let data = open_data(&spec, None)?;
+        Ok(Loaded { spec, component, files, data })
+    }
+
+    /// Reads, inspects, compiles or fetches, unpacks or finds. None if it is what serves already.
+    ///
+    /// # Errors
+    /// What else became of it.
+    async fn parts(self: &Arc<Self>, order: &Arc<Order>) -> Result<Option<Parts>, Outcome> {
+        let (spec, mut content) = self
+            .by_hand({
+                let order = Arc::clone(order);
+                move |_| {
+                    let sidecar = read_sidecar(&order)?;
+                    let refused = |error| refused_sidecar(&order, error);
+                    let limits = order.config.app_limits(sidecar.as_deref()).map_err(refused)?;
+                    let content = read_wasm(&order, &limits)?;
+                    let spec = order.config.app_spec(&order.name, sidecar.as_deref(), &content.manifest);
+                    Ok((spec.map_err(refused)?, content))
+                }
+            })
+            .await?;
+        let (hash, code_hash) = (content.hash.clone(), content.code_hash.clone());
+        if order.live.as_ref().is_some_and(|live| live.release.hash == hash && is_settled(&spec, live)) {
+            return Ok(None);
+        }
+        // Its bytes would wait in memory for their turn.
+        let archive_hash = content.archive.take().map(|archive| archive.hash);
+        let (code, origin) = self.code(order, &spec, content).await?;
+        let files = match archive_hash {
+            Some(archive_hash) => Some(self.files(order, &spec.limits, archive_hash).await?),
+            None => None,
+        };
+        let settled = code.kind.settle(spec);
+        let spec = settled.map_err(|error| Outcome::Refused(format!("{}.toml: {error}", order.name)))?;
+        let Code { component, kind, not_rewound } = code;
+        Ok(Some(Parts { spec, kind, component, not_rewound, files, hash, code_hash, origin }))
+    }
+
+    /// The files of its bundle: known, found on disk, or unpacked.
+    async fn files(
+        self: &Arc<Self>,
+        order: &Arc<Order>,
+        limits: &Limits,
+        archive_hash: String,
+    ) -> Result<Arc<Tree>, Outcome> {
+        let found = self
+            .by_hand({
+                let (limits, hash) = (limits.clone(), archive_hash.clone());
+                move |loader| Ok(loader.library.find(&hash, &limits)?)
+            })
+            .await?;
+        if let Some(tree) = found {
+            return Ok(tree);
+        }
+        let slot = self.compiler.slot().await;
+        let content = self.read_again(order, limits).await?;
+        match content.archive.filter(|archive| archive.hash == archive_hash) {
+            Some(Archive { bytes, hash }) => Ok(self.library.unpack(&slot, &hash, &bytes, limits).await?),
+            None => Err(Outcome::Moved),
+        }
+    }
+
+    /// While a queue of files waits for its turn only the one whose turn it is should be in memory.
+    async fn read_again(self: &Arc<Self>, order: &Arc<Order>, limits: &Limits) -> Result<Content, Outcome> {
+        let (order, limits) = (Arc::clone(order), limits.clone());
+        self.by_hand(move |_| read_wasm(&order, &limits)).await
     }
 
     /// The compiled component: shared, from the cache, or new.
@@ -168,16 +267,16 @@ impl Loader {
         let rewinds = matches!(spec.instances, Instances::Rewind(_));
         let cell = {
             let mut components = self.components.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(components.entry((content.hash.clone(), rewinds)).or_default())
+            Arc::clone(components.entry((content.code_hash.clone(), rewinds)).or_default())
         };
         let mut origin = Origin::Shared;
         let code = cell
             .get_or_try_init(|| async {
-                let hash = content.hash.clone();
+                let hash = content.code_hash.clone();
                 let (kind, abi) = self
                     .by_hand(move |_| {
-                        let found = inspect::outline(&content.bytes)
-                            .map_err(|refusal| Outcome::Refused(refusal.to_string()))?;
+                        let found =
+                            inspect::outline(&content.code).map_err(|refusal| Outcome::Refused(refusal.to_string()))?;
                         Ok((found.kind, found.abi))
                     })
                     .await?;
@@ -224,26 +323,20 @@ impl Loader {
         hash: String,
         variant: Variant,
     ) -> Result<Compiled, Outcome> {
-        // While a queue of files waits to be compiled only the one whose turn it is should be in memory: read it again.
         let slot = self.compiler.slot().await;
-        let (content, output) = self
-            .by_hand({
-                let (order, limits) = (Arc::clone(order), limits.clone());
-                move |loader| {
-                    let output = loader
-                        .cache
-                        .temp()
-                        .map_err(|error| Outcome::Passing(format!("cannot write to the cache: {error}")))?;
-                    Ok((read_wasm(&order, &limits)?, output))
-                }
+        let content = self.read_again(order, limits).await?;
+        let output = self
+            .by_hand(|loader| {
+                let output = loader.cache.temp();
+                output.map_err(|error| Outcome::Passing(format!("cannot write to the cache: {error}")))
             })
             .await?;
         // What is compiled is what was inspected and what the cache will call it: else one tenant could plant code for the
         // hash of another's file.
-        if content.hash != hash {
+        if content.code_hash != hash {
             return Err(Outcome::Moved);
         }
-        match self.compiler.compile(&slot, &content.bytes, variant, limits, &output).await {
+        match self.compiler.compile(&slot, &content.code, variant, limits, &output).await {
             Err(Failure::NotRewound(reason)) => return Ok(Compiled::NotRewound(reason)),
             compiled => compiled?,
         }
@@ -266,19 +359,25 @@ impl Loader {
         self.engine.wasmtime(variant).map_err(|error| Outcome::Passing(format!("{error:#}")))
     }
 
-    fn app(&self, order: &Order, spec: AppSpec, hash: String, code: Code) -> anyhow::Result<App> {
+    fn app(&self, order: &Order, parts: Parts) -> Result<App, Outcome> {
+        let Parts { spec, kind, component, not_rewound, files, hash, code_hash, origin: _ } = parts;
+        let refused = |error: anyhow::Error| Outcome::Refused(format!("{error:#}"));
         let log = AppLog::new(&spec.name, &spec.limits);
         let log = Arc::new(if order.config.dev { log.keeping_lines() } else { log });
-        let guest = (self.load_guest)(&self.engine, code.kind, &code.component, &spec, Arc::clone(&log))?;
-        let now = SystemTime::now();
         let live = order.live.as_ref();
+        let assets = assets(&spec, files.as_ref()).map_err(refused)?;
+        let data = open_data(&spec, live)?;
+        let own = Belongings { log: Arc::clone(&log), files, data: data.clone() };
+        let guest = (self.load_guest)(&self.engine, kind, &component, &spec, own).map_err(refused)?;
+        let now = SystemTime::now();
         let release = Release {
             // With the same bytes, only the sidecar is new.
             live_since: live.filter(|live| live.release.hash == hash).map_or(now, |live| live.release.live_since),
             hash,
+            code_hash,
             bytes: order.candidate.wasm.bytes,
-            kind: code.kind,
-            not_rewound: code.not_rewound,
+            kind,
+            not_rewound,
         };
         if let Some(reason) = &release.not_rewound {
             let app = order.name.as_str();
@@ -289,7 +388,7 @@ impl Loader {
             Some(live) if live.spec.limits == spec.limits => Arc::clone(&live.admission),
             _ => Arc::new(Admission::new(&spec.limits)),
         };
-        Ok(App { admission, spec, release, guest, log, stats })
+        Ok(App { admission, spec, release, guest, log, stats, assets, data })
     }
 
     /// Does blocking work on a thread for it, not more at a time than there are cores.
@@ -311,26 +410,55 @@ fn is_settled(spec: &AppSpec, live: &App) -> bool {
     live.release.kind.settle(spec.clone()).is_ok_and(|spec| spec == live.spec)
 }
 
-/// What the app is to be, by its sidecar. One that cannot be read refuses the app: its limits might be in it.
-fn read_spec(order: &Order) -> Result<AppSpec, Outcome> {
-    let text = match order.candidate.sidecar {
-        None => None,
-        Some(stamp) => {
-            let path = format!("{}.toml", order.name);
-            let bytes = read(&order.config.apps_dir, &path, stamp, SIDECAR_BYTES_MAX)?;
-            let text = String::from_utf8(bytes).map_err(|_| Outcome::Refused(format!("{path} is not UTF-8 text")))?;
-            Some(text)
-        }
-    };
-    let spec = order.config.app_spec(&order.name, text.as_deref());
-    spec.map_err(|error| Outcome::Refused(one_line(&format!("{}.toml: {error}", order.name))))
+/// What it serves without its guest.
+fn assets(spec: &AppSpec, files: Option<&Arc<Tree>>) -> anyhow::Result<Option<Assets>> {
+    if spec.assets.is_empty() {
+        return Ok(None);
+    }
+    let tree = files.context("static files are named, but it carries no files: build it with --include")?;
+    let assets = Assets::new(Arc::clone(tree), &spec.assets, &spec.limits);
+    assets.map(Some).map_err(anyhow::Error::msg)
+}
+
+/// The directory of its data, if it has one: the very one of the release before, whose calls and its own take turns.
+fn open_data(spec: &AppSpec, live: Option<&Arc<App>>) -> Result<Option<Arc<DataDir>>, Outcome> {
+    let Some(path) = &spec.data else { return Ok(None) };
+    if let Some(data) = live.and_then(|live| live.data.as_ref()).filter(|data| data.path() == path) {
+        return Ok(Some(Arc::clone(data)));
+    }
+    match DataDir::open(path) {
+        Ok(data) => Ok(Some(Arc::new(data))),
+        Err(error) => Err(Outcome::Passing(format!("the directory {} of its data: {error}", path.display()))),
+    }
+}
+
+/// The text of its sidecar. One that cannot be read refuses the app: its limits might be in it.
+fn read_sidecar(order: &Order) -> Result<Option<String>, Outcome> {
+    let Some(stamp) = order.candidate.sidecar else { return Ok(None) };
+    let path = format!("{}.toml", order.name);
+    let bytes = read(&order.config.apps_dir, &path, stamp, SIDECAR_BYTES_MAX)?;
+    let text = String::from_utf8(bytes).map_err(|_| Outcome::Refused(format!("{path} is not UTF-8 text")))?;
+    Ok(Some(text))
+}
+
+fn refused_sidecar(order: &Order, error: ConfigError) -> Outcome {
+    Outcome::Refused(one_line(&format!("{}.toml: {error}", order.name)))
 }
 
 fn read_wasm(order: &Order, limits: &Limits) -> Result<Content, Outcome> {
     let path = format!("{}.wasm", order.name);
-    let bytes = read(&order.config.apps_dir, &path, order.candidate.wasm, limits.module_bytes)?;
-    let hash = cache::hash_bytes(&bytes);
-    Ok(Content { bytes, hash })
+    let mut code = read(&order.config.apps_dir, &path, order.candidate.wasm, limits.module_bytes)?;
+    let hash = cache::hash_bytes(&code);
+    let refused = |refusal: bundle::Refusal| Outcome::Refused(refusal.to_string());
+    let sections = bundle::Sections::find(&code).map_err(refused)?;
+    let manifest = sections.manifest(&code).map_err(refused)?;
+    let archive =
+        sections.files(&code).map(|archive| Archive { bytes: archive.to_owned(), hash: cache::hash_bytes(archive) });
+    let code_hash = match sections.strip(&mut code) {
+        true => cache::hash_bytes(&code),
+        false => hash.clone(),
+    };
+    Ok(Content { hash, code, code_hash, manifest, archive })
 }
 
 /// Reads a whole file that should be in the state that was seen. Its size is judged before anything is read.

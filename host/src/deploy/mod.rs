@@ -5,16 +5,19 @@
 //! It never calls a guest.
 
 pub mod cache;
+mod child;
 mod claims;
 mod command;
 pub mod compile;
 pub mod inspect;
+mod library;
 mod load;
 mod passes;
 mod reconcile;
 pub mod scan;
 #[cfg(test)]
 mod tests;
+pub mod unpack;
 mod watch;
 
 pub use passes::rewind::component as prepare_for_rewinding;
@@ -27,15 +30,19 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch as channel};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
+use wasmtime::component::Component;
 
 use self::cache::Cache;
 use self::compile::Compiler;
+use self::library::Library;
 use self::load::{LoadGuest, Loader, Order, Outcome};
 use self::reconcile::Records;
 use self::scan::Scan;
 use self::watch::Watch;
 use crate::apps::Apps;
-use crate::config::Config;
+use crate::bundle::Tree;
+use crate::config::{AppSpec, Config};
+use crate::data::DataDir;
 use crate::guest;
 use crate::sandbox::Engine;
 
@@ -124,12 +131,13 @@ impl Deployer {
         load_guest: LoadGuest,
     ) -> anyhow::Result<DeployHandle> {
         let cache = Cache::open(&config.state_dir)?;
+        let library = Library::open(&config.state_dir, compiler.unpacker())?;
         let (reloads, reload) = mpsc::channel(1);
         let (ready, is_ready) = channel::channel(false);
         let now = Instant::now();
         let deployer = Self {
             watch: Watch::new(&config.apps_dir),
-            loader: Arc::new(Loader::new(engine, cache, compiler, load_guest)),
+            loader: Arc::new(Loader::new(engine, cache, library, compiler, load_guest)),
             config,
             apps,
             records: Records::default(),
@@ -158,9 +166,18 @@ impl Deployer {
                 () = self.watch.changed() => self.look_soon(LOOK_TIME_MIN),
                 Some(done) = self.jobs.join_next() => self.take(done),
                 () = sleep_until(publish_at) => self.publish(),
-                _ = sweep.tick() => self.records.live().for_each(|app| app.guest.sweep()),
+                _ = sweep.tick() => self.sweep(),
                 Some(config) = reload.recv() => self.reconfigure(config),
             }
+        }
+    }
+
+    /// What is to be done from time to time.
+    fn sweep(&self) {
+        self.records.live().for_each(|app| app.guest.sweep());
+        // At the start, files may be there that are about to be used.
+        if *self.ready.borrow() {
+            self.loader.tidy();
         }
     }
 
@@ -270,7 +287,7 @@ impl Deployer {
     fn publish(&mut self) {
         self.publish_at = None;
         let table = self.records.table();
-        self.loader.retain(&self.records.hashes());
+        self.loader.retain(&self.records.code_hashes());
         self.apps.publish(table);
         self.records.announce();
         if self.has_judged_all() {
@@ -292,6 +309,38 @@ impl Deployer {
         self.records.judge_again();
         self.look_soon(Duration::ZERO);
     }
+}
+
+/// One app, ready to be run by others than a host.
+pub struct Loaded {
+    pub spec: AppSpec,
+    pub component: Component,
+    pub files: Option<Arc<Tree>>,
+    pub data: Option<Arc<DataDir>>,
+}
+
+/// Loads one app of the apps directory, as a deployer would.
+///
+/// # Errors
+/// Why it would not be deployed.
+pub async fn load_one(config: &Arc<Config>, engine: &Arc<Engine>, name: &str) -> anyhow::Result<Loaded> {
+    let cache = Cache::open(&config.state_dir)?;
+    let compiler = Compiler::new(config.stack_bytes);
+    let library = Library::open(&config.state_dir, compiler.unpacker())?;
+    let loader = Arc::new(Loader::new(Arc::clone(engine), cache, library, compiler, guest::load));
+    let scan = scan::scan(&config.apps_dir)?;
+    let Some(&candidate) = scan.candidates.get(name) else {
+        let refused = scan.refused.get(name).cloned();
+        anyhow::bail!(refused.unwrap_or_else(|| format!("there is no {name}.wasm in the apps directory")));
+    };
+    let order = Order { name: name.to_owned(), candidate, config: Arc::clone(config), live: None };
+    let loaded = loader.load_one(order).await;
+    loaded.map_err(|outcome| match outcome {
+        Outcome::Refused(reason) | Outcome::Passing(reason) => anyhow::anyhow!(reason),
+        Outcome::Ready(_) | Outcome::Unchanged | Outcome::Moved => {
+            anyhow::anyhow!("{name}.wasm changed while it was read: try again")
+        }
+    })
 }
 
 async fn sleep_until(time: Option<Instant>) {

@@ -194,10 +194,11 @@ impl Records {
         self.records.values().filter_map(|record| Some(&record.live.as_ref()?.app))
     }
 
-    /// The hashes of all that is live or waits.
-    pub fn hashes(&self) -> HashSet<&str> {
-        let waiting = self.records.values().filter_map(|record| Some(record.ready.as_ref()?.app.release.hash.as_str()));
-        self.live().map(|app| app.release.hash.as_str()).chain(waiting).collect()
+    /// The hashes of all code that is live or waits.
+    pub fn code_hashes(&self) -> HashSet<&str> {
+        let waiting =
+            self.records.values().filter_map(|record| Some(record.ready.as_ref()?.app.release.code_hash.as_str()));
+        self.live().map(|app| app.release.code_hash.as_str()).chain(waiting).collect()
     }
 
     /// Lets what is ready go live where its place is free, and makes the table of it.

@@ -13,8 +13,7 @@ use crate::apps::{App, Apps, Entry, Table};
 use crate::config::{AppSpec, Config};
 use crate::guest::{Call, Guest};
 use crate::sandbox::task::Task;
-use crate::sandbox::{self, Engine, Variant};
-use crate::telemetry::AppLog;
+use crate::sandbox::{self, Belongings, Engine, Variant};
 
 struct Silent;
 
@@ -31,7 +30,7 @@ fn stand_in(
     _: crate::guest::Kind,
     _: &Component,
     _: &AppSpec,
-    _: Arc<AppLog>,
+    _: Belongings,
 ) -> anyhow::Result<Box<dyn Guest>> {
     Ok(Box::new(Silent))
 }

@@ -2,6 +2,7 @@
 //! matches on it again per request.
 
 pub(crate) mod cgi;
+pub mod command;
 pub(crate) mod environ;
 pub(crate) mod head;
 pub(crate) mod http;
@@ -24,8 +25,7 @@ use crate::admission::Permit;
 use crate::config::{AppSpec, Instances};
 use crate::origin::Origin;
 use crate::sandbox::task::Task;
-use crate::sandbox::{CallState, Engine, State, Variant};
-use crate::telemetry::AppLog;
+use crate::sandbox::{Belongings, CallState, Engine, State, Variant};
 
 /// What a guest speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -144,11 +144,11 @@ pub fn load(
     kind: Kind,
     component: &Component,
     spec: &AppSpec,
-    log: Arc<AppLog>,
+    own: Belongings,
 ) -> anyhow::Result<Box<dyn Guest>> {
     Ok(match kind {
-        Kind::Wsgi => Box::new(wsgi::Wsgi::load(engine, component, spec, log)?),
-        Kind::Http => http::load(engine, component, spec, log)?,
-        Kind::Cgi => Box::new(cgi::Cgi::load(engine, component, spec, log)?),
+        Kind::Wsgi => Box::new(wsgi::Wsgi::load(engine, component, spec, own)?),
+        Kind::Http => http::load(engine, component, spec, own)?,
+        Kind::Cgi => Box::new(cgi::Cgi::load(engine, component, spec, own)?),
     })
 }

@@ -1,6 +1,7 @@
-//! WASI for guests: what every sandbox has (clocks, randomness, environment, lines to its log), and nothing that would need
-//! a grant (no directories, no network).
+//! WASI for guests: what every sandbox has (clocks, randomness, environment, lines to its log, the files of its bundle), the
+//! directory of data that an app was granted, and nothing else that would need a grant (no network).
 
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -10,7 +11,7 @@ use tokio::io::AsyncWrite;
 use wasmtime::component::{HasData, Linker, ResourceTable};
 use wasmtime_wasi::cli::{IsTerminal, StdinStream, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
-use wasmtime_wasi::{WasiCtx, async_trait};
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, async_trait};
 
 use crate::sandbox::{AppContext, State};
 use crate::telemetry::{AppLog, LineBuffer, LogStream, RequestId};
@@ -52,23 +53,45 @@ pub(crate) struct Process {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) stdin: Box<dyn StdinStream + Sync>,
     pub(crate) stdout: Box<dyn StdoutStream + Sync>,
+    /// The app's log, where it is none.
+    pub(crate) stderr: Option<Box<dyn StdoutStream + Sync>>,
 }
 
-/// A sandbox's WASI, with nothing granted. What is no program has the app's own variables, and prints to its log.
+/// A sandbox's WASI: the app's files at `/`, read-only, and its data at `/data`, where there are any. What is no program has the
+/// app's own variables, and prints to its log.
 pub(crate) fn context(app: &AppContext, stdio: &Stdio, process: Option<Process>) -> WasiCtx {
     let mut builder = WasiCtx::builder();
+    builder.stderr(stdio.stderr.clone());
     match process {
-        Some(Process { args, env, stdin, stdout }) => builder.envs(&env).args(&args).stdin(stdin).stdout(stdout),
+        Some(Process { args, env, stdin, stdout, stderr }) => {
+            if let Some(stderr) = stderr {
+                builder.stderr(stderr);
+            }
+            builder.envs(&env).args(&args).stdin(stdin).stdout(stdout)
+        }
         None => builder.envs(&app.env).args(&[&app.name]).stdout(stdio.stdout.clone()),
     };
     builder
-        .stderr(stdio.stderr.clone())
         .max_random_size(RANDOM_BYTES_MAX)
         .allow_tcp(false)
         .allow_udp(false)
         .allow_ip_name_lookup(false)
+        // A disk that is slow must not hold up the other calls of the thread.
         .allow_blocking_current_thread(false);
+    if let Some(files) = &app.files {
+        preopen(&mut builder, app, &files.root(), "/", FsPerms::ReadOnly);
+    }
+    if let Some(data) = &app.data {
+        preopen(&mut builder, app, &data.root(), "/data", FsPerms::ReadWrite);
+    }
     builder.build()
+}
+
+/// Opens a directory for a sandbox. Without one the guest finds no files, and says what it makes of that.
+fn preopen(builder: &mut WasiCtxBuilder, app: &AppContext, host: &Path, guest: &str, perms: FsPerms) {
+    if let Err(error) = builder.preopened_dir(host, guest, perms) {
+        tracing::error!(app = %app.name, "a sandbox goes without {guest}: {error:#}");
+    }
 }
 
 /// Standard output and standard error of a sandbox as lines of the app's log.

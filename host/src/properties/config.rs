@@ -5,6 +5,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::text_like;
+use crate::bundle::Manifest;
 use crate::config::{Config, Settings};
 
 /// Pieces of which settings are made, right and wrong.
@@ -95,7 +96,8 @@ proptest! {
             Ok(config) => {
                 // Without the keys these stand in the current directory, which is not the file's.
                 let (apps_dir, state_dir) = (folder.path().join(&config.apps_dir), folder.path().join(&config.state_dir));
-                let config = Config { apps_dir, state_dir, ..config };
+                let data_dir = folder.path().join(&config.data_dir);
+                let config = Config { apps_dir, state_dir, data_dir, ..config };
                 prop_assert_eq!(load(folder.path(), &config.to_toml()), Ok(config));
             }
         }
@@ -108,7 +110,7 @@ proptest! {
         cpu_nanos in 1_000_000_u64..3_600_000_000_000,
         settle_nanos in 0_u64..60_000_000_000,
     ) {
-        let mut config = Config { apps_dir: "/srv/apps".into(), state_dir: "/srv/state".into(), workers, ..Config::default() };
+        let mut config = Config { apps_dir: "/srv/apps".into(), state_dir: "/srv/state".into(), data_dir: "/srv/data".into(), workers, ..Config::default() };
         config.limits.memory_bytes = memory;
         config.limits.cpu_time = std::time::Duration::from_nanos(cpu_nanos);
         config.settle_time = std::time::Duration::from_nanos(settle_nanos);
@@ -119,7 +121,7 @@ proptest! {
     #[test]
     fn any_sidecar_is_read_or_refused_by_place(name in "[a-z/. é%]{1,12}", text in sidecar()) {
         let operator = Config::default();
-        match operator.app_spec(&name, Some(&text)) {
+        match operator.app_spec(&name, Some(&text), &Manifest::default()) {
             Err(error) => {
                 let reason = error.to_string();
                 prop_assert!(["line ", "app \"", "sidecar: "].iter().any(|place| reason.starts_with(place)), "{}", reason);

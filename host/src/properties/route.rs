@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::{bytes_like, text_like};
+use crate::bundle::Manifest;
 use crate::config::{AppSpec, Config, HostPattern, RouteSpec};
 use crate::gateway::decode_path;
 use crate::route::Router;
@@ -109,7 +110,7 @@ proptest! {
     #[test]
     fn an_accepted_route_is_reached_by_its_own_path(text in text_like(&["/", "a", "b.", "é", "..", " ", ";", "%", "?"], 12)) {
         let sidecar = format!("routes = [{}]", toml::Value::String(format!("/{text}")));
-        let Ok(AppSpec { routes, .. }) = Config::default().app_spec("hello", Some(&sidecar)) else { return Ok(()) };
+        let Ok(AppSpec { routes, .. }) = Config::default().app_spec("hello", Some(&sidecar), &Manifest::default()) else { return Ok(()) };
         let encoded = percent_encoding::utf8_percent_encode(&routes[0].prefix, percent_encoding::CONTROLS).to_string();
         let path = if encoded.is_empty() { "/" } else { &encoded };
         let decoded = decode_path(path).map_err(|error| TestCaseError::fail(error.to_string()))?;

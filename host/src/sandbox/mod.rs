@@ -24,7 +24,7 @@ pub use call::CallState;
 pub(crate) use engine::Keeper;
 pub use engine::{Abi, Engine, Variant, compiler, kernel_finds_written_pages, reset_text};
 pub(crate) use rewind::FUNCTION as REWIND_FUNCTION;
-pub use state::{AppContext, State};
+pub use state::{AppContext, Belongings, State};
 
 /// Ticks between two looks at a running guest: it yields to other tasks, and its processor time is checked.
 const TICKS: u64 = 1;

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-use crate::config::ChunkedBodies;
+use crate::bundle::Tree;
+use crate::config::{AppSpec, ChunkedBodies};
+use crate::data::DataDir;
 use crate::guest::{http, wasi, wsgi};
 use crate::limits::Limits;
 use crate::sandbox::call::CallState;
@@ -23,6 +25,33 @@ pub struct AppContext {
     /// Where spooled request bodies go that are too large for memory.
     pub spool_dir: PathBuf,
     pub log: Arc<AppLog>,
+    pub files: Option<Arc<Tree>>,
+    pub data: Option<Arc<DataDir>>,
+}
+
+impl AppContext {
+    pub(crate) fn new(spec: &AppSpec, own: Belongings) -> Self {
+        Self {
+            name: spec.name.clone(),
+            limits: spec.limits.clone(),
+            env: spec.env.clone(),
+            chunked_bodies: spec.chunked_bodies,
+            spool_dir: spec.spool_dir.clone(),
+            log: own.log,
+            files: own.files,
+            data: own.data,
+        }
+    }
+}
+
+/// What belongs to an app beside its settings.
+#[derive(Clone)]
+pub struct Belongings {
+    pub log: Arc<AppLog>,
+    /// What its guests see at `/`.
+    pub files: Option<Arc<Tree>>,
+    /// What its guests see at `/data`.
+    pub data: Option<Arc<DataDir>>,
 }
 
 /// The data of a store.

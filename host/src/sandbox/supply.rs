@@ -1,6 +1,7 @@
 //! Where the sandboxes of one release come from and go to: fresh ones, some of them made in advance, or ones that have
 //! served before, as they are or put back to where they began. Every kind of guest has its sandboxes from here.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
@@ -12,10 +13,10 @@ use wasmtime::component::{Instance, InstancePre};
 use super::memory::Images;
 use super::rewind::{Beginning, Lasting, Rewind};
 use super::stock::Stock;
-use super::{AppContext, CallState, Engine, Keeper, REWIND_FUNCTION, State, fault, memory};
+use super::{AppContext, Belongings, CallState, Engine, Keeper, REWIND_FUNCTION, State, fault, memory};
 use crate::config::{AppSpec, Instances, Kept};
+use crate::data::Turn;
 use crate::error::{Busy, Error};
-use crate::telemetry::AppLog;
 
 /// How a kind of guest finds what it calls in an instance. Done once for each instance, before it serves.
 pub(crate) trait Entry: Send + Sync + 'static {
@@ -48,9 +49,13 @@ pub(crate) struct Sandbox<F> {
     pub(crate) instance: Instance,
     pub(crate) functions: F,
     served: u32,
+    /// Calls after which it is retired.
+    requests_max: u32,
     /// None where it is not to be put back.
     beginning: Option<Beginning>,
     _seat: Option<OwnedSemaphorePermit>,
+    /// Held while it runs, by one that sees the app's data.
+    turn: Option<Turn>,
 }
 
 pub(super) struct Idle<F> {
@@ -58,9 +63,24 @@ pub(super) struct Idle<F> {
     since: Instant,
 }
 
+/// Of an instance's calls, the part that is left to chance.
+const JITTER_PART: u32 = 10;
+
+/// How often an instance serves: up to a tenth less than it may, so that instances that began together do not end together.
+fn requests_of_one(kept: Kept) -> u32 {
+    let spread = kept.requests_max / JITTER_PART;
+    let random = RandomState::new().build_hasher().finish();
+    kept.requests_max - u32::try_from(random % (u64::from(spread) + 1)).unwrap_or(0)
+}
+
 impl<F> Sandbox<F> {
     pub(crate) fn new(store: Store<State>, instance: Instance, functions: F) -> Self {
-        Self { store, instance, functions, served: 0, beginning: None, _seat: None }
+        Self { store, instance, functions, served: 0, requests_max: 1, beginning: None, _seat: None, turn: None }
+    }
+
+    /// Calls after which it is retired.
+    pub(crate) fn requests_max(&self) -> u32 {
+        self.requests_max
     }
 }
 
@@ -76,7 +96,7 @@ impl<E: Entry> Supply<E> {
         linked: InstancePre<State>,
         entry: E,
         spec: &AppSpec,
-        log: Arc<AppLog>,
+        own: Belongings,
     ) -> Arc<Self> {
         // What the pass has not been through may export anything of that name.
         let is_prepared = engine.is_for_rewinding(linked.component());
@@ -89,17 +109,9 @@ impl<E: Entry> Supply<E> {
             }
             (Instances::Fresh | Instances::Rewind(_), _) => (None, None),
         };
-        let app = AppContext {
-            name: spec.name.clone(),
-            limits: spec.limits.clone(),
-            env: spec.env.clone(),
-            chunked_bodies: spec.chunked_bodies,
-            spool_dir: spec.spool_dir.clone(),
-            log,
-        };
         let supply = Arc::new(Self {
             engine: Arc::clone(engine),
-            app: Arc::new(app),
+            app: Arc::new(AppContext::new(spec, own)),
             linked,
             entry,
             kept,
@@ -118,6 +130,11 @@ impl<E: Entry> Supply<E> {
         self.rewind.is_some() || self.kept.is_none_or(|kept| kept.requests_max == 1)
     }
 
+    /// The memory of an instance that may serve again.
+    pub(crate) fn memory_bytes_max(&self) -> u64 {
+        self.kept.map_or(u64::MAX, |kept| kept.memory_bytes_max)
+    }
+
     /// Whether each call has a sandbox of its own.
     pub(crate) fn is_fresh(&self) -> bool {
         self.kept.is_none()
@@ -125,15 +142,18 @@ impl<E: Entry> Supply<E> {
 
     /// A sandbox for a call: one that waits, or a new one.
     pub(crate) async fn open(self: &Arc<Self>, call: &Arc<CallState>) -> Result<Sandbox<E::Functions>, Error> {
+        let turn = self.turn().await?;
         let (idle, left) = {
             let mut idle = self.idle();
             (idle.pop(), idle.len())
         };
-        if self.is_fresh() {
+        // What initialisers do to the app's data they do in a turn: nothing is made in advance.
+        if self.is_fresh() && turn.is_none() {
             self.restock(left);
         }
         if let Some(Idle { mut sandbox, .. }) = idle {
             super::renew(&mut sandbox.store, call);
+            sandbox.turn = turn;
             return Ok(sandbox);
         }
         loop {
@@ -141,8 +161,24 @@ impl<E: Entry> Supply<E> {
             match Box::pin(self.instantiate(call)).await {
                 // A sandbox that serves goes before ones that wait to be used again.
                 Err(Error::Busy(Busy::Pool)) if self.engine.make_room(self.linked.engine()) => {}
-                opened => return opened,
+                Ok(mut sandbox) => {
+                    sandbox.turn = turn;
+                    sandbox.requests_max = self.kept.map_or(1, requests_of_one);
+                    return Ok(sandbox);
+                }
+                Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// Waits until no other sandbox is at the app's data, if it has some. Those that wait are calls, and no more than there are
+    /// permits; how long is bounded as for these.
+    async fn turn(&self) -> Result<Option<Turn>, Error> {
+        let Some(data) = &self.app.data else { return Ok(None) };
+        match tokio::time::timeout(self.app.limits.queue_time, data.turn()).await {
+            Ok(Ok(turn)) => Ok(Some(turn)),
+            Ok(Err(error)) => Err(Error::Host(format!("{} cannot be locked: {error}", data.path().display()))),
+            Err(_) => Err(Error::Busy(Busy::Data)),
         }
     }
 
@@ -176,7 +212,7 @@ impl<E: Entry> Supply<E> {
         let beginning = rewind.begin(made, &mut store);
         super::renew(&mut store, call);
         let beginning = beginning.map_err(|lasting| self.complain(&lasting)).ok();
-        Ok(Sandbox { store, instance, functions, served: 0, beginning, _seat: Some(seat) })
+        Ok(Sandbox { beginning, _seat: Some(seat), ..Sandbox::new(store, instance, functions) })
     }
 
     /// A sandbox has served without fault: the app's policy says what becomes of it. One with a fault is dropped instead:
@@ -184,7 +220,8 @@ impl<E: Entry> Supply<E> {
     pub(crate) fn keep(&self, mut sandbox: Sandbox<E::Functions>) {
         let Some(kept) = self.kept else { return self.discard(sandbox) };
         sandbox.served += 1;
-        if sandbox.served >= kept.requests_max {
+        let outgrew = sandbox.store.data().meter.memory_bytes() > kept.memory_bytes_max;
+        if sandbox.served >= sandbox.requests_max || outgrew {
             return;
         }
         if self.rewind.is_some() {
@@ -195,6 +232,7 @@ impl<E: Entry> Supply<E> {
         } else {
             sandbox.store.data_mut().end();
         }
+        sandbox.turn = None;
         self.idle().push(Idle::new(sandbox));
     }
 
@@ -234,5 +272,23 @@ impl<E: Entry> Keeper for Supply<E> {
             (!idle.is_empty()).then(|| idle.remove(0))
         };
         given_up.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instances_that_begin_together_do_not_end_together() {
+        let requests = |requests_max| {
+            let kept = Kept { requests_max, idle_time: std::time::Duration::ZERO, memory_bytes_max: 0 };
+            (0..1000).map(|_| requests_of_one(kept)).collect::<std::collections::BTreeSet<_>>()
+        };
+        let many = requests(1000);
+        assert!(many.len() > 50 && many.iter().all(|requests| (900..=1000).contains(requests)), "{many:?}");
+        // Of few requests none is given away.
+        assert_eq!(requests(9), [9].into());
+        assert_eq!(requests(1), [1].into());
     }
 }

@@ -10,10 +10,11 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::request;
+use http::{Response, request};
 use tokio::time::Sleep;
 
 use crate::admission::Permit;
+use crate::body::ResponseBody;
 use crate::error::{Error, Wall};
 use crate::guest::head::Head;
 use crate::limits::Limits;
@@ -79,6 +80,8 @@ pub(crate) enum Started {
     Streaming(Head, Task),
     /// As [`Finished::Redirect`].
     Redirect(Box<request::Parts>),
+    /// It took no guest.
+    Ready(Box<Response<ResponseBody>>),
 }
 
 /// How far a guest is when there is something to say.

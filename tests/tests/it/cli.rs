@@ -131,14 +131,21 @@ fn a_new_app_builds_and_serves() {
     // What it needs has been downloaded and built for the tests' own guests.
     std::fs::copy(repository().join("tests/guests/Cargo.lock"), app.join("Cargo.lock")).expect("both are there");
     let mut build = wasgi();
-    build.current_dir(&app).args(["build", "-o", "../greeter.wasm"]).env("CARGO_NET_OFFLINE", "true");
+    std::fs::create_dir(app.join("www")).expect("the folder is ours");
+    write(&app, "www/motto.txt", "carried");
+    build
+        .current_dir(&app)
+        .args(["build", "-o", "../greeter.wasm", "--include", "www"])
+        .env("CARGO_NET_OFFLINE", "true");
     build.env("CARGO_TARGET_DIR", repository().join("tests/guests/target"));
     toolchain(&mut build);
     let ran = run(&mut build);
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     let built = std::fs::read(folder.path().join("greeter.wasm")).expect("it was built");
-    let host = Host::start(|host| host.app("greeter", built));
+    let host =
+        Host::start(|host| host.app("greeter", built).sidecar("greeter", "[static]\n'/motto' = 'www/motto.txt'\n"));
     assert_eq!(host.get("/greeter").status(), 200);
+    assert_eq!(host.get("/greeter/motto").text(), "carried");
     let again = run(wasgi().current_dir(&folder).args(["new", "greeter"]));
     assert_eq!(again.code, Some(1), "what is there is not overwritten");
 }

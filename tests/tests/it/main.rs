@@ -6,6 +6,7 @@ mod conformance;
 mod deploy;
 mod dev;
 mod edge;
+mod files;
 mod isolation;
 mod limits;
 mod python;

@@ -29,10 +29,10 @@ use crate::guest::wasi::Process;
 use crate::guest::{self, Call, Guest};
 use crate::sandbox::supply::{self, Entry, Supply};
 use crate::sandbox::task::{Finished, Task, Whole};
-use crate::sandbox::{CallState, Engine, State, fault};
-use crate::telemetry::{AppLog, printable};
+use crate::sandbox::{Belongings, CallState, Engine, State, fault};
+use crate::telemetry::printable;
 
-const INTERFACE: &str = "wasi:cli/run@0.2.0";
+pub(super) const INTERFACE: &str = "wasi:cli/run@0.2.0";
 
 /// An app that is a CGI program.
 pub(crate) struct Cgi {
@@ -50,7 +50,7 @@ struct Shared {
 struct Run(ComponentExportIndex);
 
 /// What `run` returns.
-type Returned = (Result<(), ()>,);
+pub(super) type Returned = (Result<(), ()>,);
 
 type RunFunction = TypedFunc<(), Returned>;
 type Sandbox = supply::Sandbox<RunFunction>;
@@ -78,11 +78,11 @@ impl Cgi {
         engine: &Arc<Engine>,
         component: &Component,
         spec: &AppSpec,
-        log: Arc<AppLog>,
+        own: Belongings,
     ) -> anyhow::Result<Self> {
         let linked = engine.link(component)?;
         let run = guest::exported::<(), Returned>(&linked, INTERFACE, "run")?;
-        let supply = Supply::new(engine, linked, Run(run), spec, log);
+        let supply = Supply::new(engine, linked, Run(run), spec, own);
         debug_assert!(supply.is_fresh(), "the settings were settled for this kind");
         let environ = EnvironBlock::constant(&supply.app.env);
         Ok(Self { shared: Arc::new(Shared { supply, environ, form: Form::of(&spec.name) }) })
@@ -115,6 +115,7 @@ impl Shared {
             env,
             stdin: Box::new(Stdin::new(body, &call.state)),
             stdout: Box::new(stdout.clone()),
+            stderr: None,
         });
         let exit = run(&mut sandbox, &stdout, &call.state).await;
         if exit.is_ok() {

@@ -27,23 +27,24 @@ use crate::guest::Guest;
 use crate::limits::Limits;
 use crate::sandbox::supply::{Entry, Sandbox, Supply};
 use crate::sandbox::task::Finished;
-use crate::sandbox::{AppContext, CallState, Engine, State};
-use crate::telemetry::{AppLog, LogStream, RequestId, printable};
+use crate::sandbox::{AppContext, Belongings, CallState, Engine, State};
+use crate::telemetry::{LogStream, RequestId, printable};
 
 /// Makes a loaded component callable, by the newest of the interfaces that it exports.
 pub(crate) fn load(
     engine: &Arc<Engine>,
     component: &Component,
     spec: &AppSpec,
-    log: Arc<AppLog>,
+    own: Belongings,
 ) -> anyhow::Result<Box<dyn Guest>> {
     let is_p3 = component.get_export_index(None, p3::INTERFACE).is_some();
     Ok(match spec.instances {
-        _ if !is_p3 => Box::new(p2::Http::load(engine, component, spec, log)?),
-        Instances::Reuse(kept) => {
-            Box::new(shared::Http::load(engine, component, spec, (kept.requests_max, kept.idle_time), log)?)
+        _ if !is_p3 => Box::new(p2::Http::load(engine, component, spec, own)?),
+        // What guests still do between their calls they would do to the app's data beside each other.
+        Instances::Reuse(kept) if own.data.is_none() => {
+            Box::new(shared::Http::load(engine, component, spec, kept.idle_time, own)?)
         }
-        Instances::Fresh | Instances::Rewind(_) => Box::new(p3::Http::load(engine, component, spec, log)?),
+        _ => Box::new(p3::Http::load(engine, component, spec, own)?),
     })
 }
 

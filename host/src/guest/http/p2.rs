@@ -16,8 +16,7 @@ use crate::error::Error;
 use crate::guest::{self, Call, Guest};
 use crate::sandbox::supply::{Entry, Supply};
 use crate::sandbox::task::{Finished, Task};
-use crate::sandbox::{Engine, State, fault};
-use crate::telemetry::AppLog;
+use crate::sandbox::{Belongings, Engine, State, fault};
 
 /// Any 0.2.x fits.
 const INTERFACE: &str = "wasi:http/incoming-handler@0.2.0";
@@ -45,11 +44,11 @@ impl Http {
         engine: &Arc<Engine>,
         component: &Component,
         spec: &AppSpec,
-        log: Arc<AppLog>,
+        own: Belongings,
     ) -> anyhow::Result<Self> {
         let linked = engine.link(component)?;
         let handle = guest::exported::<Arguments, ()>(&linked, INTERFACE, "handle")?;
-        Ok(Self { supply: Supply::new(engine, linked, Handle(handle), spec, log) })
+        Ok(Self { supply: Supply::new(engine, linked, Handle(handle), spec, own) })
     }
 }
 

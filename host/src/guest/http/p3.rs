@@ -22,8 +22,7 @@ use crate::guest::{self, Call, Guest};
 use crate::origin::Origin;
 use crate::sandbox::supply::{Entry, Supply};
 use crate::sandbox::task::{Finished, Task};
-use crate::sandbox::{Engine, State, fault};
-use crate::telemetry::AppLog;
+use crate::sandbox::{Belongings, Engine, State, fault};
 
 /// Any 0.3.x fits.
 pub(super) const INTERFACE: &str = "wasi:http/handler@0.3.0";
@@ -61,10 +60,10 @@ impl Http {
         engine: &Arc<Engine>,
         component: &Component,
         spec: &AppSpec,
-        log: Arc<AppLog>,
+        own: Belongings,
     ) -> anyhow::Result<Self> {
         let (linked, handle) = link(engine, component)?;
-        Ok(Self { supply: Supply::new(engine, linked, handle, spec, log) })
+        Ok(Self { supply: Supply::new(engine, linked, handle, spec, own) })
     }
 }
 

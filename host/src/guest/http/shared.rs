@@ -23,8 +23,7 @@ use crate::origin::Origin;
 use crate::sandbox::ledger::{Ledger, Rest};
 use crate::sandbox::supply::{Sandbox, Supply};
 use crate::sandbox::task::{Finished, Task};
-use crate::sandbox::{CallState, Engine, Keeper, State, fault};
-use crate::telemetry::AppLog;
+use crate::sandbox::{Belongings, CallState, Engine, Keeper, State, fault};
 
 /// Calls of one instance at the same time. More memory for each call, or one more instance: beyond this the second is better.
 const CALLS_AT_ONCE: usize = 16;
@@ -36,7 +35,6 @@ pub(super) struct Http {
 
 struct Pool {
     supply: Arc<Supply<Handle>>,
-    requests_max: u32,
     idle_time: Duration,
     workers: Mutex<Vec<Arc<Worker>>>,
 }
@@ -51,6 +49,8 @@ struct Worker {
     runs: AtomicBool,
     /// The guest has tasks: a call's, or what calls have left behind.
     has_tasks: AtomicBool,
+    /// With more memory than this it takes no further calls.
+    memory_bytes_max: u64,
 }
 
 type Driver = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -61,6 +61,8 @@ struct Desk {
     /// Every call of this instance that is under way.
     seats: Vec<Arc<Seat>>,
     served: u32,
+    /// Calls after which it is retired.
+    requests_max: u32,
     /// More calls may come.
     open: bool,
     /// A call went away before its end: what the guest still does for it must not go on for long.
@@ -112,12 +114,12 @@ impl Http {
         engine: &Arc<Engine>,
         component: &Component,
         spec: &AppSpec,
-        (requests_max, idle_time): (u32, Duration),
-        log: Arc<AppLog>,
+        idle_time: Duration,
+        own: Belongings,
     ) -> anyhow::Result<Self> {
         let (linked, handle) = p3::link(engine, component)?;
-        let supply = Supply::new(engine, linked, handle, spec, log);
-        let pool = Arc::new(Pool { supply, requests_max, idle_time, workers: Mutex::default() });
+        let supply = Supply::new(engine, linked, handle, spec, own);
+        let pool = Arc::new(Pool { supply, idle_time, workers: Mutex::default() });
         let keeper: Weak<Pool> = Arc::downgrade(&pool);
         engine.register(component.engine(), keeper);
         Ok(Self { pool })
@@ -184,9 +186,9 @@ impl Pool {
         }
         self.make_way();
         let sandbox = self.supply.open(&seat.call).await?;
-        let worker = Worker::start(sandbox);
+        let worker = Worker::start(sandbox, self.supply.memory_bytes_max());
         // Nobody else knows it yet: it has room.
-        worker.offer(&mut order, self.requests_max);
+        worker.offer(&mut order);
         lock(&self.workers).push(Arc::clone(&worker));
         Ok(ticket(worker))
     }
@@ -195,7 +197,7 @@ impl Pool {
     fn offer(&self, order: &mut Option<Order>) -> Option<Arc<Worker>> {
         let mut workers = lock(&self.workers);
         workers.retain(|worker| !worker.has_ended());
-        workers.iter().find(|worker| worker.offer(order, self.requests_max)).cloned()
+        workers.iter().find(|worker| worker.offer(order)).cloned()
     }
 
     /// Calls are bounded by their permits, and what instances still do after their calls by this: beyond twice as many instances
@@ -279,13 +281,14 @@ impl Drop for Ticket {
 }
 
 impl Worker {
-    fn start(mut sandbox: Sandbox<Function>) -> Arc<Self> {
+    fn start(mut sandbox: Sandbox<Function>, memory_bytes_max: u64) -> Arc<Self> {
         let ledger = Arc::new(Ledger::default());
         sandbox.store.data_mut().ledger = Some(Arc::clone(&ledger));
         let desk = Desk {
             orders: Vec::new(),
             seats: Vec::new(),
             served: 0,
+            requests_max: sandbox.requests_max(),
             open: true,
             deserted: false,
             at_rest: true,
@@ -299,6 +302,7 @@ impl Worker {
             ledger,
             runs: AtomicBool::new(false),
             has_tasks: AtomicBool::new(false),
+            memory_bytes_max,
         });
         let driver = drive(Arc::clone(&worker), sandbox);
         *lock(&worker.driver) = Some(Box::pin(driver));
@@ -365,7 +369,7 @@ impl Worker {
     }
 
     /// Takes a call, if there is one and room for it.
-    fn offer(&self, order: &mut Option<Order>, requests_max: u32) -> bool {
+    fn offer(&self, order: &mut Option<Order>) -> bool {
         let mut desk = lock(&self.desk);
         if !desk.open || !desk.at_rest || desk.seats.len() >= CALLS_AT_ONCE {
             return false;
@@ -373,7 +377,7 @@ impl Worker {
         let Some(mut order) = order.take() else { return false };
         order.is_alone = std::mem::take(&mut desk.vacant);
         desk.served += 1;
-        desk.open = desk.served < requests_max;
+        desk.open &= desk.served < desk.requests_max;
         // Until it is known whether this one computes or waits, others go elsewhere.
         desk.at_rest = false;
         desk.seats.push(Arc::clone(&order.seat));
@@ -467,6 +471,10 @@ async fn work(worker: &Worker, accessor: &Accessor<State>, handle: Function) -> 
                 if let Poll::Ready(done) = calls[index].as_mut().poll(context) {
                     done?;
                     drop(calls.swap_remove(index));
+                    let memory_bytes = accessor.with(|mut access| access.get().meter.memory_bytes());
+                    if memory_bytes > worker.memory_bytes_max {
+                        lock(&worker.desk).open = false;
+                    }
                 }
             }
             let orders = worker.next_orders(context);

@@ -18,8 +18,7 @@ use crate::guest::environ::{EnvironBlock, Place, wants_head_only};
 use crate::guest::{Call, Guest};
 use crate::sandbox::supply::{self, Entry, Supply};
 use crate::sandbox::task::{Finished, Task};
-use crate::sandbox::{Engine, State};
-use crate::telemetry::AppLog;
+use crate::sandbox::{Belongings, Engine, State};
 
 use exchange::{CallFunction, Exchange, Exports, Failure};
 
@@ -48,11 +47,11 @@ impl Wsgi {
         engine: &Arc<Engine>,
         component: &Component,
         spec: &AppSpec,
-        log: Arc<AppLog>,
+        own: Belongings,
     ) -> anyhow::Result<Self> {
         let linked = engine.link(component)?;
         let exports = Exports::of(&linked)?;
-        let supply = Supply::new(engine, linked, exports, spec, log);
+        let supply = Supply::new(engine, linked, exports, spec, own);
         let environ = EnvironBlock::constant(&supply.app.env);
         Ok(Self { shared: Arc::new(Shared { supply, environ }) })
     }

@@ -9,9 +9,10 @@ use http::request::Parts;
 use wasmtime::component::Component;
 
 use super::{EnvironBlock, Exchange, Failure, Place, Sandbox, Shared, Wsgi};
+use crate::bundle::Manifest;
 use crate::config::Config;
 use crate::origin::Origin;
-use crate::sandbox::{self, CallState, Engine, Variant};
+use crate::sandbox::{self, Belongings, CallState, Engine, Variant};
 use crate::telemetry::{AppLog, RequestId};
 
 /// An app that is called again and again with the same request, each time in a fresh sandbox.
@@ -43,9 +44,9 @@ impl Probe {
     pub fn load(config: &Config, wasm: &[u8]) -> anyhow::Result<Self> {
         let engine = Arc::new(Engine::new(config)?);
         let component = Component::new(engine.wasmtime(Variant::Sync)?, wasm).map_err(|error| anyhow!("{error:#}"))?;
-        let spec = config.app_spec("probe", None)?;
+        let spec = config.app_spec("probe", None, &Manifest::default())?;
         let log = Arc::new(AppLog::new(&spec.name, &spec.limits));
-        let Wsgi { shared } = Wsgi::load(&engine, &component, &spec, log)?;
+        let Wsgi { shared } = Wsgi::load(&engine, &component, &spec, Belongings { log, files: None, data: None })?;
         let (parts, ()) = http::Request::get("/probe").header("host", "127.0.0.1:8000").body(())?.into_parts();
         let origin = Origin::of_connection(None, None, false);
         Ok(Self { shared, parts, origin })

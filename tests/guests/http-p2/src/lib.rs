@@ -29,6 +29,7 @@ impl wasi::exports::http::incoming_handler::Guest for App {
             "status" => respond(out, number, &[("x-given", "yes")], b"a body"),
             "length" => respond(out, 200, &[("content-length", "6")], b"a body"),
             "cookies" => respond(out, 200, &[("set-cookie", "a=1"), ("set-cookie", "b=2")], b""),
+            "disk" => respond(out, 200, &[], disk::run(query).as_bytes()),
             "echo" => echo(&request, out),
             "ignore" => {
                 // Kept, so that only the host can take the body back.

@@ -28,6 +28,7 @@ impl wasip3::exports::http::handler::Guest for App {
             "status" => respond(number, &[("x-given", "yes")], b"a body".to_vec()),
             "length" => respond(200, &[("content-length", "6")], b"a body".to_vec()),
             "cookies" => respond(200, &[("set-cookie", "a=1"), ("set-cookie", "b=2")], Vec::new()),
+            "disk" => respond(200, &[], disk::run(query).into_bytes()),
             "echo" => echo(request),
             "ignore" => {
                 // Kept, so that only the host can take the body back.

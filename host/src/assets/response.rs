@@ -1,0 +1,120 @@
+//! A static file as a response: which of its representations, all of it, a part, or nothing since the client has it.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use headers::{ContentRange, HeaderMapExt, LastModified};
+use http::{HeaderValue, Method, Response, StatusCode, header, request};
+
+use super::negotiation::{Condition, Part, coding, condition, part};
+use super::{Found, Variant};
+use crate::body::{FileBody, ResponseBody};
+use crate::error::Error;
+
+/// A file up to this size is read at once, and does not count as being sent.
+const WHOLE_BYTES_MAX: u64 = 64 << 10;
+
+impl Found<'_> {
+    /// Answers a request for the file.
+    ///
+    /// # Errors
+    /// If too many are being sent, or the file cannot be read.
+    pub async fn answer(&self, request: &request::Parts) -> Result<Response<ResponseBody>, Error> {
+        if request.method != Method::GET && request.method != Method::HEAD {
+            return Ok(method_not_allowed());
+        }
+        let asset = self.asset;
+        let there: Vec<_> = asset.coded.iter().map(|(coding, _)| *coding).collect();
+        let coding = coding(&request.headers, &there);
+        let coded = asset.coded.iter().find(|(there, _)| Some(*there) == coding);
+        let variant = coded.map_or(&asset.plain, |(_, variant)| variant);
+
+        let mut response = Response::new(ResponseBody::empty());
+        let headers = response.headers_mut();
+        headers.typed_insert(variant.etag.clone());
+        headers.typed_insert(LastModified::from(asset.modified));
+        // A new release is seen at once; what is unchanged then costs a 304.
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        if !asset.coded.is_empty() {
+            headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+        }
+        match condition(&request.headers, &variant.etag, asset.modified) {
+            Condition::Met => {}
+            Condition::NotModified => {
+                *response.status_mut() = StatusCode::NOT_MODIFIED;
+                return Ok(response);
+            }
+            Condition::Failed => {
+                *response.status_mut() = StatusCode::PRECONDITION_FAILED;
+                return Ok(response);
+            }
+        }
+        headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        // RFC 9110 §14.2: Range is for GET alone.
+        let part = match request.method {
+            Method::GET => part(&request.headers, variant.bytes, &variant.etag, asset.modified),
+            _ => Part::Whole,
+        };
+        let range = match part {
+            Part::Whole => 0..variant.bytes,
+            Part::Some(range) => {
+                let content_range = ContentRange::bytes(range.clone(), variant.bytes);
+                headers.typed_insert(content_range.expect("a part that is wanted is not empty"));
+                *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+                range
+            }
+            Part::None => {
+                headers.typed_insert(ContentRange::unsatisfied_bytes(variant.bytes));
+                *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
+                return Ok(response);
+            }
+        };
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, asset.media_type.clone());
+        if let Some((coding, _)) = coded {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
+        }
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
+        if request.method == Method::GET {
+            *response.body_mut() = self.body(variant, range).await?;
+        }
+        Ok(response)
+    }
+
+    async fn body(&self, variant: &Variant, range: Range<u64>) -> Result<ResponseBody, Error> {
+        let permit = self.assets.admission.admit().await?;
+        let (tree, path) = (Arc::clone(&self.assets.tree), Arc::clone(&variant.path));
+        let length = range.end - range.start;
+        let start = range.start;
+        let opened = tokio::task::spawn_blocking(move || {
+            let file = tree.open(&path)?;
+            let whole = (length <= WHOLE_BYTES_MAX).then(|| read(&file, start, length)).transpose()?;
+            Ok::<_, io::Error>((file, whole))
+        });
+        let failed = |error: io::Error| Error::Host(format!("static file {}: {error}", variant.path.escape_debug()));
+        match opened.await.map_err(io::Error::other).flatten().map_err(failed)? {
+            (_, Some(whole)) => Ok(ResponseBody::ready(vec![whole], length)),
+            (file, None) => Ok(ResponseBody::file(FileBody::new(file, range, permit), length)),
+        }
+    }
+}
+
+fn read(file: &File, at: u64, length: u64) -> io::Result<Bytes> {
+    let mut bytes = vec![0; usize::try_from(length).map_err(io::Error::other)?];
+    file.read_exact_at(&mut bytes, at)?;
+    Ok(bytes.into())
+}
+
+/// RFC 9110 §15.5.6.
+fn method_not_allowed() -> Response<ResponseBody> {
+    let text = "405 Method Not Allowed\n\nThis is a file: it can be read only.\n";
+    let mut response = Response::new(ResponseBody::one(Bytes::from_static(text.as_bytes())));
+    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}

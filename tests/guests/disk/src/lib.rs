@@ -1,0 +1,91 @@
+//! What a guest of any kind can do with files, by a word: `read:/static/a.txt`, `write:/data/a:text`.
+
+use std::ffi::{CString, c_char};
+use std::fs;
+use std::io::{self, Read, Write};
+use std::time::{Duration, Instant};
+
+unsafe extern "C" {
+    fn symlink(target: *const c_char, path: *const c_char) -> i32;
+    fn link(target: *const c_char, path: *const c_char) -> i32;
+}
+
+/// Does what the words say, and tells what came of it: `error KIND` where it did not work.
+pub fn run(words: &str) -> String {
+    let mut parts = words.splitn(4, ':');
+    let mut part = || parts.next().unwrap_or_default();
+    let (verb, path, argument) = (part(), part(), part());
+    let done = || "done".to_owned();
+    let outcome = match verb {
+        "read" => fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()),
+        "list" => list(path),
+        "length" => fs::metadata(path).map(|metadata| metadata.len().to_string()),
+        "modified" => modified(path),
+        "write" => fs::write(path, argument).map(|()| done()),
+        "append" => append(path, argument).map(|()| done()),
+        "truncate" => fs::OpenOptions::new().write(true).open(path).and_then(|file| file.set_len(0)).map(|()| done()),
+        "remove" => fs::remove_file(path).map(|()| done()),
+        "rename" => fs::rename(path, argument).map(|()| done()),
+        "make-folder" => fs::create_dir(path).map(|()| done()),
+        "symlink" => by_names(symlink, path, argument).map(|()| done()),
+        "link" => by_names(link, path, argument).map(|()| done()),
+        "increment" => increment(path, argument),
+        "time" => time(path, argument),
+        verb => panic!("no verb {verb}"),
+    };
+    outcome.unwrap_or_else(|error| format!("error {:?}", error.kind()))
+}
+
+fn list(path: &str) -> io::Result<String> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(path)? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names.join(" "))
+}
+
+fn modified(path: &str) -> io::Result<String> {
+    let modified = fs::metadata(path)?.modified()?;
+    let since = modified.duration_since(std::time::SystemTime::UNIX_EPOCH).map_err(io::Error::other)?;
+    Ok(since.as_secs().to_string())
+}
+
+fn append(path: &str, text: &str) -> io::Result<()> {
+    fs::OpenOptions::new().append(true).create(true).open(path)?.write_all(text.as_bytes())
+}
+
+fn by_names(call: unsafe extern "C" fn(*const c_char, *const c_char) -> i32, one: &str, other: &str) -> io::Result<()> {
+    let (one, other) = (CString::new(one)?, CString::new(other)?);
+    // SAFETY: both are C strings, and live until the call is over.
+    match unsafe { call(one.as_ptr(), other.as_ptr()) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Reads a number, waits, writes one more: two at once lose a count.
+fn increment(path: &str, wait_ms: &str) -> io::Result<String> {
+    let number: u64 = fs::read_to_string(path).map_or(0, |text| text.parse().expect("a number was written"));
+    std::thread::sleep(Duration::from_millis(wait_ms.parse().unwrap_or(0)));
+    fs::write(path, (number + 1).to_string())?;
+    Ok((number + 1).to_string())
+}
+
+/// Nanoseconds for opening and reading a file, and for reading an open one, on average.
+fn time(path: &str, rounds: &str) -> io::Result<String> {
+    let rounds: u32 = rounds.parse().unwrap_or(1000);
+    let mut block = vec![0; 4096];
+    let begin = Instant::now();
+    for _ in 0..rounds {
+        fs::File::open(path)?.read_exact(&mut block)?;
+    }
+    let opened = begin.elapsed() / rounds;
+    let mut file = fs::File::open(path)?;
+    let begin = Instant::now();
+    for _ in 0..rounds {
+        io::Seek::rewind(&mut file)?;
+        file.read_exact(&mut block)?;
+    }
+    Ok(format!("open and read {} ns, read {} ns", opened.as_nanos(), (begin.elapsed() / rounds).as_nanos()))
+}
