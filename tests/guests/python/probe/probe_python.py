@@ -186,7 +186,11 @@ def count(environ, query, start_response):
     size = total = 0
     while block := environ["wsgi.input"].read(1 << 20):
         size += len(block)
-        total += sum(block)
+        # Faster than sum(block), which makes an object of each byte.
+        while block:
+            value, before = block[0], len(block)
+            block = block.translate(None, bytes([value]))
+            total += value * (before - len(block))
     return text(start_response, f"{size} bytes, sum {total}")
 
 
