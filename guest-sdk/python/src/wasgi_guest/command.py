@@ -4,12 +4,14 @@ import os
 import sys
 import traceback
 
+from wit_world.imports import environment
+
 
 def run():
     """Runs what the arguments ask for; whether it went well."""
-    arguments = sys.argv[1:] if sys.argv and not sys.argv[0].startswith("-") else list(sys.argv)
     try:
-        _manage(arguments)
+        # sys.argv is that of the build. The first is the app's name.
+        _manage(environment.get_arguments()[1:])
     except SystemExit as end:
         return _exit(end.code)
     except BaseException:

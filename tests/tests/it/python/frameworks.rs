@@ -11,24 +11,29 @@ fn host() -> Host {
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
-fn form(target: &str, body: &str) -> Request {
+pub(super) fn form(target: &str, body: &str) -> Request {
     Request::post(target, body).header("Content-Type", FORM)
 }
 
-/// A form with a file of these bytes, as browsers send it.
-fn upload(target: &str, name: &str, bytes: &[u8]) -> Request {
-    let mut body = b"--edge\r\nContent-Disposition: form-data; name=\"name\"\r\n\r\nvalue\r\n".to_vec();
-    body.extend_from_slice(
-        format!("--edge\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\nContent-Type: image/png\r\n\r\n")
-            .as_bytes(),
+/// A form with a file (its field, its name) of these bytes, as browsers send it.
+pub(super) fn upload(target: &str, file: (&str, &str), bytes: &[u8], fields: &[(&str, &str)]) -> Request {
+    let mut body = Vec::new();
+    for (field, value) in fields {
+        let part = format!("--edge\r\nContent-Disposition: form-data; name=\"{field}\"\r\n\r\n{value}\r\n");
+        body.extend_from_slice(part.as_bytes());
+    }
+    let (field, name) = file;
+    let part = format!(
+        "--edge\r\nContent-Disposition: form-data; name=\"{field}\"; filename=\"{name}\"\r\nContent-Type: image/png\r\n\r\n"
     );
+    body.extend_from_slice(part.as_bytes());
     body.extend_from_slice(bytes);
     body.extend_from_slice(b"\r\n--edge--\r\n");
     Request::post(target, body).header("Content-Type", "multipart/form-data; boundary=edge")
 }
 
 #[track_caller]
-fn check(response: &Response, status: u16, words: &str) {
+pub(super) fn check(response: &Response, status: u16, words: &str) {
     assert!(
         response.status() == status && response.text().contains(words) && response.end == End::Whole,
         "{words}: {} {}",
@@ -50,6 +55,7 @@ fn flask_bottle_and_cgi_work_unchanged() {
     let host = host();
     let mut client = host.connect();
     flask_routes(&mut client);
+    flask_renders_and_serves_files(&mut client);
     flask_keeps_sessions(&mut client);
     flask_reads_forms_and_uploads(&mut client);
     flask_checks_passwords(&mut client);
@@ -62,6 +68,22 @@ fn flask_bottle_and_cgi_work_unchanged() {
 fn flask_routes(client: &mut Client) {
     check(&client.get("/site/teapot"), 418, "short and stout");
     check(&client.get("/site/shop/cart"), 200, "the cart of nobody at /site/shop/cart");
+}
+
+fn flask_renders_and_serves_files(client: &mut Client) {
+    let page = client.get("/site/");
+    check(&page, 200, "<li>&lt;row 19&gt;</li>");
+    check(&page, 200, r#"<link rel="stylesheet" href="/site/static/style.css">"#);
+    assert_eq!(page.header("content-type").as_deref(), Some("text/html; charset=utf-8"));
+    check(&client.get("/site/static/style.css"), 200, "color: black");
+    check(&client.get("/site/nowhere"), 404, "<h1>No /nowhere here</h1>");
+    let file = client.get("/site/download");
+    check(&file, 200, "margin");
+    let disposition = file.header("content-disposition").unwrap_or_default();
+    assert!(disposition.contains("sp%C3%A4ti.css"), "{disposition}");
+    check(&client.get("/site/late"), 200, r#""first":"body { color: black }""#);
+    check(&client.get("/site/bottle/view"), 200, "row 0\nrow 1\nrow 2\n");
+    check(&client.get("/site/bottle/file"), 200, "color: black");
 }
 
 fn flask_keeps_sessions(client: &mut Client) {
@@ -81,7 +103,7 @@ fn flask_reads_forms_and_uploads(client: &mut Client) {
     check(&answer, 200, r#""query":"a b""#);
     check(&client.ask(&form("/site/form", "tag=x")), 400, "Bad Request");
     // Werkzeug keeps more than 500 KB in a temporary file.
-    let answer = client.ask(&upload("/site/upload", "../a b.png", &vec![1; 700_000]));
+    let answer = client.ask(&upload("/site/upload", ("file", "../a b.png"), &vec![1; 700_000], &[]));
     check(&answer, 200, r#""name":"a_b.png","size":700000,"sum":700000,"type":"image/png""#);
 }
 
@@ -119,7 +141,11 @@ fn bottle_works(client: &mut Client) {
     check(&first, 200, r#""seen": null"#);
     let again = form("/site/bottle/form", "name=x").header("Cookie", cookie(&first));
     check(&client.ask(&again), 200, r#""seen": "yes""#);
-    check(&client.ask(&upload("/site/bottle/upload", "a.png", &[2; 1000])), 200, r#""size": 1000, "sum": 2000"#);
+    check(
+        &client.ask(&upload("/site/bottle/upload", ("file", "a.png"), &[2; 1000], &[])),
+        200,
+        r#""size": 1000, "sum": 2000"#,
+    );
     check(&client.get("/site/bottle/generator"), 200, "piece 0 piece 1 piece 2 ");
     check(&client.get("/site/bottle/nowhere"), 404, "nothing here");
     let failed = client.get("/site/bottle/fail");
@@ -130,6 +156,10 @@ fn bottle_works(client: &mut Client) {
 fn cgi_works(client: &mut Client) {
     check(&client.get("/site/cgi/?name=ann"), 200, "ann 0");
     check(&client.ask(&form("/site/cgi/", "name=ann")), 200, "ann 0");
-    check(&client.ask(&upload("/site/cgi/", "a.png", &[2; 100_000])), 200, "value 100000");
+    check(
+        &client.ask(&upload("/site/cgi/", ("file", "a.png"), &[2; 100_000], &[("name", "value")])),
+        200,
+        "value 100000",
+    );
     check(&client.get("/site/cgi/?fail=1"), 500, "shown on purpose");
 }

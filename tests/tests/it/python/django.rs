@@ -1,0 +1,133 @@
+//! A Django project, from `migrate` to the admin: built from its folder without a word, as its users write it.
+
+use std::process::Output;
+
+use tests::{Client, Host, Request, Response, guest, wasgi};
+
+use super::frameworks::{check, form, upload};
+
+/// One test, since the component takes a while to load.
+#[test]
+fn a_django_project_works_from_migrate_to_admin() {
+    let host = Host::start(|host| {
+        // Hashing passwords is work on purpose, and machines that test are busy.
+        host.app("mysite", guest("django")).config("[grant]\ndata = ['mysite']\n").limit("cpu_time=60s")
+    });
+    migrates_and_makes_a_user(&host);
+    let mut visitor = Visitor::new(&host);
+    sessions_forms_and_uploads_work(&mut visitor);
+    static_files_are_the_hosts(&host);
+    the_admin_works(&mut visitor);
+    fails_alone(&host);
+    let host = host.restart();
+    check(&host.get("/mysite/"), 200, "<li>a note</li>");
+}
+
+#[track_caller]
+fn manage(host: &Host, arguments: &[&str]) -> (bool, String) {
+    let mut command = wasgi();
+    command.current_dir(host.folder()).args(["manage", "--state-dir"]).arg(host.state_dir());
+    command.args(["-e", "DJANGO_SUPERUSER_PASSWORD=open sesame", "apps/mysite.wasm"]).args(arguments);
+    let Output { status, stdout, stderr } = command.output().expect("the binary can be run");
+    (status.success(), String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned())
+}
+
+fn migrates_and_makes_a_user(host: &Host) {
+    let (done, said) = manage(host, &["migrate"]);
+    assert!(done && said.contains("Applying notes.0001_initial... OK"), "{said}");
+    let user = ["createsuperuser", "--noinput", "--username", "ann", "--email", "ann@example.org"];
+    let (done, said) = manage(host, &user);
+    assert!(done && said.contains("Superuser created successfully"), "{said}");
+    let (done, said) = manage(host, &user);
+    assert!(!done && said.contains("already taken"), "{said}");
+    let (done, said) = manage(host, &["no-such-command"]);
+    assert!(!done && said.contains("Unknown command: 'no-such-command'"), "{said}");
+}
+
+/// A browser, as far as cookies go.
+struct Visitor {
+    client: Client,
+    cookies: Vec<(String, String)>,
+}
+
+impl Visitor {
+    fn new(host: &Host) -> Self {
+        Self { client: host.connect(), cookies: Vec::new() }
+    }
+
+    fn ask(&mut self, request: Request) -> Response {
+        let cookies: Vec<String> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let response = self.client.ask(&request.header("Cookie", cookies.join("; ")));
+        for cookie in response.head.all("set-cookie") {
+            let (name, value) = cookie.split(';').next().and_then(|pair| pair.split_once('=')).expect("it is a cookie");
+            self.cookies.retain(|(known, _)| known != name);
+            self.cookies.push((name.to_owned(), value.to_owned()));
+        }
+        response
+    }
+
+    fn get(&mut self, target: &str) -> Response {
+        self.ask(Request::get(target))
+    }
+
+    /// What every form of Django's wants.
+    fn token(&self) -> String {
+        let token = self.cookies.iter().find(|(name, _)| name == "csrftoken");
+        token.expect("a form was shown").1.clone()
+    }
+
+    fn post(&mut self, target: &str, fields: &str) -> Response {
+        let token = self.token();
+        self.ask(form(target, &format!("csrfmiddlewaretoken={token}&{fields}")))
+    }
+}
+
+fn sessions_forms_and_uploads_work(visitor: &mut Visitor) {
+    check(&visitor.get("/mysite/"), 200, "<p>visit 1</p>");
+    check(&visitor.get("/mysite/"), 200, "<p>visit 2</p>");
+    check(&visitor.ask(form("/mysite/", "text=forged")), 403, "");
+    let kept = visitor.post("/mysite/", "text=a+note");
+    assert_eq!((kept.status(), kept.header("location").as_deref()), (302, Some("/mysite/")), "{}", kept.text());
+    let page = visitor.get("/mysite/");
+    check(&page, 200, "<p>kept: a note</p>");
+    check(&page, 200, "<li>a note</li>");
+    check(&page, 200, r#"href="/mysite/static/notes/style.css""#);
+    // More than Django would keep in memory by itself.
+    let token = visitor.token();
+    let picture = upload(
+        "/mysite/",
+        ("picture", "p.png"),
+        &vec![7; 3_000_000],
+        &[("text", "large"), ("csrfmiddlewaretoken", &token)],
+    );
+    assert_eq!(visitor.ask(picture).status(), 302);
+    check(&visitor.get("/mysite/"), 200, "<li>large (3000000 bytes)</li>");
+}
+
+fn static_files_are_the_hosts(host: &Host) {
+    let style = host.get("/mysite/static/notes/style.css");
+    check(&style, 200, "color: navy");
+    assert!(style.header("etag").is_some(), "the host serves it");
+    check(&host.get("/mysite/static/admin/css/base.css"), 200, "DJANGO Admin");
+}
+
+fn the_admin_works(visitor: &mut Visitor) {
+    let away = visitor.get("/mysite/admin/");
+    assert_eq!(away.header("location").as_deref(), Some("/mysite/admin/login/?next=/mysite/admin/"));
+    check(&visitor.get("/mysite/admin/login/"), 200, "Django administration");
+    check(&visitor.post("/mysite/admin/login/", "username=ann&password=wrong"), 200, "Please enter the correct");
+    let login = visitor.post("/mysite/admin/login/?next=/mysite/admin/", "username=ann&password=open+sesame");
+    assert_eq!(login.status(), 302, "{}", login.text());
+    check(&visitor.get("/mysite/admin/"), 200, "Site administration");
+    let added = visitor.post("/mysite/admin/notes/note/add/", "text=by+the+admin");
+    assert_eq!(added.status(), 302, "{}", added.text());
+    check(&visitor.get("/mysite/admin/notes/note/"), 200, "by the admin</a>");
+}
+
+fn fails_alone(host: &Host) {
+    let failed = host.get("/mysite/fail");
+    check(&failed, 500, "Server Error (500)");
+    assert!(!failed.text().contains("secret"), "{}", failed.text());
+    host.log_contains("ValueError: secret reason");
+    check(&host.get("/mysite/"), 200, "<p>visit 1</p>");
+}
