@@ -22,8 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// If the file is no app in the apps directory, would not deploy, has no command, or the command traps.
 pub async fn run(config: Config, file: &Path, command: Command, say: impl Fn(&str)) -> anyhow::Result<u8> {
     let name = app_name(&config.apps_dir, file)?;
-    // One sandbox is all that runs here.
-    let config = Arc::new(Config { sandboxes: 1, ..config });
+    // One sandbox is all that runs here; the pool counts core instances and tables, of which one may take as many as several.
+    let config = Arc::new(Config { sandboxes: 32, ..config });
     let engine = Arc::new(Engine::new(&config)?);
     let Loaded { spec, component, files, data } = deploy::load_one(&config, &engine, &name).await?;
     let _turn = match &data {
