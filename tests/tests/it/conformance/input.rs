@@ -125,7 +125,7 @@ fn i5_a_large_chunked_body_takes_no_memory_of_the_host_and_leaves_no_file() {
         let grown = most.saturating_sub(before);
         assert!(grown < 32 << 20, "the host grew by {} MiB", grown >> 20);
         let left: Vec<_> = std::fs::read_dir(host.state_dir()).expect("it is there").flatten().collect();
-        let known = ["admin.sock", "cache", "lock"];
+        let known = ["admin.sock", "cache", "files", "lock"];
         assert!(left.iter().all(|entry| known.iter().any(|known| entry.file_name() == *known)), "{left:?}");
     });
 }
