@@ -146,7 +146,7 @@ class Copies(unittest.TestCase):
 
 class Explanations(Folder):
     def explain(self, frames=(("/0/shop.py", 3),), native=(), **failed):
-        stage = Stage(self.folder / "stage")
+        stage = Stage(Path(tempfile.mkdtemp(dir=self.folder)))
         failed = {"module": None, "traceback": "", "frames": frames} | failed
         return explain.failure({"failure": failed}, stage, Path.cwd(), dict(native))
 
@@ -158,6 +158,10 @@ class Explanations(Folder):
         frames = [("/0/shop.py", 1), ("/1/numpy/__init__.py", 9)]
         native = {"numpy._core._multiarray": "numpy/_core/_multiarray.so"}
         text = self.explain(frames, native, type="ImportError", message="", module="numpy._core._multiarray")
+        self.assertEqual(
+            text,
+            self.explain(frames, native, type="ImportError", message=f"long.\nNo module named '{next(iter(native))}'"),
+        )
         self.assertRegex(text, r"^shop\.py:1: numpy needs its native extension numpy/_core/_multiarray\.so")
 
     def test_what_is_missing_could_be_installed(self):

@@ -11,7 +11,9 @@ use super::say;
 
 /// Make a new app in a folder of its own
 #[derive(Args)]
-#[command(after_help = "Example:\n  wasgi new hello --lang rust && cd hello && wasgi build -o ../apps")]
+#[command(after_help = "Examples:
+  wasgi new hello --lang rust && cd hello && wasgi build -o ../apps
+  wasgi new hello --lang python && cd hello && wasgi build app -r requirements.txt -o ../apps/hello.wasm")]
 pub(crate) struct New {
     /// The app's name, or the path of its folder, which must not exist yet
     name: PathBuf,
@@ -29,6 +31,7 @@ pub(crate) struct New {
 #[derive(Clone, Copy, ValueEnum)]
 enum Language {
     Rust,
+    Python,
 }
 
 /// The SDK's folder at the time of this build. A wasgi that was built from a checkout offers the SDK of that checkout, which
@@ -46,6 +49,14 @@ fn app(_environ: Environ, start_response: StartResponse) -> wasgi::Result<Body> 
 }
 "#;
 
+const PYTHON_APP: &str = r#""""A web app for wasgi."""
+
+
+def app(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"This is a sample WSGI Application."]
+"#;
+
 /// A sandbox that grows its memory while it serves a request pays for it at every request.
 const CARGO_CONFIG: &str = r#"# `cargo build` builds for wasgi. For unit tests on this machine: cargo test --target HOST (`rustc -vV` names it).
 [build]
@@ -58,32 +69,42 @@ rustflags = ["-Clink-arg=-zstack-size=131072", "-Clink-arg=--initial-heap=131072
 
 impl New {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        let Language::Rust = self.lang;
         let folder = &self.name;
         let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         check_name(name)?;
         if folder.symlink_metadata().is_ok() {
             bail!("{} exists: choose another name, or remove it first", folder.display());
         }
-        let sdk = self.sdk.as_deref().map(sdk_folder).transpose()?.or_else(|| sdk_folder(Path::new(SDK_BESIDE)).ok());
-        let write = |path: &str, text: &str| {
-            let path = folder.join(path);
-            fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()))
+        let (app, build) = match self.lang {
+            Language::Rust => {
+                let sdk = self.sdk.as_deref().map(sdk_folder).transpose()?;
+                let sdk = sdk.or_else(|| sdk_folder(Path::new(SDK_BESIDE)).ok());
+                write(folder, ".cargo/config.toml", CARGO_CONFIG)?;
+                write(folder, "Cargo.toml", &manifest(name, sdk.as_deref()))?;
+                write(folder, "src/lib.rs", APP)?;
+                write(folder, ".gitignore", "/target\n*.wasm\n")?;
+                write(folder, "README.md", &readme(name))?;
+                ("src/lib.rs", "wasgi build".to_owned())
+            }
+            Language::Python => {
+                write(folder, "app.py", PYTHON_APP)?;
+                write(folder, "requirements.txt", "# What the app depends on, a line each: flask==3.1.3\n")?;
+                write(folder, ".gitignore", "__pycache__/\n*.wasm\n")?;
+                ("app.py", format!("wasgi build app -r requirements.txt -o {name}.wasm"))
+            }
         };
-        let source = folder.join("src");
-        let cargo = folder.join(".cargo");
-        for path in [&source, &cargo] {
-            fs::create_dir_all(path).with_context(|| format!("{} cannot be made", path.display()))?;
-        }
-        write(".cargo/config.toml", CARGO_CONFIG)?;
-        write("Cargo.toml", &manifest(name, sdk.as_deref()))?;
-        write("src/lib.rs", APP)?;
-        write(".gitignore", "/target\n*.wasm\n")?;
-        write("README.md", &readme(name))?;
         let folder = folder.display();
-        say(&format!("made {folder}: the app is {folder}/src/lib.rs\nnext: cd {folder} && wasgi build\n"))?;
+        say(&format!("made {folder}: the app is {folder}/{app}\nnext: cd {folder} && {build}\n"))?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Writes a file of the project, making its folder.
+fn write(folder: &Path, file: &str, text: &str) -> anyhow::Result<()> {
+    let path = folder.join(file);
+    let place = path.parent().unwrap_or(folder);
+    fs::create_dir_all(place).with_context(|| format!("{} cannot be made", place.display()))?;
+    fs::write(&path, text).with_context(|| format!("{} cannot be written", path.display()))
 }
 
 /// What cargo takes as the name of a package, and a route shows as it is.

@@ -151,6 +151,18 @@ fn a_new_app_builds_and_serves() {
 }
 
 #[test]
+fn a_new_python_app_is_what_python_understands_and_says_how_to_build_it() {
+    let folder = folder();
+    let ran = run(wasgi().current_dir(&folder).args(["new", "greeter", "--lang", "python"]));
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(ran.out.contains("wasgi build app -r requirements.txt -o greeter.wasm"), "{}", ran.out);
+    let call = "import app; print(*app.app({}, lambda status, headers: print(status)))";
+    let called = run(Command::new("python3").args(["-c", call]).current_dir(folder.path().join("greeter")));
+    assert_eq!(called.out, "200 OK\nb'This is a sample WSGI Application.'\n", "{}", called.err);
+    assert!(folder.path().join("greeter/requirements.txt").is_file());
+}
+
+#[test]
 fn a_python_app_is_built_by_the_python_sdk_with_the_same_arguments() {
     let folder = folder();
     let programs = folder.path().join("bin");

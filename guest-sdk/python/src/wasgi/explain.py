@@ -1,6 +1,7 @@
 """What a build says at the end: what was made of what, or why not and what to do."""
 
 import os
+import re
 
 from . import dependencies
 
@@ -30,7 +31,10 @@ def failure(report, stage, source, native):
     where = _where(failed["frames"], stage, source)
     if failed["type"] == "TargetError":
         return failed["message"]
-    kind, message, module = failed["type"], failed["message"], failed["module"]
+    kind, message = failed["type"], failed["message"]
+    # A package that explains why it cannot be imported may raise an error without a name.
+    said = re.search(r"No module named '([\w.]+)'", message)
+    module = failed["module"] or (said and said[1])
     if module:
         if file := native.get(module) or _native_below(module, native):
             package = module.split(".")[0]
@@ -51,7 +55,7 @@ def failure(report, stage, source, native):
             "start it nowhere, or do its work within requests"
         )
     advice = ""
-    if kind == "KeyError" and any("os.py" in file for file, _ in failed["frames"]):
+    if kind == "KeyError" and any(file.endswith(("os.py", "<frozen os>")) for file, _ in failed["frames"]):
         advice = f"\nThe app is imported when it is built: give it the variable with -e {message.strip(chr(39))}=VALUE, or read it when a request comes."
     return f"{where}: {kind}: {message}{advice}\n\n{_traceback(failed['traceback'], stage, source)}"
 

@@ -88,8 +88,16 @@ def _failure(error):
         "message": str(error),
         "module": getattr(error, "name", None) if isinstance(error, ImportError) else None,
         "frames": frames,
-        "traceback": "".join(traceback.format_exception(error)),
+        "traceback": "".join(traceback.format_exception(type(error), error, _from_app(error.__traceback__))),
     }
+
+
+def _from_app(frames):
+    """What led to the app is nobody's mistake."""
+    first = frames
+    while first is not None and not first.tb_frame.f_code.co_filename.startswith(f"{_APP}/"):
+        first = first.tb_next
+    return first or frames
 
 
 def thaw():

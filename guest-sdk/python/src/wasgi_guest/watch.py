@@ -54,7 +54,12 @@ class Watch:
     def _note(self, notes, what):
         """The line of the app that asks, by whatever of the standard library: what its packages do is theirs."""
         frame = sys._getframe(2)
-        while frame is not None and frame.f_code.co_filename.startswith("/python/"):
+        while frame is not None and _is_library(frame.f_code.co_filename):
             frame = frame.f_back
         if frame is not None and self._place(frame.f_code.co_filename):
             notes.setdefault((frame.f_code.co_filename, frame.f_lineno), set()).add(what)
+
+
+def _is_library(file):
+    """Of the standard library, some of which is frozen into the interpreter; not the import system, which asks for nobody."""
+    return file.startswith("/python/") or file.startswith("<frozen ") and not file.startswith("<frozen importlib")
