@@ -33,19 +33,21 @@ def _collect(settings):
     if not str(settings.STATIC_ROOT or "").startswith("/0/"):
         settings.STATIC_ROOT = _STATIC
     call_command("collectstatic", interactive=False, verbosity=0)
-    _forget_storages()
     prefix = settings.STATIC_URL
+    _forget_place(settings)
     if not prefix.startswith("/"):
         # Files of another server.
         return {}
     return {prefix: str(settings.STATIC_ROOT).strip("/")}
 
 
-def _forget_storages():
-    """They keep the address of the static files, with the place where the app is mounted: nobody knows it yet."""
+def _forget_place(settings):
+    """Settings and storages keep addresses that begin with the place where the app is mounted: nobody knows it yet."""
     from django.contrib.staticfiles import storage
     from django.core.files.storage import storages
     from django.utils.functional import empty
 
+    for name in ("MEDIA_URL", "STATIC_URL"):
+        vars(settings).pop(name, None)
     storages._storages.clear()
     storage.staticfiles_storage._wrapped = empty
