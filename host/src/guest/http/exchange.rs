@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode};
@@ -22,6 +23,10 @@ use crate::guest::head::{Head, HeadError, checked_trailers};
 use crate::sandbox::task::{Finished, Whole};
 use crate::sandbox::{AppContext, CallState};
 use crate::telemetry::printable;
+
+/// How long a response waits for a guest that was interrupted, and how much of it.
+const LINGER: Duration = Duration::from_millis(20);
+const HELD_BYTES: usize = 64 << 10;
 
 /// Where the guest leaves its response, once.
 #[derive(Clone, Default)]
@@ -81,6 +86,9 @@ pub(super) struct Exchange<'a> {
     trailers: Option<HeaderMap>,
     guest: Guest,
     may_end_soon: bool,
+    /// When the head came, and whether the guest was merely interrupted in the poll under way: it goes on at once.
+    head_since: Option<Instant>,
+    is_interrupted: bool,
     /// A HEAD request's, or one with a status that has no body.
     is_bodiless: bool,
 }
@@ -111,6 +119,8 @@ impl<'a> Exchange<'a> {
             trailers: None,
             guest: Guest::Running,
             may_end_soon: true,
+            head_since: None,
+            is_interrupted: false,
             is_bodiless: wants_head_only(method),
         }
     }
@@ -161,11 +171,23 @@ impl<'a> Exchange<'a> {
     }
 
     fn poll_guest(&mut self, guest: Pin<&mut impl Future<Output = Result<(), Error>>>, context: &mut Context<'_>) {
-        if matches!(self.guest, Guest::Running)
-            && let Poll::Ready(returned) = guest.poll(context)
-        {
+        if !matches!(self.guest, Guest::Running) {
+            return;
+        }
+        // What interrupted it before says nothing about this poll.
+        self.call.was_interrupted();
+        if let Poll::Ready(returned) = guest.poll(context) {
             self.guest = returned.map_or_else(Guest::Failed, |()| Guest::Returned);
         }
+        self.is_interrupted = self.call.was_interrupted();
+    }
+
+    /// Whether what the guest has said may wait for the rest of it. A guest that was interrupted has not said all that it was about
+    /// to say; but the client does not wait for one that goes on computing.
+    fn may_hold(&self) -> bool {
+        self.is_interrupted
+            && self.head_since.is_some_and(|since| since.elapsed() < LINGER)
+            && self.blocks.iter().map(Bytes::len).sum::<usize>() < HELD_BYTES
     }
 
     /// Ready when the whole response has been taken from the guest, or when there will never be one.
@@ -193,6 +215,7 @@ impl<'a> Exchange<'a> {
         })?;
         self.is_bodiless |= !head.allows_body();
         self.head = Some(head);
+        self.head_since = Some(Instant::now());
         self.body = Some(body);
         Ok(())
     }
@@ -223,6 +246,7 @@ impl<'a> Exchange<'a> {
                 Poll::Pending if !matches!(self.guest, Guest::Running) => {
                     return Poll::Ready(Err(Error::Protocol("it returned without finishing its response".to_owned())));
                 }
+                Poll::Pending if self.head.is_some() && self.may_hold() => return Poll::Pending,
                 // Guests of WASI 0.3 wake themselves on their way to the end: one turn more, and most have said all.
                 Poll::Pending if std::mem::take(&mut self.may_end_soon) => {
                     context.waker().wake_by_ref();
