@@ -12,6 +12,7 @@ use crate::body::ReadError;
 use crate::error::Error;
 use crate::guest::head::Head;
 use crate::sandbox::fault::Stopped;
+use crate::sandbox::pace;
 use crate::telemetry::RequestId;
 
 /// One call, from admission to the end of its body.
@@ -182,7 +183,17 @@ impl CallState {
         self.interrupted.store(true, Ordering::Relaxed);
         match self.overdrawn() {
             Some(error) => Err(wasmtime::Error::new(Stopped(error))),
-            None => Ok(()),
+            None => {
+                self.tell_pace();
+                Ok(())
+            }
+        }
+    }
+
+    /// Its guest is running: whether for long is of interest to the others on this worker.
+    pub(crate) fn tell_pace(&self) {
+        if self.cpu() > pace::LONG {
+            pace::long_call_runs();
         }
     }
 

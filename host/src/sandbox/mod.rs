@@ -10,6 +10,7 @@ pub(crate) mod fault;
 pub(crate) mod ledger;
 mod memory;
 pub(crate) mod meter;
+pub(crate) mod pace;
 mod rewind;
 mod state;
 mod stock;
