@@ -51,8 +51,9 @@ impl Admission {
             return Ok(Permit { _permit: permit, waited: false });
         }
         let _place = self.queue().ok_or(Error::Busy(Busy::QueueFull))?;
-        let acquire = Arc::clone(&self.free).acquire_owned();
-        match tokio::time::timeout(self.queue_time, acquire).await {
+        // Boxed: tokio's timers are aligned to 128 bytes, and would make every call's future so.
+        let acquire = Box::pin(tokio::time::timeout(self.queue_time, Arc::clone(&self.free).acquire_owned()));
+        match acquire.await {
             Ok(permit) => Ok(Permit { _permit: permit.expect("the semaphore is never closed"), waited: true }),
             Err(_) => Err(Error::Busy(Busy::QueueTime)),
         }

@@ -175,7 +175,8 @@ impl<E: Entry> Supply<E> {
     /// permits; how long is bounded as for these.
     async fn turn(&self) -> Result<Option<Turn>, Error> {
         let Some(data) = &self.app.data else { return Ok(None) };
-        match tokio::time::timeout(self.app.limits.queue_time, data.turn()).await {
+        // Boxed: tokio's timers are aligned to 128 bytes, and would make every call's future so.
+        match Box::pin(tokio::time::timeout(self.app.limits.queue_time, data.turn())).await {
             Ok(Ok(turn)) => Ok(Some(turn)),
             Ok(Err(error)) => Err(Error::Host(format!("{} cannot be locked: {error}", data.path().display()))),
             Err(_) => Err(Error::Busy(Busy::Data)),
