@@ -23,7 +23,7 @@ use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 
 use crate::apps::{Apps, Entry, Table};
-use crate::config::{HostPattern, Instances, RouteSpec};
+use crate::config::{Instances, tenant_name};
 use crate::telemetry::prometheus;
 
 const SOCKET_NAME: &str = "admin.sock";
@@ -40,6 +40,8 @@ const ANSWER_BYTES_MAX: u64 = 64 << 20;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AppStatus {
     pub name: String,
+    /// Whose it is: the first folder of its name; none where it lies in none.
+    pub tenant: Option<String>,
     pub state: State,
     /// SHA-256 of the live release, in hex.
     pub release: Option<String>,
@@ -209,10 +211,11 @@ fn status(name: &str, entry: &Entry) -> AppStatus {
     let live = entry.live.as_deref();
     AppStatus {
         name: name.to_owned(),
+        tenant: Some(tenant_name(name)).filter(|tenant| !tenant.is_empty()).map(str::to_owned),
         state: state(entry),
         release: live.map(|app| app.release.hash.clone()),
         kind: live.and_then(|app| serde_json::to_value(app.release.kind).ok()?.as_str().map(str::to_owned)),
-        routes: live.map(|app| app.spec.routes.iter().map(route_text).collect()).unwrap_or_default(),
+        routes: live.map(|app| app.spec.routes.iter().map(ToString::to_string).collect()).unwrap_or_default(),
         instances: live.map(|app| match app.release.not_rewound {
             Some(_) => "fresh (cannot be rewound)".to_owned(),
             None => instances_text(app.spec.instances),
@@ -232,16 +235,6 @@ fn state(entry: &Entry) -> State {
         (true, false, false) => State::Live,
         (false, true, _) => State::Loading,
         (false, false, _) => State::Refused,
-    }
-}
-
-/// A route as a sidecar says it.
-pub fn route_text(route: &RouteSpec) -> String {
-    let path = if route.prefix.is_empty() { "/" } else { &route.prefix };
-    match &route.host {
-        HostPattern::Any => path.to_owned(),
-        HostPattern::Suffix(suffix) => format!("*{suffix}{path}"),
-        HostPattern::Exact(host) => format!("{host}{path}"),
     }
 }
 
@@ -324,7 +317,7 @@ mod tests {
             let spec = crate::config::Config::default()
                 .app_spec("a", Some(&sidecar), &crate::bundle::Manifest::default())
                 .expect(text);
-            assert_eq!(route_text(&spec.routes[0]), text);
+            assert_eq!(spec.routes[0].to_string(), text);
         }
     }
 

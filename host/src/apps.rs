@@ -8,7 +8,7 @@ use arc_swap::{ArcSwap, Guard};
 
 use crate::admission::Admission;
 use crate::assets::Assets;
-use crate::config::AppSpec;
+use crate::config::{AppSpec, Secrets};
 use crate::data::DataDir;
 use crate::guest::{Guest, Kind};
 use crate::route::Router;
@@ -29,6 +29,8 @@ pub struct App {
     pub assets: Option<Assets>,
     /// The directory that it was granted.
     pub data: Option<Arc<DataDir>>,
+    /// As they were when the release was made.
+    pub secrets: Arc<Secrets>,
 }
 
 /// One version of an app: the bytes with one hash.

@@ -47,11 +47,11 @@ impl Apps {
     }
 }
 
-const HEADINGS: [&str; 8] = ["NAME", "STATE", "RELEASE", "KIND", "ROUTES", "INSTANCES", "SINCE", "REQUESTS"];
+const HEADINGS: [&str; 9] = ["NAME", "TENANT", "STATE", "RELEASE", "KIND", "ROUTES", "INSTANCES", "SINCE", "REQUESTS"];
 
 /// A line for each app; what is wrong with it stands on a line of its own, since it is long and matters whole.
 fn table(apps: &[AppStatus]) -> String {
-    let rows: Vec<[String; 8]> = apps.iter().map(row).collect();
+    let rows: Vec<[String; 9]> = apps.iter().map(row).collect();
     let mut widths = HEADINGS.map(str::len);
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -72,11 +72,12 @@ fn table(apps: &[AppStatus]) -> String {
     text
 }
 
-fn row(app: &AppStatus) -> [String; 8] {
+fn row(app: &AppStatus) -> [String; 9] {
     let or_dash = |text: &Option<String>| text.as_deref().map_or_else(|| "-".to_owned(), printable);
     let release = app.release.as_ref().map(|hash| hash.chars().take(12).collect());
     [
         printable(&app.name),
+        or_dash(&app.tenant),
         app.state.as_str().to_owned(),
         or_dash(&release),
         or_dash(&app.kind),
@@ -87,7 +88,7 @@ fn row(app: &AppStatus) -> [String; 8] {
     ]
 }
 
-fn line(cells: &[String; 8], widths: &[usize; 8]) -> String {
+fn line(cells: &[String; 9], widths: &[usize; 9]) -> String {
     let cells = cells.iter().zip(widths).map(|(cell, width)| {
         let gap = width.saturating_sub(cell.chars().count());
         format!("{cell}{}", " ".repeat(gap))
@@ -110,6 +111,7 @@ mod tests {
     fn columns_are_aligned_and_reasons_are_whole() {
         let live = AppStatus {
             name: "hello".to_owned(),
+            tenant: None,
             state: State::Live,
             release: Some("0123456789abcdef0123".to_owned()),
             kind: Some("wsgi".to_owned()),
@@ -123,6 +125,7 @@ mod tests {
         };
         let refused = AppStatus {
             name: "a\x1b[2J".to_owned(),
+            tenant: Some("acme".to_owned()),
             state: State::Refused,
             release: None,
             kind: None,
@@ -137,10 +140,10 @@ mod tests {
         assert_eq!(
             table(&[refused, live]),
             "\
-NAME   STATE    RELEASE       KIND  ROUTES                 INSTANCES  SINCE                 REQUESTS
-a\u{fffd}[2J  refused  -             -     -                      -          -                     0
+NAME   TENANT  STATE    RELEASE       KIND  ROUTES                 INSTANCES  SINCE                 REQUESTS
+a\u{fffd}[2J  acme    refused  -             -     -                      -          -                     0
   ! apps/a.wasm: not a component (since 2026-11-22T10:00:01Z)
-hello  live     0123456789ab  wsgi  /hello *.example.com/  fresh      2026-11-22T10:00:00Z  42
+hello  -       live     0123456789ab  wsgi  /hello *.example.com/  fresh      2026-11-22T10:00:00Z  42
 "
         );
     }

@@ -153,6 +153,11 @@ impl<T> Field<T> {
         }
     }
 
+    /// Whether what the host has laid out at its start depends on it: nobody can have more than that.
+    pub(super) fn lays_out_the_pool(&self) -> bool {
+        ["memory", "table_elements"].contains(&self.key)
+    }
+
     pub(super) fn exceeds(&self, of: &T, ceiling: &T) -> bool {
         (self.get)(of) > (self.get)(ceiling)
     }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use toml::Value;
 
 use super::field::{EDGE, Field, LIMITS, TOP};
-use super::{AccessLogFormat, AccessLogTarget, CHUNKED_BODIES, Config};
+use super::{AccessLogFormat, AccessLogTarget, CHUNKED_BODIES, Config, Grants};
 
 pub(super) fn to_toml(config: &Config) -> String {
     let text = |text: &str| Value::String(text.to_owned()).to_string();
@@ -31,7 +31,6 @@ pub(super) fn to_toml(config: &Config) -> String {
     for field in TOP {
         line(field.key, &field.toml(config));
     }
-    line("\n[grant]\ndata", &list(config.grants.data.texts()));
     line("\n[log]\nfilter", &text(&config.log.filter));
     line("format", if config.log.json { "\"json\"" } else { "\"text\"" });
     let access_log = match &config.access_log {
@@ -47,7 +46,25 @@ pub(super) fn to_toml(config: &Config) -> String {
     line("format", format);
     table(&mut lines, "edge", EDGE, &config.edge);
     table(&mut lines, "limits", LIMITS, &config.limits);
+    grants(&mut lines, "grant", &config.grants);
+    for tenant in config.tenants.values() {
+        let name = text(&tenant.name);
+        lines.push_str(&format!("\n[tenant.{name}]\n"));
+        lines.push_str(&format!("routes = {}\n", list(tenant.routes.iter().map(ToString::to_string).collect())));
+        table(&mut lines, &format!("tenant.{name}.limits"), LIMITS, &tenant.limits);
+        grants(&mut lines, &format!("tenant.{name}.grant"), &tenant.grants);
+    }
     lines
+}
+
+/// Where secrets are, never what they are.
+fn grants(lines: &mut String, name: &str, grants: &Grants) {
+    for (table, entries) in grants.lines(name) {
+        lines.push_str(&format!("\n[{table}]\n"));
+        for (key, value) in entries {
+            lines.push_str(&format!("{key} = {value}\n"));
+        }
+    }
 }
 
 fn table<T>(lines: &mut String, name: &str, fields: &[Field<T>], of: &T) {

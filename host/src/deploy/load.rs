@@ -20,8 +20,8 @@ use crate::admission::Admission;
 use crate::apps::{App, Release};
 use crate::assets::Assets;
 use crate::bundle::{self, Manifest, Tree};
-use crate::config::{AppSpec, Config, ConfigError, Instances};
-use crate::data::DataDir;
+use crate::config::{AppSpec, Config, ConfigError, DirectorySpec, Instances, Secrets};
+use crate::data::{DataDir, Directory};
 use crate::guest::{Guest, Kind};
 use crate::limits::Limits;
 use crate::sandbox::{Abi, Belongings, Engine, Variant};
@@ -122,6 +122,7 @@ struct Archive {
 /// All that an app is made of.
 struct Parts {
     spec: AppSpec,
+    secrets: Arc<Secrets>,
     kind: Kind,
     component: Component,
     not_rewound: Option<String>,
@@ -187,9 +188,12 @@ impl Loader {
     /// # Errors
     /// Why there is none.
     pub async fn load_one(self: &Arc<Self>, order: Order) -> Result<Loaded, Outcome> {
-        let Parts { spec, component, files, .. } = self.parts(&Arc::new(order)).await?.ok_or(Outcome::Unchanged)?;
+        let Parts { spec, secrets, component, files, .. } =
+            self.parts(&Arc::new(order)).await?.ok_or(Outcome::Unchanged)?;
         let data = open_data(&spec, None)?;
-        Ok(Loaded { spec, component, files, data })
+        let directories = open_directories(&spec)?;
+        let log = Arc::new(AppLog::new(&spec.name, &spec.limits));
+        Ok(Loaded { spec, component, own: Belongings { log, files, data, directories, secrets } })
     }
 
     /// Reads, inspects, compiles or fetches, unpacks or finds. None if it is what serves already.
@@ -197,21 +201,23 @@ impl Loader {
     /// # Errors
     /// What else became of it.
     async fn parts(self: &Arc<Self>, order: &Arc<Order>) -> Result<Option<Parts>, Outcome> {
-        let (spec, mut content) = self
+        let (spec, secrets, mut content) = self
             .by_hand({
                 let order = Arc::clone(order);
                 move |_| {
                     let sidecar = read_sidecar(&order)?;
                     let refused = |error| refused_sidecar(&order, error);
-                    let limits = order.config.app_limits(sidecar.as_deref()).map_err(refused)?;
+                    let limits = order.config.app_limits(&order.name, sidecar.as_deref()).map_err(refused)?;
                     let content = read_wasm(&order, &limits)?;
                     let spec = order.config.app_spec(&order.name, sidecar.as_deref(), &content.manifest);
-                    Ok((spec.map_err(refused)?, content))
+                    let spec = spec.map_err(refused)?;
+                    let secrets = spec.read_secrets().map_err(Outcome::Passing)?;
+                    Ok((spec, Arc::new(secrets), content))
                 }
             })
             .await?;
         let (hash, code_hash) = (content.hash.clone(), content.code_hash.clone());
-        if order.live.as_ref().is_some_and(|live| live.release.hash == hash && is_settled(&spec, live)) {
+        if order.live.as_ref().is_some_and(|live| live.release.hash == hash && is_settled(&spec, &secrets, live)) {
             return Ok(None);
         }
         // Its bytes would wait in memory for their turn.
@@ -224,7 +230,7 @@ impl Loader {
         let settled = code.kind.settle(spec);
         let spec = settled.map_err(|error| Outcome::Refused(format!("{}.toml: {error}", order.name)))?;
         let Code { component, kind, not_rewound } = code;
-        Ok(Some(Parts { spec, kind, component, not_rewound, files, hash, code_hash, origin }))
+        Ok(Some(Parts { spec, secrets, kind, component, not_rewound, files, hash, code_hash, origin }))
     }
 
     /// The files of its bundle: known, found on disk, or unpacked.
@@ -360,14 +366,16 @@ impl Loader {
     }
 
     fn app(&self, order: &Order, parts: Parts) -> Result<App, Outcome> {
-        let Parts { spec, kind, component, not_rewound, files, hash, code_hash, origin: _ } = parts;
+        let Parts { spec, secrets, kind, component, not_rewound, files, hash, code_hash, origin: _ } = parts;
         let refused = |error: anyhow::Error| Outcome::Refused(format!("{error:#}"));
         let log = AppLog::new(&spec.name, &spec.limits);
         let log = Arc::new(if order.config.dev { log.keeping_lines() } else { log });
         let live = order.live.as_ref();
         let assets = assets(&spec, files.as_ref()).map_err(refused)?;
         let data = open_data(&spec, live)?;
-        let own = Belongings { log: Arc::clone(&log), files, data: data.clone() };
+        let directories = open_directories(&spec)?;
+        let own =
+            Belongings { log: Arc::clone(&log), files, data: data.clone(), directories, secrets: Arc::clone(&secrets) };
         let guest = (self.load_guest)(&self.engine, kind, &component, &spec, own).map_err(refused)?;
         let now = SystemTime::now();
         let release = Release {
@@ -388,7 +396,7 @@ impl Loader {
             Some(live) if live.spec.limits == spec.limits => Arc::clone(&live.admission),
             _ => Arc::new(Admission::new(&spec.limits)),
         };
-        Ok(App { admission, spec, release, guest, log, stats, assets, data })
+        Ok(App { admission, spec, release, guest, log, stats, assets, data, secrets })
     }
 
     /// Does blocking work on a thread for it, not more at a time than there are cores.
@@ -406,8 +414,8 @@ impl Loader {
 }
 
 /// Whether an app with the same bytes already is what it should be.
-fn is_settled(spec: &AppSpec, live: &App) -> bool {
-    live.release.kind.settle(spec.clone()).is_ok_and(|spec| spec == live.spec)
+fn is_settled(spec: &AppSpec, secrets: &Secrets, live: &App) -> bool {
+    *live.secrets == *secrets && live.release.kind.settle(spec.clone()).is_ok_and(|spec| spec == live.spec)
 }
 
 /// What it serves without its guest.
@@ -430,6 +438,20 @@ fn open_data(spec: &AppSpec, live: Option<&Arc<App>>) -> Result<Option<Arc<DataD
         Ok(data) => Ok(Some(Arc::new(data))),
         Err(error) => Err(Outcome::Passing(format!("the directory {} of its data: {error}", path.display()))),
     }
+}
+
+/// Directories that it was granted beside that.
+fn open_directories(spec: &AppSpec) -> Result<Arc<[Directory]>, Outcome> {
+    let open = |spec: &DirectorySpec| {
+        Directory::open(spec).map_err(|error| {
+            Outcome::Passing(format!(
+                "the directory {} that it was granted at {}: {error}",
+                spec.path.display(),
+                spec.place
+            ))
+        })
+    };
+    spec.directories.iter().map(open).collect()
 }
 
 /// The text of its sidecar. One that cannot be read refuses the app: its limits might be in it.

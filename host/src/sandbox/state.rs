@@ -7,8 +7,8 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::bundle::Tree;
-use crate::config::{AppSpec, ChunkedBodies};
-use crate::data::DataDir;
+use crate::config::{AppSpec, ChunkedBodies, Secrets};
+use crate::data::{DataDir, Directory};
 use crate::guest::{http, wasi, wsgi};
 use crate::limits::Limits;
 use crate::sandbox::call::CallState;
@@ -21,25 +21,35 @@ pub struct AppContext {
     pub name: String,
     pub limits: Limits,
     pub env: Vec<(String, String)>,
+    pub secrets: Arc<Secrets>,
     pub chunked_bodies: ChunkedBodies,
     /// Where spooled request bodies go that are too large for memory.
     pub spool_dir: PathBuf,
     pub log: Arc<AppLog>,
     pub files: Option<Arc<Tree>>,
     pub data: Option<Arc<DataDir>>,
+    pub directories: Arc<[Directory]>,
 }
 
 impl AppContext {
+    /// Its variables and its secrets: what guests are given.
+    pub(crate) fn variables(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
+        let variables = self.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        variables.chain(self.secrets.iter().map(|(name, secret)| (name.as_str(), secret.expose())))
+    }
+
     pub(crate) fn new(spec: &AppSpec, own: Belongings) -> Self {
         Self {
             name: spec.name.clone(),
             limits: spec.limits.clone(),
             env: spec.env.clone(),
+            secrets: own.secrets,
             chunked_bodies: spec.chunked_bodies,
             spool_dir: spec.spool_dir.clone(),
             log: own.log,
             files: own.files,
             data: own.data,
+            directories: own.directories,
         }
     }
 }
@@ -52,6 +62,9 @@ pub struct Belongings {
     pub files: Option<Arc<Tree>>,
     /// What its guests see at `/data`.
     pub data: Option<Arc<DataDir>>,
+    /// What they see at other places.
+    pub directories: Arc<[Directory]>,
+    pub secrets: Arc<Secrets>,
 }
 
 /// The data of a store.
