@@ -55,6 +55,8 @@ pub struct AppStatus {
     pub since: Option<String>,
     /// Requests since the host started.
     pub requests: u64,
+    /// It keeps failing: for how long its calls are still refused.
+    pub throttled: Option<String>,
     /// Why the newest file or sidecar is not what is served.
     pub problem: Option<String>,
     /// Since when that is so; RFC 3339.
@@ -72,6 +74,8 @@ pub enum State {
     LiveLoading,
     /// An older release is served, since there is something wrong with the newest file or sidecar.
     LiveProblem,
+    /// It keeps failing: its calls are refused for a while.
+    LiveThrottled,
     Loading,
     /// Nothing is served.
     Refused,
@@ -83,6 +87,7 @@ impl State {
             Self::Live => "live",
             Self::LiveLoading => "live+loading",
             Self::LiveProblem => "live+problem",
+            Self::LiveThrottled => "live+throttled",
             Self::Loading => "loading",
             Self::Refused => "refused",
         }
@@ -194,7 +199,9 @@ fn metrics(table: &Table) -> String {
     let live = table.entries.iter().filter_map(|(name, entry)| Some((name, entry.live.as_ref()?)));
     let mut text = prometheus(live.map(|(name, app)| (name.as_str(), app.stats.snapshot())));
     text.push_str("# HELP wasgi_apps Apps by state.\n# TYPE wasgi_apps gauge\n");
-    for state in [State::Live, State::LiveLoading, State::LiveProblem, State::Loading, State::Refused] {
+    for state in
+        [State::Live, State::LiveLoading, State::LiveProblem, State::LiveThrottled, State::Loading, State::Refused]
+    {
         let count = table.entries.values().filter(|entry| self::state(entry) == state).count();
         text.push_str(&format!("wasgi_apps{{state=\"{}\"}} {count}\n", state.as_str()));
     }
@@ -222,6 +229,10 @@ fn status(name: &str, entry: &Entry) -> AppStatus {
         }),
         since: live.map(|app| time(app.release.live_since)),
         requests: live.map_or(0, |app| app.stats.requests()),
+        throttled: live.and_then(|app| app.throttle.pause()).map(|pause| {
+            let seconds = pause.as_secs() + 1;
+            humantime::format_duration(Duration::from_secs(seconds)).to_string()
+        }),
         problem: entry.problem.as_ref().map(|problem| problem.reason.clone()),
         problem_since: entry.problem.as_ref().map(|problem| time(problem.since)),
         rivals: entry.rivals.clone(),
@@ -229,6 +240,9 @@ fn status(name: &str, entry: &Entry) -> AppStatus {
 }
 
 fn state(entry: &Entry) -> State {
+    if entry.live.as_ref().is_some_and(|app| app.throttle.pause().is_some()) {
+        return State::LiveThrottled;
+    }
     match (entry.live.is_some(), entry.loading, entry.problem.is_some()) {
         (true, true, _) => State::LiveLoading,
         (true, false, true) => State::LiveProblem,

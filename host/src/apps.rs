@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, Guard};
 
-use crate::admission::Admission;
+use crate::admission::{Admission, Throttle};
 use crate::assets::Assets;
 use crate::config::{AppSpec, Secrets};
 use crate::data::DataDir;
@@ -23,6 +23,8 @@ pub struct App {
     pub log: Arc<AppLog>,
     /// Carried over while the limits stay: a release that drains counts, too.
     pub admission: Arc<Admission>,
+    /// Of this release, whatever its sidecar says.
+    pub throttle: Arc<Throttle>,
     /// Carried over from release to release.
     pub stats: Arc<Stats>,
     /// What is served without the guest.

@@ -150,13 +150,16 @@ impl Gateway {
         if let Some(asset) = app.assets.as_ref().and_then(|assets| assets.find(&path[script_name_len..])) {
             return asset.answer(&parts).await.map(|response| Started::Ready(Box::new(response)));
         }
-        let permit = app.admission.admit().await?;
+        if let Some(pause) = app.throttle.pause() {
+            return Err(Error::Throttled(pause));
+        }
+        let permit = app.admission.admit(Instant::now()).await?;
 
         // A request that did not have to wait was admitted when it arrived, as far as its clocks can tell.
         let admitted = if permit.waited() { Instant::now() } else { record.began };
         // One request has one `cpu_time`, however often it is redirected.
         let cpu_time = app.spec.limits.cpu_time.saturating_sub(record.cpu);
-        let mut state = CallState::new(record.id, admitted, cpu_time);
+        let mut state = CallState::new(record.id, admitted, cpu_time, app.admission.account());
         if body.is_none() {
             state.begins_later();
         }
@@ -299,8 +302,9 @@ fn error_page(error: &Error, id: RequestId) -> Response<Bytes> {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::SERVER, SERVER);
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    if let Some(time) = error.retry_after() {
+        // In whole seconds (RFC 9110 §10.2.3).
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(time.as_secs() + u64::from(time.subsec_nanos() > 0)));
     }
     response
 }
@@ -322,6 +326,8 @@ struct Record {
     app: Option<Arc<App>>,
     call: Option<Arc<CallState>>,
     cause: Option<&'static str>,
+    /// The app's program failed.
+    is_fault: bool,
     /// Processor time of calls that ended in a redirect to the one under way.
     cpu: Duration,
     sent: u64,
@@ -347,6 +353,7 @@ impl Record {
             app: None,
             call: None,
             cause: None,
+            is_fault: false,
             cpu: Duration::ZERO,
             sent: 0,
             access_log: Arc::clone(access_log),
@@ -361,12 +368,25 @@ impl Record {
     fn report(&mut self, error: &Error) {
         let cause = error.label();
         self.cause = Some(cause);
+        self.is_fault = error.is_fault();
         let app = self.app.as_ref().map_or("", |app| app.spec.name.as_str());
         let request = self.id;
         if error.is_clients() {
             tracing::debug!(target: "wasgi::request", %request, app, cause, method = %self.method, path = self.uri.path(), "{error}");
         } else {
             tracing::warn!(target: "wasgi::request", %request, app, cause, method = %self.method, path = self.uri.path(), "{error}");
+        }
+    }
+
+    /// The app has failed once more: if it does nothing else, it is left alone for a while.
+    fn throttle(&self, app: &App) {
+        let (faults, pause_max) = {
+            let terms = app.admission.account().terms();
+            (terms.budget.faults, terms.budget.fault_pause)
+        };
+        if let Some(pause) = app.throttle.failed(faults, pause_max) {
+            let (app, pause) = (app.spec.name.as_str(), humantime::format_duration(pause));
+            tracing::warn!(app, "its last {faults} calls or more have failed: it is left alone for {pause}");
         }
     }
 
@@ -377,6 +397,11 @@ impl Record {
         let cpu = self.cpu + self.call.as_ref().map(|call| call.cpu()).unwrap_or_default();
         if let Some(app) = &self.app {
             app.stats.record(self.status.as_u16(), self.cause, cpu, self.sent);
+            match self.cause {
+                None => app.throttle.answered(),
+                Some(_) if self.is_fault => self.throttle(app),
+                Some(_) => {}
+            }
         }
         self.access_log.record(&AccessRecord {
             remote: self.origin().remote,

@@ -65,6 +65,9 @@ fn table(apps: &[AppStatus]) -> String {
             let since = app.problem_since.as_deref().unwrap_or("?");
             text.push_str(&format!("  ! {} (since {since})\n", printable(problem)));
         }
+        if let Some(throttled) = &app.throttled {
+            text.push_str(&format!("  ! it keeps failing: its calls are refused for another {throttled}\n"));
+        }
         for rival in &app.rivals {
             text.push_str(&format!("  ! {}\n", printable(rival)));
         }
@@ -119,6 +122,7 @@ mod tests {
             instances: Some("fresh".to_owned()),
             since: Some("2026-11-22T10:00:00Z".to_owned()),
             requests: 42,
+            throttled: Some("8s".to_owned()),
             problem: None,
             problem_since: None,
             rivals: Vec::new(),
@@ -133,6 +137,7 @@ mod tests {
             instances: None,
             since: None,
             requests: 0,
+            throttled: None,
             problem: Some("apps/a.wasm: not a component".to_owned()),
             problem_since: Some("2026-11-22T10:00:01Z".to_owned()),
             rivals: Vec::new(),
@@ -144,6 +149,7 @@ NAME   TENANT  STATE    RELEASE       KIND  ROUTES                 INSTANCES  SI
 a\u{fffd}[2J  acme    refused  -             -     -                      -          -                     0
   ! apps/a.wasm: not a component (since 2026-11-22T10:00:01Z)
 hello  -       live     0123456789ab  wsgi  /hello *.example.com/  fresh      2026-11-22T10:00:00Z  42
+  ! it keeps failing: its calls are refused for another 8s
 "
         );
     }

@@ -37,6 +37,7 @@ pub(super) struct File {
     pub(super) grant: GrantTable,
     pub(super) tenant: BTreeMap<Spanned<String>, TenantTable>,
     pub(super) limits: Items,
+    pub(super) budget: Items,
     pub(super) edge: Items,
     pub(super) log: LogTable,
     pub(super) access_log: AccessLogTable,
@@ -49,6 +50,7 @@ pub(super) struct TenantTable {
     pub(super) routes: Item,
     pub(super) grant: GrantTable,
     pub(super) limits: Items,
+    pub(super) budget: Items,
 }
 
 /// What apps may have beyond a sandbox.

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Component, Path, PathBuf};
 
 use super::bind::{self, Place, Scheme};
-use super::field::{self, EDGE, Field, LIMITS};
+use super::field::{self, BUDGET, EDGE, Field, LIMITS};
 use super::file::{File, Given, Item, Source};
 use super::{
     AccessLogFormat, AccessLogTarget, CHUNKED_BODIES, Certificate, Config, ConfigError, Grants, INSTANCES, LOG_FORMATS,
@@ -117,6 +117,7 @@ fn apply_file(source: &Source, file: &File, config: &mut Config, policy: &mut Po
         config.access_log_format = given.word(ACCESS_LOG_FORMATS)?;
     }
     apply_table(LIMITS, "limits", &section, &file.limits, &mut config.limits, |_, _, _| Ok(()))?;
+    apply_table(BUDGET, "budget", &section, &file.budget, &mut config.budget, |_, _, _| Ok(()))?;
     apply_table(EDGE, "edge", &section, &file.edge, &mut config.edge, |_, _, _| Ok(()))
 }
 

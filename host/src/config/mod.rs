@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::bundle::Manifest;
-use crate::limits::{EdgeLimits, Limits};
+use crate::limits::{Budget, EdgeLimits, Limits};
 
 mod bind;
 mod directory;
@@ -71,6 +71,8 @@ pub struct Config {
     pub edge: EdgeLimits,
     /// The default and the ceiling of every app's limits.
     pub limits: Limits,
+    /// What each tenant may use where nothing else is said of it.
+    pub budget: Budget,
     /// How instances serve calls where an app does not say.
     pub instances: Instances,
     /// What becomes of request bodies of unknown length where an app does not say.
@@ -108,6 +110,7 @@ impl Default for Config {
             stack_bytes: 1 << 20,
             edge: EdgeLimits::default(),
             limits: Limits::default(),
+            budget: Budget::default(),
             instances: Instances::Fresh,
             chunked_bodies: ChunkedBodies::Spool,
             reuse_requests_max: 1000,

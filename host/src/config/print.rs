@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use toml::Value;
 
-use super::field::{EDGE, Field, LIMITS, TOP};
+use super::field::{BUDGET, EDGE, Field, LIMITS, TOP};
 use super::{AccessLogFormat, AccessLogTarget, CHUNKED_BODIES, Config, Grants};
 
 pub(super) fn to_toml(config: &Config) -> String {
@@ -46,12 +46,14 @@ pub(super) fn to_toml(config: &Config) -> String {
     line("format", format);
     table(&mut lines, "edge", EDGE, &config.edge);
     table(&mut lines, "limits", LIMITS, &config.limits);
+    table(&mut lines, "budget", BUDGET, &config.budget);
     grants(&mut lines, "grant", &config.grants);
     for tenant in config.tenants.values() {
         let name = text(&tenant.name);
         lines.push_str(&format!("\n[tenant.{name}]\n"));
         lines.push_str(&format!("routes = {}\n", list(tenant.routes.iter().map(ToString::to_string).collect())));
         table(&mut lines, &format!("tenant.{name}.limits"), LIMITS, &tenant.limits);
+        table(&mut lines, &format!("tenant.{name}.budget"), BUDGET, &tenant.budget);
         grants(&mut lines, &format!("tenant.{name}.grant"), &tenant.grants);
     }
     lines

@@ -11,7 +11,7 @@ use std::path::Path;
 use super::file::{Section, Source, TenantTable};
 use super::grant::is_name;
 use super::{Config, ConfigError, Grants, HostPattern, RouteSpec, field, route};
-use crate::limits::Limits;
+use crate::limits::{Budget, Limits};
 
 /// What the apps of one folder may have.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +22,8 @@ pub struct Tenant {
     pub routes: Vec<RouteSpec>,
     /// The ceiling, and the default, of each of its apps.
     pub limits: Limits,
+    /// What they may use together.
+    pub budget: Budget,
     pub grants: Grants,
 }
 
@@ -52,7 +54,8 @@ impl Config {
             name => vec![own_place(name)],
         };
         let grants = if name.is_empty() { self.grants.clone() } else { Grants::default() };
-        Cow::Owned(Tenant { name: name.to_owned(), routes, limits: self.limits.clone(), grants })
+        let (limits, budget) = (self.limits.clone(), self.budget.clone());
+        Cow::Owned(Tenant { name: name.to_owned(), routes, limits, budget, grants })
     }
 
     /// Whether apps of the tenant may have this place. Of the tenants' places that hold it the innermost counts; what was said of
@@ -159,10 +162,13 @@ fn tenant(
         }
         Ok(())
     })?;
+    let mut budget = config.budget.clone();
+    super::apply_table(field::BUDGET, "budget", section, &table.budget, &mut budget, |_, _, _| Ok(()))?;
     Ok(Tenant {
         name: name.to_owned(),
         routes: routes.unwrap_or_else(|| vec![own_place(name)]),
         limits,
+        budget,
         grants: Grants::parse(&table.grant, section)?,
     })
 }

@@ -100,6 +100,8 @@ fn every_key_is_read_and_survives_printing() {
         [tenant.acme.limits]
         memory = "32MiB"
         cpu_time = "1s"
+        [tenant.acme.budget]
+        weight = 7
         [tenant.acme.grant]
         data = ["blog/*"]
         [tenant.acme.grant.env]
@@ -115,6 +117,17 @@ fn every_key_is_read_and_survives_printing() {
         [access_log]
         file = "/var/log/wasgi.log"
         format = "json"
+        [budget]
+        concurrent_calls = 10
+        queued_calls = 0
+        call_rate = 12
+        weight = 2
+        memory = "1GiB"
+        cpu_time = "8s"
+        cpu_window = "4s"
+        log_rate = "3KiB"
+        faults = 4
+        fault_pause = "9s"
         [edge]
         connections = 10
         streams = 11
@@ -153,7 +166,7 @@ fn every_key_is_read_and_survives_printing() {
     let kept = Kept { requests_max: 5, idle_time: Duration::from_secs(90), memory_bytes_max: 1 << 20 };
     assert_eq!(config.instances, Instances::Reuse(kept));
     assert_eq!(config.tenants.len(), 2);
-    let acme = &config.tenants["acme"];
+    let acme = config.tenants["acme"].clone();
     assert!(acme.grants.data.contain("blog/x") && !acme.grants.data.contain("other"));
     assert_eq!((acme.limits.memory_bytes, acme.limits.cpu_time), (32 << 20, Duration::from_secs(1)));
     assert_eq!(acme.grants.directories["/media"].access, Access::Write);
@@ -169,6 +182,10 @@ fn every_key_is_read_and_survives_printing() {
     for field in field::LIMITS {
         assert_ne!(field.text(&config.limits), field.text(&default.limits), "{} was not read", field.key);
     }
+    for field in field::BUDGET {
+        assert_ne!(field.text(&config.budget), field.text(&default.budget), "{} was not read", field.key);
+    }
+    assert_eq!((acme.budget.weight, acme.budget.faults), (7, 4), "numbers are inherited");
     for field in field::EDGE {
         assert_ne!(field.text(&config.edge), field.text(&default.edge), "{} was not read", field.key);
     }

@@ -16,6 +16,7 @@ use super::compile::{Compiler, Failure};
 use super::inspect;
 use super::library::Library;
 use super::scan::{self, Candidate};
+use crate::account::Accounts;
 use crate::admission::Admission;
 use crate::apps::{App, Release};
 use crate::assets::Assets;
@@ -40,6 +41,7 @@ pub struct Loader {
     library: Library,
     compiler: Compiler,
     load_guest: LoadGuest,
+    pub(super) accounts: Accounts,
     /// The same bytes under two names are compiled and mapped once.
     components: Mutex<HashMap<Wanted, Arc<OnceCell<Code>>>>,
     /// Files in memory at the same time, and threads that read, hash and link.
@@ -146,7 +148,8 @@ impl Loader {
     pub fn new(engine: Arc<Engine>, cache: Cache, library: Library, compiler: Compiler, load_guest: LoadGuest) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let hands = Semaphore::new(cores);
-        Self { engine, cache, library, compiler, load_guest, components: Mutex::default(), hands }
+        let accounts = Accounts::new(engine.sandboxes());
+        Self { engine, cache, library, compiler, load_guest, accounts, components: Mutex::default(), hands }
     }
 
     /// Does all of it: read, inspect, compile or fetch, link.
@@ -188,12 +191,13 @@ impl Loader {
     /// # Errors
     /// Why there is none.
     pub async fn load_one(self: &Arc<Self>, order: Order) -> Result<Loaded, Outcome> {
-        let Parts { spec, secrets, component, files, .. } =
-            self.parts(&Arc::new(order)).await?.ok_or(Outcome::Unchanged)?;
+        let order = Arc::new(order);
+        let Parts { spec, secrets, component, files, .. } = self.parts(&order).await?.ok_or(Outcome::Unchanged)?;
         let data = open_data(&spec, None)?;
         let directories = open_directories(&spec)?;
-        let log = Arc::new(AppLog::new(&spec.name, &spec.limits));
-        Ok(Loaded { spec, component, own: Belongings { log, files, data, directories, secrets } })
+        let account = self.accounts.of(&order.config, &spec.name);
+        let log = Arc::new(AppLog::new(&spec.name, &spec.limits, &account));
+        Ok(Loaded { spec, component, own: Belongings { log, files, data, directories, secrets, account } })
     }
 
     /// Reads, inspects, compiles or fetches, unpacks or finds. None if it is what serves already.
@@ -368,14 +372,21 @@ impl Loader {
     fn app(&self, order: &Order, parts: Parts) -> Result<App, Outcome> {
         let Parts { spec, secrets, kind, component, not_rewound, files, hash, code_hash, origin: _ } = parts;
         let refused = |error: anyhow::Error| Outcome::Refused(format!("{error:#}"));
-        let log = AppLog::new(&spec.name, &spec.limits);
+        let account = self.accounts.of(&order.config, &spec.name);
+        let log = AppLog::new(&spec.name, &spec.limits, &account);
         let log = Arc::new(if order.config.dev { log.keeping_lines() } else { log });
         let live = order.live.as_ref();
         let assets = assets(&spec, files.as_ref()).map_err(refused)?;
         let data = open_data(&spec, live)?;
         let directories = open_directories(&spec)?;
-        let own =
-            Belongings { log: Arc::clone(&log), files, data: data.clone(), directories, secrets: Arc::clone(&secrets) };
+        let own = Belongings {
+            log: Arc::clone(&log),
+            files,
+            data: data.clone(),
+            directories,
+            secrets: Arc::clone(&secrets),
+            account: Arc::clone(&account),
+        };
         let guest = (self.load_guest)(&self.engine, kind, &component, &spec, own).map_err(refused)?;
         let now = SystemTime::now();
         let release = Release {
@@ -394,9 +405,12 @@ impl Loader {
         let stats = live.map(|live| Arc::clone(&live.stats)).unwrap_or_default();
         let admission = match live {
             Some(live) if live.spec.limits == spec.limits => Arc::clone(&live.admission),
-            _ => Arc::new(Admission::new(&spec.limits)),
+            _ => Arc::new(Admission::new(&spec.limits, account)),
         };
-        Ok(App { admission, spec, release, guest, log, stats, assets, data, secrets })
+        // Another file may do better.
+        let throttle = live.filter(|live| live.release.hash == release.hash).map(|live| Arc::clone(&live.throttle));
+        let throttle = throttle.unwrap_or_default();
+        Ok(App { admission, throttle, spec, release, guest, log, stats, assets, data, secrets })
     }
 
     /// Does blocking work on a thread for it, not more at a time than there are cores.

@@ -173,6 +173,7 @@ impl Deployer {
     /// What is to be done from time to time.
     fn sweep(&self) {
         self.records.live().for_each(|app| app.guest.sweep());
+        self.loader.accounts.tidy();
         // At the start, files may be there that are about to be used.
         if *self.ready.borrow() {
             self.loader.tidy();
@@ -304,6 +305,7 @@ impl Deployer {
             self.watch = Watch::new(&config.apps_dir);
         }
         self.config = config;
+        self.loader.accounts.reconfigure(&self.config);
         if self.records.judge_again(&self.config) {
             // What was taken away is not served until the rest has been judged.
             self.publish();

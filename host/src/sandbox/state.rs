@@ -6,6 +6,7 @@ use std::sync::Arc;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
+use crate::account::Account;
 use crate::bundle::Tree;
 use crate::config::{AppSpec, ChunkedBodies, Secrets};
 use crate::data::{DataDir, Directory};
@@ -13,7 +14,7 @@ use crate::guest::{http, wasi, wsgi};
 use crate::limits::Limits;
 use crate::sandbox::call::CallState;
 use crate::sandbox::ledger::Ledger;
-use crate::sandbox::meter::Meter;
+use crate::sandbox::meter::{Mark, Meter};
 use crate::telemetry::{AppLog, RequestId};
 
 /// What all sandboxes of one app share.
@@ -29,6 +30,8 @@ pub struct AppContext {
     pub files: Option<Arc<Tree>>,
     pub data: Option<Arc<DataDir>>,
     pub directories: Arc<[Directory]>,
+    /// What its tenant has in use.
+    pub account: Arc<Account>,
 }
 
 impl AppContext {
@@ -50,6 +53,7 @@ impl AppContext {
             files: own.files,
             data: own.data,
             directories: own.directories,
+            account: own.account,
         }
     }
 }
@@ -65,6 +69,7 @@ pub struct Belongings {
     /// What they see at other places.
     pub directories: Arc<[Directory]>,
     pub secrets: Arc<Secrets>,
+    pub account: Arc<Account>,
 }
 
 /// The data of a store.
@@ -99,7 +104,7 @@ impl State {
             app: Arc::clone(app),
             call: Arc::clone(call),
             speaker: Some(call.id),
-            meter: Meter::new(&app.limits),
+            meter: Meter::new(&app.limits, &app.account),
             ledger: None,
             wsgi: wsgi::gateway::Host::default(),
             http: http::Host::new(app, call.id),
@@ -130,10 +135,12 @@ impl State {
     }
 
     /// Becomes a new state, but for what the instance has of memory: the call's is over.
-    pub(crate) fn rewind(&mut self, meter: &Meter) {
-        let (app, call) = (Arc::clone(&self.app), Arc::clone(&self.call));
-        *self = Self::new(&app, &call);
-        self.meter = meter.clone();
+    pub(crate) fn rewind(&mut self, mark: Mark) {
+        let mut new = Self::new(&Arc::clone(&self.app), &Arc::clone(&self.call));
+        // What the instance has stays charged to its tenant.
+        std::mem::swap(&mut new.meter, &mut self.meter);
+        new.meter.go_back(mark);
+        *self = new;
     }
 
     /// Another call begins beside those that are under way: what is written from now on is nobody's in particular.
