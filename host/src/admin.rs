@@ -1,6 +1,7 @@
 //! The local admin socket: what `wasgi apps` and a Prometheus scraper ask. It reads the table of apps and calls no guest; it
 //! changes nothing. Whoever may open the socket, the host's own user, may read.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fs::{DirBuilder, File, Permissions};
 use std::io::{Read, Write};
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 
+use crate::account::Account;
 use crate::apps::{Apps, Entry, Table};
 use crate::config::{Instances, tenant_name};
 use crate::telemetry::prometheus;
@@ -204,6 +206,28 @@ fn metrics(table: &Table) -> String {
     {
         let count = table.entries.values().filter(|entry| self::state(entry) == state).count();
         text.push_str(&format!("wasgi_apps{{state=\"{}\"}} {count}\n", state.as_str()));
+    }
+    text.push_str(&tenant_metrics(table));
+    text
+}
+
+/// What tenants have in use now.
+fn tenant_metrics(table: &Table) -> String {
+    let live = table.entries.values().filter_map(|entry| entry.live.as_ref());
+    let accounts: BTreeMap<_, _> =
+        live.map(|app| (app.spec.tenant.as_str(), Arc::clone(app.admission.account()))).collect();
+    let gauges: [(&str, &str, fn(&Account) -> u64); 3] = [
+        ("wasgi_tenant_calls", "Calls of the tenant that run.", |account| account.running().into()),
+        ("wasgi_tenant_waiting", "Requests of the tenant that wait.", |account| account.waiting().into()),
+        ("wasgi_tenant_memory_bytes", "Memory of the tenant's sandboxes.", Account::memory_bytes),
+    ];
+    let mut text = String::new();
+    for (name, help, value) in gauges {
+        text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} gauge\n"));
+        for (tenant, account) in &accounts {
+            // Names of folders have nothing that would have to be escaped.
+            text.push_str(&format!("{name}{{tenant=\"{tenant}\"}} {}\n", value(account)));
+        }
     }
     text
 }

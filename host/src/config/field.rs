@@ -176,6 +176,10 @@ impl<T> Field<T> {
         (self.get)(of) > (self.get)(ceiling)
     }
 
+    pub(super) fn differs(&self, of: &T, other: &T) -> bool {
+        (self.get)(of) != (self.get)(other)
+    }
+
     fn parse(&self, value: &Value) -> Result<u64, String> {
         let wanted = || match self.unit {
             Unit::Bytes => "a size is wanted, such as \"64KiB\" or \"1.5MiB\"".to_owned(),

@@ -44,16 +44,30 @@ pub(super) fn to_toml(config: &Config) -> String {
         AccessLogFormat::Json => "\"json\"",
     };
     line("format", format);
-    table(&mut lines, "edge", EDGE, &config.edge);
-    table(&mut lines, "limits", LIMITS, &config.limits);
-    table(&mut lines, "budget", BUDGET, &config.budget);
+    table(&mut lines, "edge", EDGE, |_| true, &config.edge);
+    table(&mut lines, "limits", LIMITS, |_| true, &config.limits);
+    table(&mut lines, "budget", BUDGET, |_| true, &config.budget);
     grants(&mut lines, "grant", &config.grants);
     for tenant in config.tenants.values() {
         let name = text(&tenant.name);
         lines.push_str(&format!("\n[tenant.{name}]\n"));
         lines.push_str(&format!("routes = {}\n", list(tenant.routes.iter().map(ToString::to_string).collect())));
-        table(&mut lines, &format!("tenant.{name}.limits"), LIMITS, &tenant.limits);
-        table(&mut lines, &format!("tenant.{name}.budget"), BUDGET, &tenant.budget);
+        // What is not said is what stands above.
+        let (limits, budget) = (&tenant.limits, &tenant.budget);
+        table(
+            &mut lines,
+            &format!("tenant.{name}.limits"),
+            LIMITS,
+            |field| field.differs(limits, &config.limits),
+            limits,
+        );
+        table(
+            &mut lines,
+            &format!("tenant.{name}.budget"),
+            BUDGET,
+            |field| field.differs(budget, &config.budget),
+            budget,
+        );
         grants(&mut lines, &format!("tenant.{name}.grant"), &tenant.grants);
     }
     lines
@@ -61,7 +75,7 @@ pub(super) fn to_toml(config: &Config) -> String {
 
 /// Where secrets are, never what they are.
 fn grants(lines: &mut String, name: &str, grants: &Grants) {
-    for (table, entries) in grants.lines(name) {
+    for (table, entries) in grants.lines(name).into_iter().filter(|(_, entries)| !entries.is_empty()) {
         lines.push_str(&format!("\n[{table}]\n"));
         for (key, value) in entries {
             lines.push_str(&format!("{key} = {value}\n"));
@@ -69,8 +83,12 @@ fn grants(lines: &mut String, name: &str, grants: &Grants) {
     }
 }
 
-fn table<T>(lines: &mut String, name: &str, fields: &[Field<T>], of: &T) {
-    lines.push_str(&format!("\n[{name}]\n"));
+/// The fields that are worth printing.
+fn table<T>(lines: &mut String, name: &str, fields: &[Field<T>], is_printed: impl Fn(&Field<T>) -> bool, of: &T) {
+    let mut fields = fields.iter().filter(|field| is_printed(field)).peekable();
+    if fields.peek().is_some() {
+        lines.push_str(&format!("\n[{name}]\n"));
+    }
     for field in fields {
         lines.push_str(&format!("{} = {}\n", field.key, field.toml(of)));
     }

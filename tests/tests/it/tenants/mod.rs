@@ -1,5 +1,6 @@
 //! Tenants: what the apps of one may have, and that others neither get nor notice it.
 
+mod budgets;
 mod grants;
 mod places;
 

@@ -83,11 +83,11 @@ fn a_place_that_is_given_to_another_is_served_by_that_one_from_then_on() {
     reload(&host, &format!("chunked_bodies = 'stream'\n{PLACES}"));
     eventually("it is back", || (ask(&host, "acme.example", "/hello").status() == 200).then_some(()));
     eventually("so is the other", || (ask(&host, "hive.example", "/state").status() == 200).then_some(()));
-    let before = ask(&host, "hive.example", "/state").text();
     under_way.send(&request.to_bytes());
     under_way.chunk(b"one");
     assert_eq!(under_way.head("POST").status, 200);
     assert_eq!(under_way.piece().as_deref(), Ok(&b"one"[..]));
+    let before = ask(&host, "hive.example", "/state").text();
 
     let moved = "[tenant.acme]\nroutes = ['/acme']\n[tenant.hive]\nroutes = ['hive.example', 'acme.example']\n";
     reload(&host, &format!("chunked_bodies = 'stream'\n{moved}"));
