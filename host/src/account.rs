@@ -149,10 +149,11 @@ impl Account {
 
     /// What it has used up, and after what time it is worth asking again.
     pub(crate) fn spent(&self, now: Instant) -> Option<(Spent, Duration)> {
-        if let Some(time) = self.cpu_debt(now) {
+        let budget = &self.terms().budget;
+        if let Some(time) = self.debt(budget, now) {
             return Some((Spent::Cpu, time));
         }
-        (self.memory_bytes() >= self.terms().budget.memory_bytes).then_some((Spent::Memory, MEMORY_RETRY))
+        (self.memory_bytes() >= budget.memory_bytes).then_some((Spent::Memory, MEMORY_RETRY))
     }
 
     /// Charges processor time.
@@ -162,8 +163,11 @@ impl Account {
 
     /// How long until it may use processor time again, if it has used too much.
     pub(crate) fn cpu_debt(&self, now: Instant) -> Option<Duration> {
-        let terms = self.terms();
-        let (cap, window) = (nanos(terms.budget.cpu_time), nanos(terms.budget.cpu_window).max(1));
+        self.debt(&self.terms().budget, now)
+    }
+
+    fn debt(&self, budget: &Budget, now: Instant) -> Option<Duration> {
+        let (cap, window) = (nanos(budget.cpu_time), nanos(budget.cpu_window).max(1));
         let now = self.now(now);
         let forgotten = self.cpu.forgotten.load(Relaxed);
         let step = now.saturating_sub(forgotten);

@@ -216,7 +216,8 @@ fn tenant_metrics(table: &Table) -> String {
     let live = table.entries.values().filter_map(|entry| entry.live.as_ref());
     let accounts: BTreeMap<_, _> =
         live.map(|app| (app.spec.tenant.as_str(), Arc::clone(app.admission.account()))).collect();
-    let gauges: [(&str, &str, fn(&Account) -> u64); 3] = [
+    type Gauge = (&'static str, &'static str, fn(&Account) -> u64);
+    let gauges: [Gauge; 3] = [
         ("wasgi_tenant_calls", "Calls of the tenant that run.", |account| account.running().into()),
         ("wasgi_tenant_waiting", "Requests of the tenant that wait.", |account| account.waiting().into()),
         ("wasgi_tenant_memory_bytes", "Memory of the tenant's sandboxes.", Account::memory_bytes),

@@ -1,8 +1,6 @@
 //! One file (with its sidecar) → an app that is ready to be called, or the reason why not. It publishes nothing.
 
 use std::collections::{HashMap, HashSet};
-use std::io::{self, Read};
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,25 +9,23 @@ use tokio::sync::{OnceCell, Semaphore};
 use wasmtime::component::Component;
 
 use super::Loaded;
-use super::cache::{self, Cache};
+use super::cache::Cache;
 use super::compile::{Compiler, Failure};
+use super::content::{Archive, Content, read_sidecar, read_wasm, refused_sidecar};
 use super::inspect;
 use super::library::Library;
-use super::scan::{self, Candidate};
-use crate::account::Accounts;
+use super::scan::Candidate;
+use crate::account::{Account, Accounts};
 use crate::admission::Admission;
 use crate::apps::{App, Release};
 use crate::assets::Assets;
-use crate::bundle::{self, Manifest, Tree};
-use crate::config::{AppSpec, Config, ConfigError, DirectorySpec, Instances, Secrets};
+use crate::bundle::Tree;
+use crate::config::{AppSpec, Config, DirectorySpec, Instances, Secrets};
 use crate::data::{DataDir, Directory};
 use crate::guest::{Guest, Kind};
 use crate::limits::Limits;
 use crate::sandbox::{Abi, Belongings, Engine, Variant};
 use crate::telemetry::AppLog;
-
-/// A sidecar is a page of text.
-const SIDECAR_BYTES_MAX: u64 = 64 << 10;
 
 /// How a component becomes callable: `guest::load`, or a test's stand-in.
 pub type LoadGuest = fn(&Arc<Engine>, Kind, &Component, &AppSpec, Belongings) -> anyhow::Result<Box<dyn Guest>>;
@@ -103,22 +99,6 @@ struct Code {
 enum Compiled {
     Component(Component),
     NotRewound(String),
-}
-
-/// A file's content, known to be what its hashes say.
-struct Content {
-    hash: String,
-    /// The file without its bundle.
-    code: Vec<u8>,
-    code_hash: String,
-    manifest: Manifest,
-    archive: Option<Archive>,
-}
-
-/// The files that it carries.
-struct Archive {
-    bytes: Vec<u8>,
-    hash: String,
 }
 
 /// All that an app is made of.
@@ -195,7 +175,8 @@ impl Loader {
         let Parts { spec, secrets, component, files, .. } = self.parts(&order).await?.ok_or(Outcome::Unchanged)?;
         let data = open_data(&spec, None)?;
         let directories = open_directories(&spec)?;
-        let account = self.accounts.of(&order.config, &spec.name);
+        // Whoever runs it by hand has their own patience.
+        let account = Account::of_nobody();
         let log = Arc::new(AppLog::new(&spec.name, &spec.limits, &account));
         Ok(Loaded { spec, component, own: Belongings { log, files, data, directories, secrets, account } })
     }
@@ -466,68 +447,4 @@ fn open_directories(spec: &AppSpec) -> Result<Arc<[Directory]>, Outcome> {
         })
     };
     spec.directories.iter().map(open).collect()
-}
-
-/// The text of its sidecar. One that cannot be read refuses the app: its limits might be in it.
-fn read_sidecar(order: &Order) -> Result<Option<String>, Outcome> {
-    let Some(stamp) = order.candidate.sidecar else { return Ok(None) };
-    let path = format!("{}.toml", order.name);
-    let bytes = read(&order.config.apps_dir, &path, stamp, SIDECAR_BYTES_MAX)?;
-    let text = String::from_utf8(bytes).map_err(|_| Outcome::Refused(format!("{path} is not UTF-8 text")))?;
-    Ok(Some(text))
-}
-
-fn refused_sidecar(order: &Order, error: ConfigError) -> Outcome {
-    Outcome::Refused(one_line(&format!("{}.toml: {error}", order.name)))
-}
-
-fn read_wasm(order: &Order, limits: &Limits) -> Result<Content, Outcome> {
-    let path = format!("{}.wasm", order.name);
-    let mut code = read(&order.config.apps_dir, &path, order.candidate.wasm, limits.module_bytes)?;
-    let hash = cache::hash_bytes(&code);
-    let refused = |refusal: bundle::Refusal| Outcome::Refused(refusal.to_string());
-    let sections = bundle::Sections::find(&code).map_err(refused)?;
-    let manifest = sections.manifest(&code).map_err(refused)?;
-    let archive =
-        sections.files(&code).map(|archive| Archive { bytes: archive.to_owned(), hash: cache::hash_bytes(archive) });
-    let code_hash = match sections.strip(&mut code) {
-        true => cache::hash_bytes(&code),
-        false => hash.clone(),
-    };
-    Ok(Content { hash, code, code_hash, manifest, archive })
-}
-
-/// Reads a whole file that should be in the state that was seen. Its size is judged before anything is read.
-fn read(apps_dir: &Path, path: &str, seen: scan::Stamp, bytes_max: u64) -> Result<Vec<u8>, Outcome> {
-    if seen.bytes > bytes_max {
-        let (size, limit) = (bytesize::ByteSize::b(seen.bytes), bytesize::ByteSize::b(bytes_max));
-        return Err(Outcome::Refused(format!("{path} has {size}, the limit is {limit}")));
-    }
-    let read = || -> io::Result<Option<Vec<u8>>> {
-        let (file, stamp) = scan::open(apps_dir, path)?;
-        if stamp != seen {
-            return Ok(None);
-        }
-        // The sizes fit: they were compared with the limit, and a limit beyond the address space reads nothing extra.
-        let mut bytes = Vec::with_capacity(usize::try_from(seen.bytes).unwrap_or(0));
-        // One more than expected, to notice growth without reading all of it.
-        (&file).take(seen.bytes + 1).read_to_end(&mut bytes)?;
-        let still = scan::stamp(&file)? == seen && bytes.len() as u64 == seen.bytes;
-        Ok(still.then_some(bytes))
-    };
-    match read() {
-        Ok(Some(bytes)) => Ok(bytes),
-        Ok(None) => Err(Outcome::Moved),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Outcome::Moved),
-        // A change of mode is a change that is noticed.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            Err(Outcome::Refused(format!("{path} cannot be read by wasgi: chmod it ({error})")))
-        }
-        Err(error) => Err(Outcome::Passing(format!("{path} cannot be read: {error}"))),
-    }
-}
-
-/// Messages about TOML point at the place in several lines; a log line is one.
-fn one_line(text: &str) -> String {
-    text.split('\n').map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" / ")
 }

@@ -9,6 +9,7 @@ mod child;
 mod claims;
 mod command;
 pub mod compile;
+mod content;
 pub mod inspect;
 mod library;
 mod load;
