@@ -6,9 +6,9 @@ use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, Guard};
 
-use crate::admission::Admission;
+use crate::admission::{Admission, Throttle};
 use crate::assets::Assets;
-use crate::config::AppSpec;
+use crate::config::{AppSpec, Secrets};
 use crate::data::DataDir;
 use crate::guest::{Guest, Kind};
 use crate::route::Router;
@@ -23,12 +23,16 @@ pub struct App {
     pub log: Arc<AppLog>,
     /// Carried over while the limits stay: a release that drains counts, too.
     pub admission: Arc<Admission>,
+    /// Of this release, whatever its sidecar says.
+    pub throttle: Arc<Throttle>,
     /// Carried over from release to release.
     pub stats: Arc<Stats>,
     /// What is served without the guest.
     pub assets: Option<Assets>,
     /// The directory that it was granted.
     pub data: Option<Arc<DataDir>>,
+    /// As they were when the release was made.
+    pub secrets: Arc<Secrets>,
 }
 
 /// One version of an app: the bytes with one hash.

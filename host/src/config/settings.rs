@@ -42,6 +42,10 @@ pub struct Settings {
     #[arg(long, value_name = "DIR", env = "WASGI_DATA_DIR", hide_env_values = true)]
     pub data_dir: Option<PathBuf>,
 
+    /// Read what tenants may have from the files NAME.toml in DIR [default: tenants.d beside wasgi.toml]
+    #[arg(long, value_name = "DIR", env = "WASGI_TENANTS_DIR", hide_env_values = true)]
+    pub tenants_dir: Option<PathBuf>,
+
     /// Development mode: show why an app failed to whoever asks; listens on this machine only
     #[arg(long, env = "WASGI_DEV", value_parser = clap::builder::FalseyValueParser::new(), hide_env_values = true)]
     pub dev: bool,

@@ -9,6 +9,7 @@ mod child;
 mod claims;
 mod command;
 pub mod compile;
+mod content;
 pub mod inspect;
 mod library;
 mod load;
@@ -40,11 +41,9 @@ use self::reconcile::Records;
 use self::scan::Scan;
 use self::watch::Watch;
 use crate::apps::Apps;
-use crate::bundle::Tree;
 use crate::config::{AppSpec, Config};
-use crate::data::DataDir;
 use crate::guest;
-use crate::sandbox::Engine;
+use crate::sandbox::{Belongings, Engine};
 
 /// Between two looks, however many events there are: a directory that changes all the time costs this much and no more.
 const LOOK_TIME_MIN: Duration = Duration::from_millis(20);
@@ -175,6 +174,7 @@ impl Deployer {
     /// What is to be done from time to time.
     fn sweep(&self) {
         self.records.live().for_each(|app| app.guest.sweep());
+        self.loader.accounts.tidy();
         // At the start, files may be there that are about to be used.
         if *self.ready.borrow() {
             self.loader.tidy();
@@ -286,7 +286,7 @@ impl Deployer {
 
     fn publish(&mut self) {
         self.publish_at = None;
-        let table = self.records.table();
+        let table = self.records.table(&self.config);
         self.loader.retain(&self.records.code_hashes());
         self.apps.publish(table);
         self.records.announce();
@@ -306,7 +306,11 @@ impl Deployer {
             self.watch = Watch::new(&config.apps_dir);
         }
         self.config = config;
-        self.records.judge_again();
+        self.loader.accounts.reconfigure(&self.config);
+        if self.records.judge_again(&self.config) {
+            // What was taken away is not served until the rest has been judged.
+            self.publish();
+        }
         self.look_soon(Duration::ZERO);
     }
 }
@@ -315,8 +319,7 @@ impl Deployer {
 pub struct Loaded {
     pub spec: AppSpec,
     pub component: Component,
-    pub files: Option<Arc<Tree>>,
-    pub data: Option<Arc<DataDir>>,
+    pub own: Belongings,
 }
 
 /// Loads one app of the apps directory, as a deployer would.

@@ -1,13 +1,14 @@
 //! What host functions, the guest's task and the connection share during one call: its clocks and its outbox.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::HeaderMap;
 
+use crate::account::Account;
 use crate::body::ReadError;
 use crate::error::Error;
 use crate::guest::head::Head;
@@ -20,6 +21,8 @@ pub struct CallState {
     pub id: RequestId,
     pub began: Instant,
     cpu_time: Duration,
+    /// Its tenant's, which pays as well.
+    account: Arc<Account>,
     /// Nanoseconds of processor time in polls that have ended.
     cpu_nanos: AtomicU64,
     /// When the poll under way began, in nanoseconds since `began`, plus one; 0 outside of polls.
@@ -100,11 +103,12 @@ impl CallState {
         .await;
     }
 
-    pub fn new(id: RequestId, began: Instant, cpu_time: Duration) -> Self {
+    pub fn new(id: RequestId, began: Instant, cpu_time: Duration, account: &Arc<Account>) -> Self {
         Self {
             id,
             began,
             cpu_time,
+            account: Arc::clone(account),
             cpu_nanos: AtomicU64::new(0),
             // The first poll begins with the call: one look at the clock less for each request.
             poll_began: AtomicU64::new(1),
@@ -140,7 +144,7 @@ impl CallState {
     /// The guest's task has been polled: what it took is charged, what it waits from now on is not.
     pub(crate) fn poll_ends(&self) {
         let began = self.poll_began.swap(0, Ordering::Relaxed);
-        self.cpu_nanos.fetch_add((self.now() + 1).saturating_sub(began), Ordering::Relaxed);
+        self.charge(Duration::from_nanos((self.now() + 1).saturating_sub(began)));
     }
 
     /// Processor time charged so far: the time in which the guest's task was polled, by the wall clock.
@@ -152,9 +156,10 @@ impl CallState {
         Duration::from_nanos(self.cpu_nanos.load(Ordering::Relaxed) + under_way)
     }
 
-    /// Time that was spent elsewhere for this call.
+    /// Time that was spent for this call, in its own polls or elsewhere.
     pub(crate) fn charge(&self, time: Duration) {
         self.cpu_nanos.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.account.charge_cpu(time);
     }
 
     /// Whether it has had more than its processor time.

@@ -130,6 +130,11 @@ impl Engine {
         Ok(&half.get_or_init(|| made).engine)
     }
 
+    /// Sandboxes that may exist at the same time.
+    pub fn sandboxes(&self) -> u32 {
+        self.config.sandboxes
+    }
+
     /// The right to make one more sandbox that is rewound. None if there are as many as may be.
     pub(crate) fn seat(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.seats).try_acquire_owned().ok()

@@ -15,5 +15,6 @@ mod reuse;
 mod rewind;
 mod selftest;
 mod signals;
+mod tenants;
 mod tidy;
 mod wasi_http;
