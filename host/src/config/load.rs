@@ -8,7 +8,7 @@ use super::field::{self, EDGE, Field, LIMITS};
 use super::file::{File, Given, Item, Source};
 use super::{
     AccessLogFormat, AccessLogTarget, AppNames, CHUNKED_BODIES, Certificate, Config, ConfigError, INSTANCES,
-    LOG_FORMATS, Policy, Settings, TrustedPeers, apply_table, top,
+    LOG_FORMATS, PASSES, Policy, Settings, TrustedPeers, apply_table, top,
 };
 
 const FILE_NAME: &str = "wasgi.toml";
@@ -91,6 +91,9 @@ fn apply_file(source: &Source, file: &File, config: &mut Config, policy: &mut Po
     if let Some(given) = given("chunked_bodies", &file.chunked_bodies) {
         config.chunked_bodies = given.word(CHUNKED_BODIES)?;
     }
+    if let Some(given) = given("passes", &file.passes) {
+        config.passes = given.word(PASSES)?;
+    }
     if let Some(given) = given("log.filter", &file.log.filter) {
         config.log.filter = filter(&given)?;
     }
@@ -151,6 +154,9 @@ fn apply_settings(settings: &Settings, config: &mut Config, policy: &mut Policy)
     if let Some(text) = &settings.chunked_bodies {
         let given = Given::flag("--chunked-bodies (WASGI_CHUNKED_BODIES)", text);
         config.chunked_bodies = given.word(CHUNKED_BODIES)?;
+    }
+    if let Some(text) = &settings.passes {
+        config.passes = Given::flag("--passes (WASGI_PASSES)", text).word(PASSES)?;
     }
     if let Some(text) = &settings.log_filter {
         config.log.filter = filter(&Given::flag("--log-filter (WASGI_LOG_FILTER)", text))?;
