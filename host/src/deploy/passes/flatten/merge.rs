@@ -65,7 +65,7 @@ fn encode<'a>(layout: &Layout<'_, 'a>, exports: &[Export<'a>]) -> Result<Vec<u8>
         Rewriter { layout, member, place }.add_to(&mut parts)?;
     }
     let Parts { functions, tables, memories, globals, mut elements, data, code, names, referenced } = parts;
-    let escaping = parts_count(&layout.members) + referenced.len() + exports.len();
+    let escaping = places_in_segments(&layout.members) + referenced.len() + exports.len();
     let bytes = ENTRY_BYTES * (escaping + layout.used_imports().count()) + GLOBAL_BYTES * globals.len() as usize;
     if bytes > INSTANCE_BYTES_MAX {
         return Err(Refusal::Form("all in one it would be too large for one instance".into()));
@@ -85,7 +85,7 @@ fn encode<'a>(layout: &Layout<'_, 'a>, exports: &[Export<'a>]) -> Result<Vec<u8>
 }
 
 /// Places in segments: as many functions at most can be reached through tables.
-fn parts_count(members: &[Member<'_, '_>]) -> usize {
+fn places_in_segments(members: &[Member<'_, '_>]) -> usize {
     let elements = members.iter().flat_map(|member| &member.module.elements);
     elements
         .map(|element| match &element.items {
