@@ -258,6 +258,9 @@ fn pool(config: &Config) -> PoolingAllocationConfig {
         .total_stacks(sandboxes)
         .max_memories_per_component(8)
         .max_tables_per_component(32)
+        // The modules of a component become one where they can (`deploy/passes/flatten`).
+        .max_memories_per_module(8)
+        .max_tables_per_module(32)
         .max_memory_size(usize::try_from(config.limits.memory_bytes).expect("config bounds the memory"))
         .table_elements(usize::try_from(config.limits.table_elements).expect("config bounds the tables"))
         .linear_memory_keep_resident(MEMORY_KEPT_BYTES)
