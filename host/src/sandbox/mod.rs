@@ -12,6 +12,7 @@ mod memory;
 pub(crate) mod meter;
 pub(crate) mod pace;
 mod rewind;
+mod runs;
 mod state;
 mod stock;
 pub(crate) mod supply;
