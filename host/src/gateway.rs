@@ -64,6 +64,7 @@ impl Gateway {
         // A fault's page needs the request, which the guest will have consumed.
         let shown = (self.faults == Faults::Shown).then(|| parts.clone());
         let answered = self.answer(parts, body, connection, &mut record).await;
+        connection.others_first().await;
         let mut response = match answered {
             Ok(response) => response,
             Err(error) => {

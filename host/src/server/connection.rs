@@ -12,6 +12,7 @@ use super::Policy;
 use crate::config::TrustedPeers;
 use crate::limits::EdgeLimits;
 use crate::origin::Origin;
+use crate::sandbox::pace;
 
 /// A client's connection, as the gateway sees it: one request at a time. With HTTP/2, where a connection carries many at once,
 /// each stream has one of its own, and the connection itself one more, whose clocks run while it has no streams.
@@ -122,6 +123,24 @@ impl Connection {
         };
         // Said once, before the first request.
         let _ = self.introduced.set(origin);
+    }
+
+    /// Before a response is written, requests that have arrived with it are answered, so that the responses go out one after another.
+    /// A write wakes whoever waits for it: one peer with many connections (a proxy, most often) is then woken once for all of them,
+    /// and not for each, which costs more than a small response itself. Where guests compute for long, nobody waits for them.
+    ///
+    /// To be awaited before [`Connection::response_ended`]: a client that has stopped sending is let go after that.
+    pub async fn others_first(&self) {
+        let mut waits = !pace::is_crowded();
+        std::future::poll_fn(|context| {
+            if std::mem::take(&mut waits) {
+                // To the end of this worker's queue.
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Poll::Ready(())
+        })
+        .await;
     }
 
     /// A response that is still being made is on its way. It is cut off at `deadline`.
