@@ -58,9 +58,11 @@ impl Gateway {
     pub async fn serve(&self, request: Request<Incoming>, connection: &Arc<Connection>) -> Response<Reply> {
         connection.request_arrived();
         let (parts, body) = request.into_parts();
+        // Boxed once: on its way to the guest it is moved from future to future.
+        let parts = Box::new(parts);
         let mut record = Record::new(&parts, connection, &self.access_log);
         // A fault's page needs the request, which the guest will have consumed.
-        let shown = (self.faults == Faults::Shown).then(|| Box::new(parts.clone()));
+        let shown = (self.faults == Faults::Shown).then(|| parts.clone());
         let answered = self.answer(parts, body, connection, &mut record).await;
         let mut response = match answered {
             Ok(response) => response,
@@ -100,7 +102,7 @@ impl Gateway {
 
     async fn answer(
         &self,
-        mut parts: request::Parts,
+        mut parts: Box<request::Parts>,
         body: Incoming,
         connection: &Connection,
         record: &mut Record,
@@ -125,7 +127,7 @@ impl Gateway {
         for _ in 0..LOCAL_REDIRECTS_MAX {
             let Started::Redirect(request) = started else { break };
             record.cpu += record.call.take().map(|call| call.cpu()).unwrap_or_default();
-            started = self.ask(*request, None, connection, record).await?;
+            started = self.ask(request, None, connection, record).await?;
         }
         respond(started, head_only)
     }
@@ -133,7 +135,7 @@ impl Gateway {
     /// Has an app answer a request: the client's, or the one that another app redirected it to (RFC 3875 §6.2.2).
     async fn ask(
         &self,
-        parts: request::Parts,
+        parts: Box<request::Parts>,
         body: Option<Incoming>,
         connection: &Connection,
         record: &mut Record,

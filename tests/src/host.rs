@@ -76,6 +76,10 @@ impl Builder {
         if let Ok(policy) = std::env::var("TEST_INSTANCES") {
             flags.push(("--instances".to_owned(), policy));
         }
+        // Or without the passes that are not needed.
+        if let Ok(passes) = std::env::var("TEST_PASSES") {
+            flags.push(("--passes".to_owned(), passes));
+        }
         Self {
             folder,
             config: String::new(),

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
@@ -10,6 +11,7 @@ use wasgi_host::admin;
 use wasgi_host::bundle::archive::{self, Bounds};
 use wasgi_host::bundle::{Manifest, Refusal, Sections};
 use wasgi_host::config::{Access, AppSpec, Config, Instances, Settings};
+use wasgi_host::deploy::Report;
 use wasgi_host::deploy::inspect::{self, Form, Grant, Inspection};
 use wasgi_host::guest::Kind;
 use wasgi_host::limits::Limits;
@@ -103,8 +105,14 @@ fn check(config: &Config, path: &Path, verbose: bool) -> anyhow::Result<String> 
         report.push_str(&spec_lines(&sidecar_path, &spec));
     }
     let rewinds = matches!(spec.instances, Instances::Rewind(_));
-    if rewinds || (verbose && inspection.kind == Kind::Wsgi) {
-        report.push_str(&rewind_line(&wasm));
+    if verbose || rewinds {
+        let prepared = deploy::prepare(&wasm, config.passes)?;
+        if verbose {
+            prepared.reports.iter().for_each(|pass| report.push_str(&pass_line(pass)));
+        }
+        if inspection.kind == Kind::Wsgi {
+            report.push_str(&rewind_line(&prepared.component));
+        }
     }
     Ok(report)
 }
@@ -191,6 +199,19 @@ fn spec_lines(sidecar: &Path, spec: &AppSpec) -> String {
         text.push_str(&format!("    {} is {}, {access}\n", directory.place, directory.path.display()));
     }
     text
+}
+
+/// What a pass did, and what it saved.
+fn pass_line(pass: &Report) -> String {
+    let Report { pass: name, outcome, bytes_before, bytes_after, took } = pass;
+    let time = humantime::format_duration(Duration::from_millis(took.as_millis() as u64));
+    match outcome {
+        Ok(done) => {
+            let (before, after) = (size(*bytes_before as u64), size(*bytes_after as u64));
+            format!("  {name}: {done}; {before} are {after} ({time})\n")
+        }
+        Err(reason) => format!("  {name}: left as it is: {reason} ({time})\n"),
+    }
 }
 
 /// Whether its instances could be rewound.

@@ -29,6 +29,7 @@ pub(super) struct File {
     pub(super) settle_time: Item,
     pub(super) instances: Item,
     pub(super) chunked_bodies: Item,
+    pub(super) passes: Item,
     pub(super) reuse_requests: Item,
     pub(super) reuse_idle_time: Item,
     pub(super) reuse_memory: Item,

@@ -8,7 +8,7 @@ use super::field::{self, BUDGET, EDGE, Field, LIMITS};
 use super::file::{File, Given, Item, Source};
 use super::{
     AccessLogFormat, AccessLogTarget, CHUNKED_BODIES, Certificate, Config, ConfigError, Grants, INSTANCES, LOG_FORMATS,
-    Policy, Settings, TrustedPeers, apply_table, tenant, top,
+    PASSES, Policy, Settings, TrustedPeers, apply_table, tenant, top,
 };
 
 const FILE_NAME: &str = "wasgi.toml";
@@ -104,6 +104,9 @@ fn apply_file(source: &Source, file: &File, config: &mut Config, policy: &mut Po
     if let Some(given) = source.if_given("chunked_bodies", &file.chunked_bodies) {
         config.chunked_bodies = given.word(CHUNKED_BODIES)?;
     }
+    if let Some(given) = source.if_given("passes", &file.passes) {
+        config.passes = given.word(PASSES)?;
+    }
     if let Some(given) = source.if_given("log.filter", &file.log.filter) {
         config.log.filter = filter(&given)?;
     }
@@ -165,6 +168,9 @@ fn apply_settings(settings: &Settings, config: &mut Config, policy: &mut Policy)
     if let Some(text) = &settings.chunked_bodies {
         let given = Given::flag("--chunked-bodies (WASGI_CHUNKED_BODIES)", text);
         config.chunked_bodies = given.word(CHUNKED_BODIES)?;
+    }
+    if let Some(text) = &settings.passes {
+        config.passes = Given::flag("--passes (WASGI_PASSES)", text).word(PASSES)?;
     }
     if let Some(text) = &settings.log_filter {
         config.log.filter = filter(&Given::flag("--log-filter (WASGI_LOG_FILTER)", text))?;

@@ -77,6 +77,8 @@ pub struct Config {
     pub instances: Instances,
     /// What becomes of request bodies of unknown length where an app does not say.
     pub chunked_bodies: ChunkedBodies,
+    /// What is done to apps before they are compiled.
+    pub passes: Passes,
     /// Of an app that says "reuse" or "rewind": calls after which an instance is retired. An app may lower it.
     pub reuse_requests_max: u32,
     /// Of an app that says "reuse" or "rewind": an instance unused for this long is retired. An app may lower it.
@@ -113,6 +115,7 @@ impl Default for Config {
             budget: Budget::default(),
             instances: Instances::Fresh,
             chunked_bodies: ChunkedBodies::Spool,
+            passes: Passes::All,
             reuse_requests_max: 1000,
             reuse_idle_time: Duration::from_secs(60),
             reuse_memory_bytes: 96 << 20,
@@ -179,6 +182,7 @@ impl Config {
             // Other files with a certificate are read; whether there is one decides what the listeners speak.
             certificate: new.certificate.filter(|_| self.certificate.is_some()).or_else(|| self.certificate.clone()),
             dev: self.dev,
+            passes: self.passes,
             workers: self.workers,
             sandboxes: self.sandboxes,
             stack_bytes: self.stack_bytes,
@@ -200,6 +204,7 @@ impl Config {
             ("bind", self.bind != new.bind),
             ("certfile", self.certificate.is_some() != new.certificate.is_some()),
             ("dev", self.dev != new.dev),
+            ("passes", self.passes != new.passes),
             ("workers", self.workers != new.workers),
             ("sandboxes", self.sandboxes != new.sandboxes),
             ("stack", self.stack_bytes != new.stack_bytes),
@@ -390,6 +395,17 @@ pub struct AssetSpec {
 }
 
 const INSTANCES: &[(&str, Policy)] = &[("fresh", Policy::Fresh), ("rewind", Policy::Rewind), ("reuse", Policy::Reuse)];
+
+/// What is done to apps before they are compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Passes {
+    /// All that makes their instances cheaper.
+    All,
+    /// What is needed to run them at all.
+    Needed,
+}
+
+const PASSES: &[(&str, Passes)] = &[("all", Passes::All), ("needed", Passes::Needed)];
 
 /// The values of `chunked_bodies`.
 const CHUNKED_BODIES: &[(&str, ChunkedBodies)] = &[("spool", ChunkedBodies::Spool), ("stream", ChunkedBodies::Stream)];

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use toml::Value;
 
 use super::field::{BUDGET, EDGE, Field, LIMITS, TOP};
-use super::{AccessLogFormat, AccessLogTarget, CHUNKED_BODIES, Config, Grants};
+use super::{AccessLogFormat, AccessLogTarget, CHUNKED_BODIES, Config, Grants, PASSES};
 
 pub(super) fn to_toml(config: &Config) -> String {
     let text = |text: &str| Value::String(text.to_owned()).to_string();
@@ -28,6 +28,8 @@ pub(super) fn to_toml(config: &Config) -> String {
     line("instances", &text(&config.instances.to_string()));
     let known = CHUNKED_BODIES.iter().find(|(_, meaning)| *meaning == config.chunked_bodies);
     line("chunked_bodies", &text(known.map_or("", |(word, _)| word)));
+    let known = PASSES.iter().find(|(_, meaning)| *meaning == config.passes);
+    line("passes", &text(known.map_or("", |(word, _)| word)));
     for field in TOP {
         line(field.key, &field.toml(config));
     }

@@ -72,6 +72,11 @@ pub struct Settings {
     #[arg(long, value_name = "WAY", env = "WASGI_CHUNKED_BODIES", hide_env_values = true)]
     pub chunked_bodies: Option<String>,
 
+    /// What is done to apps before they are compiled: "all" (what makes their instances cheaper) or "needed" (what they cannot
+    /// run without) [default: all]
+    #[arg(long, value_name = "PASSES", env = "WASGI_PASSES", hide_env_values = true)]
+    pub passes: Option<String>,
+
     /// With "reuse": requests after which an instance is retired [default: 1000]
     #[arg(long, value_name = "N", env = "WASGI_REUSE_REQUESTS", hide_env_values = true)]
     pub reuse_requests: Option<String>,

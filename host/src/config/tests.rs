@@ -84,6 +84,7 @@ fn every_key_is_read_and_survives_printing() {
         settle_time = "0s"
         instances = "reuse"
         chunked_bodies = "stream"
+        passes = "needed"
         reuse_requests = 5
         reuse_idle_time = "1m 30s"
         reuse_memory = "1MiB"

@@ -22,6 +22,7 @@ pub mod unpack;
 mod watch;
 
 pub use passes::rewind::component as prepare_for_rewinding;
+pub use passes::{Prepared, Report, prepare};
 
 use std::io;
 use std::path::PathBuf;
@@ -118,7 +119,7 @@ impl Deployer {
     /// # Errors
     /// If compiled code cannot be kept safely in `config.state_dir`.
     pub fn start(config: Arc<Config>, engine: Arc<Engine>, apps: Arc<Apps>) -> anyhow::Result<DeployHandle> {
-        let compiler = Compiler::new(config.stack_bytes);
+        let compiler = Compiler::new(config.stack_bytes, config.passes);
         Self::start_with(config, engine, apps, compiler, guest::load)
     }
 
@@ -129,7 +130,7 @@ impl Deployer {
         compiler: Compiler,
         load_guest: LoadGuest,
     ) -> anyhow::Result<DeployHandle> {
-        let cache = Cache::open(&config.state_dir)?;
+        let cache = Cache::open(&config.state_dir, config.passes)?;
         let library = Library::open(&config.state_dir, compiler.unpacker())?;
         let (reloads, reload) = mpsc::channel(1);
         let (ready, is_ready) = channel::channel(false);
@@ -327,8 +328,8 @@ pub struct Loaded {
 /// # Errors
 /// Why it would not be deployed.
 pub async fn load_one(config: &Arc<Config>, engine: &Arc<Engine>, name: &str) -> anyhow::Result<Loaded> {
-    let cache = Cache::open(&config.state_dir)?;
-    let compiler = Compiler::new(config.stack_bytes);
+    let cache = Cache::open(&config.state_dir, config.passes)?;
+    let compiler = Compiler::new(config.stack_bytes, config.passes);
     let library = Library::open(&config.state_dir, compiler.unpacker())?;
     let loader = Arc::new(Loader::new(Arc::clone(engine), cache, library, compiler, guest::load));
     let scan = scan::scan(&config.apps_dir)?;

@@ -140,6 +140,11 @@ impl Engine {
         Arc::clone(&self.seats).try_acquire_owned().ok()
     }
 
+    /// Threads on which guests run.
+    pub(crate) fn workers(&self) -> usize {
+        self.config.workers
+    }
+
     /// Whether a component was prepared to be rewound.
     pub(crate) fn is_for_rewinding(&self, component: &Component) -> bool {
         self.rewind.get().is_some_and(|half| wasmtime::Engine::same(&half.engine, component.engine()))
@@ -258,6 +263,9 @@ fn pool(config: &Config) -> PoolingAllocationConfig {
         .total_stacks(sandboxes)
         .max_memories_per_component(8)
         .max_tables_per_component(32)
+        // The modules of a component become one where they can (`deploy/passes/flatten`).
+        .max_memories_per_module(8)
+        .max_tables_per_module(32)
         .max_memory_size(usize::try_from(config.limits.memory_bytes).expect("config bounds the memory"))
         .table_elements(usize::try_from(config.limits.table_elements).expect("config bounds the tables"))
         .linear_memory_keep_resident(MEMORY_KEPT_BYTES)
