@@ -1,5 +1,5 @@
-//! What a tenant has in use, of all its apps together, and whether it may have more. `admission` asks before a call, `sandbox` while
-//! guests run, `telemetry` before a line is logged.
+//! What a tenant has in use, of all its apps together, and whether it may have more. `admission` asks before a call,
+//! `sandbox` while guests run, `telemetry` before a line is logged.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -24,7 +24,8 @@ pub struct Account {
     pub(crate) slots: Arc<Slots>,
     /// Requests that wait.
     waiting: AtomicU32,
-    /// When the next call would be in time, had all come at the rate that is allowed, in nanoseconds since the account was made.
+    /// When the next call would be in time, had all come at the rate that is allowed, in nanoseconds since the account
+    /// was made.
     next_call: AtomicU64,
     /// Of live sandboxes, in bytes.
     memory: AtomicU64,
@@ -127,8 +128,8 @@ impl Account {
         self.waiting.fetch_update(Relaxed, Relaxed, more).ok().map(|_| Waiting(self))
     }
 
-    /// Counts a call, and says when it may begin: at once, or so that no more begin in a second than may, beyond a second's worth
-    /// that may come together. One that could begin later than in `patience` is not counted.
+    /// Counts a call, and says when it may begin: at once, or so that no more begin in a second than may, beyond a
+    /// second's worth that may come together. One that could begin later than in `patience` is not counted.
     ///
     /// # Errors
     /// When to ask again.
@@ -268,8 +269,8 @@ impl Accounts {
         account
     }
 
-    /// Budgets are from now on as the configuration says. What is in use stays counted; places for calls are counted anew where their
-    /// number has changed.
+    /// Budgets are from now on as the configuration says. What is in use stays counted; places for calls are counted
+    /// anew where their number has changed.
     pub fn reconfigure(&self, config: &Config) {
         for account in self.book().by_tenant.values() {
             let tenant = config.tenant_of(&format!("{}/", account.tenant));

@@ -94,7 +94,8 @@ pub struct Budget {
     pub queued_calls: u32,
     /// Calls that begin in a second; as many may come together (`admission`).
     pub calls_per_second: u32,
-    /// Its share of the host's places for calls where tenants wait for them: twice the weight, twice as many (`admission`).
+    /// Its share of the host's places for calls where tenants wait for them: twice the weight, twice as many
+    /// (`admission`).
     pub weight: u32,
     /// Linear memories and tables of live sandboxes, in bytes (`sandbox`).
     pub memory_bytes: u64,

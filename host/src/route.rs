@@ -60,8 +60,8 @@ impl<T> Default for Router<T> {
 }
 
 impl<T> Router<T> {
-    /// A router of these routes, each with its tenant. Of two that claim the same place the first one stays. A request within a place
-    /// that was given to a tenant finds that tenant's routes, or nothing.
+    /// A router of these routes, each with its tenant. Of two that claim the same place the first one stays. A request
+    /// within a place that was given to a tenant finds that tenant's routes, or nothing.
     pub fn new<'a>(
         routes: impl IntoIterator<Item = (&'a RouteSpec, &'a str, T)>,
         given: impl IntoIterator<Item = (&'a RouteSpec, &'a str)>,

@@ -49,11 +49,12 @@ impl Admission {
         &self.account
     }
 
-    /// Waits until the app, its tenant and the host have a place for a request that came at `now`. Within an app and within a tenant
-    /// who comes first is served first; among tenants, turns are taken.
+    /// Waits until the app, its tenant and the host have a place for a request that came at `now`. Within an app and
+    /// within a tenant who comes first is served first; among tenants, turns are taken.
     ///
     /// # Errors
-    /// [`Error::Busy`] when a queue is full, or no place was free in time; [`Error::Budget`] when the tenant has had more than it may.
+    /// [`Error::Busy`] when a queue is full, or no place was free in time; [`Error::Budget`] when the tenant has had
+    /// more than it may.
     pub async fn admit(&self, now: Instant) -> Result<Permit, Error> {
         let begins = self.account.count_call(now, self.gate.queue_time);
         let begins = begins.map_err(|retry_after| Error::Budget { what: Spent::Calls, retry_after })?;

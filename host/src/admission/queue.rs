@@ -1,8 +1,8 @@
 //! Pure: who of those that wait is next, where several parties wait and each is to have its share.
 //!
-//! Each party has a line, first come, first served. The parties take turns by weight: one with a thousand in its line delays one with
-//! a single one by a turn. (Start-time fair queueing: a party's next turn stands at a time that grows by a step for each turn it
-//! has had, the smaller its weight the larger the step.)
+//! Each party has a line, first come, first served. The parties take turns by weight: one with a thousand in its line
+//! delays one with a single one by a turn. (Start-time fair queueing: a party's next turn stands at a time that grows
+//! by a step for each turn it has had, the smaller its weight the larger the step.)
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

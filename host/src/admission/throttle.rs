@@ -1,5 +1,5 @@
-//! An app that only ever fails is asked less and less often, as uWSGI does with vassals that are not loyal: each failure costs the
-//! host a sandbox, a line of the log, and maybe much time.
+//! An app that only ever fails is asked less and less often, as uWSGI does with vassals that are not loyal: each
+//! failure costs the host a sandbox, a line of the log, and maybe much time.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -41,8 +41,8 @@ impl Throttle {
         }
     }
 
-    /// It has failed. From `faults_max` times on without an answer between there is a pause, of `pause_max` at most. Says how long, if
-    /// it begins now.
+    /// It has failed. From `faults_max` times on without an answer between there is a pause, of `pause_max` at most.
+    /// Says how long, if it begins now.
     pub(crate) fn failed(&self, faults_max: u32, pause_max: Duration) -> Option<Duration> {
         if self.pause().is_some() {
             // It was asked before.

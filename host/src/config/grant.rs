@@ -1,7 +1,8 @@
-//! `[grant]`: what the operator allows apps beyond their sandboxes, those of the top level or, as `[tenant.NAME.grant]`, those of a
-//! tenant. Apps ask for it in their sidecars; asking without a grant refuses the app.
+//! `[grant]`: what the operator allows apps beyond their sandboxes, those of the top level or, as
+//! `[tenant.NAME.grant]`, those of a tenant. Apps ask for it in their sidecars; asking without a grant refuses the app.
 //!
-//! Another grant is a field of [`Grants`], a key of `GrantTable`, and a line each in [`Grants::parse`] and [`Grants::lines`].
+//! Another grant is a field of [`Grants`], a key of `GrantTable`, and a line each in [`Grants::parse`] and
+//! [`Grants::lines`].
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -28,8 +28,8 @@ const ROUTES_MAX: usize = 100;
 const ROUTE_BYTES_MAX: usize = 1024;
 
 impl RouteSpec {
-    /// Whether every request at `other` is one at this place as well. A path of any host does not hold that path of a host that
-    /// is named: there others come first.
+    /// Whether every request at `other` is one at this place as well. A path of any host does not hold that path of a
+    /// host that is named: there others come first.
     pub fn covers(&self, other: &Self) -> bool {
         let host = match (&self.host, &other.host) {
             (HostPattern::Any, HostPattern::Any) => true,

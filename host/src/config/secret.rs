@@ -1,5 +1,5 @@
-//! Secrets: what an operator gives to apps without saying it. Settings name where a secret is; its text is read when an app is loaded,
-//! and is never printed.
+//! Secrets: what an operator gives to apps without saying it. Settings name where a secret is; its text is read when an
+//! app is loaded, and is never printed.
 
 use std::fmt;
 use std::fs::File;

@@ -1,8 +1,8 @@
 //! Tenants: whose apps lie in which folder of the apps directory, and what the operator says they may have.
 //!
-//! A tenant is a folder at the top of the apps directory. One that the operator says nothing of has the places below its name, the
-//! operator's limits, and no grants. Apps that lie in no folder are the operator's own: they may have every place that no
-//! tenant was given.
+//! A tenant is a folder at the top of the apps directory. One that the operator says nothing of has the places below
+//! its name, the operator's limits, and no grants. Apps that lie in no folder are the operator's own: they may have
+//! every place that no tenant was given.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -58,8 +58,8 @@ impl Config {
         Cow::Owned(Tenant { name: name.to_owned(), routes, limits, budget, grants })
     }
 
-    /// Whether apps of the tenant may have this place. Of the tenants' places that hold it the innermost counts; what was said of
-    /// one goes before what is the default of another.
+    /// Whether apps of the tenant may have this place. Of the tenants' places that hold it the innermost counts; what
+    /// was said of one goes before what is the default of another.
     pub(super) fn gives(&self, tenant: &Tenant, route: &RouteSpec) -> bool {
         let innermost =
             |tenant: &Tenant| tenant.routes.iter().filter(|place| place.covers(route)).map(RouteSpec::precedence).max();
@@ -127,8 +127,11 @@ fn files(folder: &Path) -> Result<Vec<std::path::PathBuf>, ConfigError> {
         Err(error) => return Err(refused(error)),
     };
     let mut paths = Vec::new();
-    for entry in entries.take(TENANTS_MAX) {
+    for entry in entries {
         let path = entry.map_err(refused)?.path();
+        if paths.len() > TENANTS_MAX {
+            break;
+        }
         let is_hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
         if path.extension().is_some_and(|extension| extension == "toml") && !is_hidden {
             paths.push(path);

@@ -177,8 +177,8 @@ impl Records {
         true
     }
 
-    /// Everything is to be judged again, since the configuration is another. What is live by what the operator has taken away since
-    /// is live no more; says whether anything is.
+    /// Everything is to be judged again, since the configuration is another. What is live by what the operator has
+    /// taken away since is live no more; says whether anything is.
     pub fn judge_again(&mut self, config: &Config) -> bool {
         let mut is_less = false;
         for (name, record) in &mut self.records {

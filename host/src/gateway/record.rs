@@ -1,4 +1,5 @@
-//! What is known of a request while it is answered, for the logs, the counters and the throttle; and the body that ends it.
+//! What is known of a request while it is answered, for the logs, the counters and the throttle; and the body that ends
+//! it.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -17,8 +17,8 @@ pub(crate) struct EnvironBlock {
     bytes: Vec<u8>,
 }
 
-/// Variables that are the same for all requests of an app, packed once. There may be secrets among them: it is overwritten when it
-/// is dropped.
+/// Variables that are the same for all requests of an app, packed once. There may be secrets among them: it is
+/// overwritten when it is dropped.
 #[derive(Default)]
 pub(crate) struct Constant(Zeroizing<Vec<u8>>);
 

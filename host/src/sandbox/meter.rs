@@ -1,5 +1,5 @@
-//! Memory: what all linear memories and tables of one sandbox take together, and with it all sandboxes of the tenant. Processor time is
-//! metered in `call`.
+//! Memory: what all linear memories and tables of one sandbox take together, and with it all sandboxes of the tenant.
+//! Processor time is metered in `call`.
 
 use std::sync::Arc;
 

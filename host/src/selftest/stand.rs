@@ -51,8 +51,8 @@ pub(super) enum Judged {
 }
 
 impl Stand {
-    /// Starts the host. `config_file` is the operator's; only where it listens and keeps things is another, and the tenants that have files
-    /// of their own.
+    /// Starts the host. `config_file` is the operator's; only where it listens and keeps things is another, and the
+    /// tenants that have files of their own.
     pub(super) fn start(config: Config, config_file: Option<&Path>) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("wasgi-selftest-").tempdir().context("no temporary directory")?;
         for name in ["apps", "tenants.d"] {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::reload;
-use tests::{Client, Host, Request, eventually, guest};
+use tests::{Client, Event, Host, Request, eventually, guest};
 
 /// A call that runs until its client ends it.
 fn hold(host: &Host, app: &str) -> Client {
@@ -149,18 +149,22 @@ fn a_log_flood_of_one_tenant_drops_no_line_of_another() {
 
 #[test]
 fn who_waits_alone_is_served_before_the_second_of_a_crowd() {
-    let host = serving("", &[("--sandboxes", "1"), ("--limit", "queue_time=10m")]);
-    let held = hold(&host, "acme/one");
+    let host = serving("", &[("--sandboxes", "4"), ("--limit", "queue_time=10m")]);
+    // All places are taken by a third tenant.
+    host.drop_in("bear/one.wasm", guest("probe"));
+    host.until("/bear/one/hello", 200, "hello");
+    let mut held: Vec<_> = (0..4).map(|_| hold(&host, "bear/one")).collect();
     let crowd: Vec<_> = (0..40).map(|_| send(&host, "/acme/one/hello")).collect();
     eventually("the crowd waits", || (waiting(&host, "acme") == 40.0).then_some(()));
     let alone = send(&host, "/hive/one/hello");
     eventually("it waits as well", || (waiting(&host, "hive") == 1.0).then_some(()));
-    release(held);
+    release(held.pop().expect("there are four"));
     for mut client in crowd.into_iter().chain([alone]) {
         assert_eq!(client.response("GET").text(), "hello");
     }
-    // With one place calls run one after the other: the log has them in that order.
-    let served = host.access().wait_for("all are answered", 42, |event| !event.text("app").is_empty());
+    // With one place calls run one after the other: the log has them in that order, after the one that was held.
+    let fits = |event: &Event| event.text("target") != "/bear/one/hello" && !event.text("app").is_empty();
+    let served = host.access().wait_for("all are answered", 42, fits);
     let turn = served.iter().position(|event| event.text("app") == "hive/one").expect("it was answered");
     assert!(turn <= 2, "after the call that was held, it was the {turn}th");
 }
