@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use wasmparser::{
-    CompositeInnerType, Data, Element, ExternalKind, FuncType, FunctionBody, Global, KnownCustom, MemoryType, Name,
-    Parser, Payload, Table, TypeRef,
+    CompositeInnerType, Data, DataKind, Element, ElementKind, ExternalKind, FuncType, FunctionBody, Global,
+    KnownCustom, MemoryType, Name, Parser, Payload, Table, TypeRef,
 };
 
 use super::Refusal;
@@ -96,6 +96,19 @@ impl<'a> Module<'a> {
             Kind::Global => self.globals.len(),
         };
         u32::try_from(count).expect("it was counted in 32 bits")
+    }
+
+    /// The tables and memories that active segments write, by index.
+    pub(super) fn filled(&self) -> impl Iterator<Item = (Kind, u32)> {
+        let tables = self.elements.iter().filter_map(|element| match element.kind {
+            ElementKind::Active { table_index, .. } => Some((Kind::Table, table_index.unwrap_or(0))),
+            ElementKind::Passive | ElementKind::Declared => None,
+        });
+        let memories = self.data.iter().filter_map(|data| match data.kind {
+            DataKind::Active { memory_index, .. } => Some((Kind::Memory, memory_index)),
+            DataKind::Passive => None,
+        });
+        tables.chain(memories)
     }
 
     fn payload(&mut self, payload: Payload<'a>) -> Result<(), Refusal> {

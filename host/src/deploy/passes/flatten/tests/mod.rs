@@ -357,6 +357,39 @@ fn what_the_host_offers_is_reached_through_the_table_in_between() {
     assert_eq!(answers(&events)[..3], [14, 1014, 1_000_000 + 8 + 4 + 5]);
 }
 
+/// What links the libraries comes after what fills the table in between.
+#[test]
+fn what_fills_another_table_passes_what_comes_last() {
+    let with = |table: &str| {
+        let late = format!(
+            r#"(core module $link (import "" "f" (func $f (param i32) (result i32))) (import "" "table" (table 1 funcref))
+                (elem (i32.const 0) func $f))
+            (core instance $linked (export "f" (func $main "f")) (export "table" (table {table})))
+            (core instance (instantiate $link (with "" (instance $linked))))
+            (func (export "f")"#
+        );
+        let own = r#"(memory (export "memory") 1) (table (export "own") 1 funcref) (type $unary (func (param i32) (result i32)))
+            (func (export "indirect") (param i32) (result i32)
+                (call_indirect (type $unary) (local.get 0) (i32.const 0)))"#;
+        let lifted = r#"(func (export "h") (param "x" u32) (result u32) (canon lift (core func $main "indirect"))))"#;
+        let text = THROUGH_A_TABLE.replacen("(memory (export \"memory\") 1)", own, 1);
+        let text = text.replacen("(func (export \"f\") (param \"x\"", &format!("{late} (param \"x\""), 1);
+        format!("{} {lifted}", &text[..text.len() - 1])
+    };
+    check(&with("$main \"own\""), (5, 2));
+    let flat = component(&parse(&with("$main \"own\""))).expect("it is flattened");
+    let segments = |wasm: &[u8]| -> Vec<u32> {
+        let payloads = Parser::new(0).parse_all(wasm).map(|payload| payload.expect("it is valid"));
+        let counts =
+            payloads.map(|payload| if let Payload::ElementSection(section) = payload { section.count() } else { 0 });
+        counts.filter(|count| *count > 0).collect()
+    };
+    assert_eq!(segments(&flat.wasm), [1, 1], "each where its table is filled");
+    // Both write the same place of one table: who comes last counts.
+    let flat = component(&parse(&with("$shim \"$imports\""))).expect("it is flattened");
+    assert_eq!(segments(&flat.wasm), [2], "they stay together, in their order");
+}
+
 #[test]
 fn resources_and_their_destructors_are_kept() {
     let events = check(
