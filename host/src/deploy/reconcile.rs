@@ -177,6 +177,13 @@ impl Records {
         true
     }
 
+    /// Somebody knows why what an app should be is not what is live.
+    pub fn complain(&mut self, name: &str, reason: String) {
+        if let Some(record) = self.records.get_mut(name) {
+            record.complain(name, reason);
+        }
+    }
+
     /// Everything is to be judged again, since the configuration is another. What is live by what the operator has
     /// taken away since is live no more; says whether anything is.
     pub fn judge_again(&mut self, config: &Config) -> bool {
