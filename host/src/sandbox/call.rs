@@ -12,6 +12,7 @@ use crate::body::ReadError;
 use crate::error::Error;
 use crate::guest::head::Head;
 use crate::sandbox::fault::Stopped;
+use crate::sandbox::runs::Run;
 use crate::telemetry::RequestId;
 
 /// One call, from admission to the end of its body.
@@ -29,6 +30,9 @@ pub struct CallState {
     awaits_input: AtomicBool,
     /// The poll under way ends because the guest was interrupted, not because it waits.
     interrupted: AtomicBool,
+    /// It counts among the calls that compute. The flag is what is looked at after each poll.
+    is_run: AtomicBool,
+    run: Mutex<Option<Run>>,
     /// Who polls the call, where that is not who polls its guest.
     elsewhere: Mutex<Option<Waker>>,
     outbox: Mutex<Outbox>,
@@ -110,6 +114,8 @@ impl CallState {
             input_progress: AtomicU64::new(0),
             awaits_input: AtomicBool::new(false),
             interrupted: AtomicBool::new(false),
+            is_run: AtomicBool::new(false),
+            run: Mutex::default(),
             elsewhere: Mutex::default(),
             outbox: Mutex::default(),
         }
@@ -140,6 +146,34 @@ impl CallState {
     pub(crate) fn poll_ends(&self) {
         let began = self.poll_began.swap(0, Ordering::Relaxed);
         self.cpu_nanos.fetch_add((self.now() + 1).saturating_sub(began), Ordering::Relaxed);
+    }
+
+    /// The guest has been polled, and has not ended. What it reads from disk it has at once; what it waits for of its client
+    /// may take long, and others do not wait with it.
+    pub(crate) fn run_pauses(&self) {
+        if !self.is_run.load(Ordering::Relaxed) {
+            return;
+        }
+        let waits_for_client = self.awaits_input() || self.outbox().block.is_some();
+        let run = self.run.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_worth_waiting = run.as_ref().is_some_and(|run| run.is_worth_waiting(self.cpu()));
+        drop(run);
+        if waits_for_client || !is_worth_waiting {
+            self.run_ends();
+        }
+    }
+
+    pub(crate) fn run_ends(&self) {
+        if self.is_run.swap(false, Ordering::Relaxed) {
+            let run = self.run.lock().unwrap_or_else(PoisonError::into_inner).take();
+            drop(run);
+        }
+    }
+
+    /// Its sandbox is one of those that are kept: it counts among the calls that compute.
+    pub(crate) fn computes(&self, run: Run) {
+        *self.run.lock().unwrap_or_else(PoisonError::into_inner) = Some(run);
+        self.is_run.store(true, Ordering::Relaxed);
     }
 
     /// Processor time charged so far: the time in which the guest's task was polled, by the wall clock.

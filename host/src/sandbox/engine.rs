@@ -135,6 +135,11 @@ impl Engine {
         Arc::clone(&self.seats).try_acquire_owned().ok()
     }
 
+    /// Threads on which guests run.
+    pub(crate) fn workers(&self) -> usize {
+        self.config.workers
+    }
+
     /// Whether a component was prepared to be rewound.
     pub(crate) fn is_for_rewinding(&self, component: &Component) -> bool {
         self.rewind.get().is_some_and(|half| wasmtime::Engine::same(&half.engine, component.engine()))

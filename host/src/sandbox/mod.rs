@@ -11,6 +11,7 @@ pub(crate) mod ledger;
 mod memory;
 pub(crate) mod meter;
 mod rewind;
+mod runs;
 mod state;
 mod stock;
 pub(crate) mod supply;
