@@ -251,7 +251,9 @@ impl<E: Entry> Supply<E> {
     pub(crate) fn keep(&self, mut sandbox: Sandbox<E::Functions>) {
         let Some(kept) = self.kept else { return self.discard(sandbox) };
         sandbox.served += 1;
-        let outgrew = sandbox.store.data().meter.memory_bytes() > kept.memory_bytes_max;
+        let meter = &sandbox.store.data().meter;
+        // One that wanted more than it may have could need it again, and interpreters give nothing back.
+        let outgrew = meter.refused() || meter.memory_bytes() > kept.memory_bytes_max;
         if sandbox.served >= sandbox.requests_max || outgrew {
             return;
         }

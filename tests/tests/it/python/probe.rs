@@ -40,10 +40,11 @@ fn nothing_that_is_raised_takes_the_instance_with_it() {
 fn memory_that_is_used_up_is_an_exception_and_an_endless_loop_is_ended() {
     let limits = "limits = { memory = '64MiB', cpu_time = '2s' }";
     let host = host(&format!("{REUSE}{limits}"), |host| host);
+    assert_eq!(host.get("/probe/state").text(), "call 1");
     let response = host.get("/probe/fault?kind=memory");
     assert_eq!(response.status(), 500);
     assert!(host.failure(&response).message().contains("MemoryError"));
-    assert_eq!(host.get("/probe/hello").text(), "hello");
+    assert_eq!(host.get("/probe/state").text(), "call 1", "whose memory was used up is retired");
     for target in
         ["/probe/fault?kind=spin", "/probe/script?start=200 OK&iterate=&block=x&spin=".replace(' ', "%20").as_str()]
     {
