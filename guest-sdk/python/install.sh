@@ -14,6 +14,8 @@ pip() {
 rm -rf "$folder" "$folder.source"
 mkdir -p "$(dirname "$folder")"
 cp -R "$here" "$folder.source"
+# What pip has left in it is as new as the copy, and would be taken for it.
+rm -rf "$folder.source/build"
 pip install --no-deps --require-hashes --target "$folder" -r "$here/locked.txt"
 PYTHONPATH=$folder pip install --no-deps --no-build-isolation --target "$folder" --upgrade "$folder.source"
 rm -rf "$folder.source"

@@ -20,6 +20,7 @@
 //! | [`data`] | the directory of an app's data, for one sandbox at a time |
 //! | [`manage`] | a command of an app, run by its operator |
 //! | [`deploy`] | the apps directory → the table: scan, watch, inspect, compile, cache |
+//! | [`rebuild`] | development mode: builds apps again when their sources change |
 //! | [`admin`] | the local admin socket: what `wasgi apps` asks |
 //! | [`selftest`] | the host, attacked by programs, files and clients of our own: `wasgi selftest` |
 //! | [`telemetry`] | logs, access log, counters; it never steers control flow |
@@ -42,6 +43,7 @@ pub mod manage;
 pub mod origin;
 #[cfg(test)]
 mod properties;
+pub mod rebuild;
 pub mod route;
 pub mod sandbox;
 pub mod selftest;

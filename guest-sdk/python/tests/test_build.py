@@ -2,15 +2,18 @@
 
 import gzip
 import io
+import json
+import os
 import sys
 import tarfile
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 
-from wasgi import bundle, dependencies, explain, target
+from wasgi import bundle, cli, dependencies, explain, record, sources, target
 from wasgi.errors import BuildError
 from wasgi.stage import Stage
 
@@ -117,6 +120,38 @@ class Stages(Folder):
         )
 
 
+class Rebuilds(Folder):
+    def options(self, *arguments):
+        return cli.parser().parse_args(["build", "--chdir", str(self.folder / "app"), *arguments])
+
+    def test_what_an_app_is_made_of_tells_whether_to_build_it_again(self):
+        requirements = self.write("requirements.txt", "flask")
+        self.write("app/shop.py", "a = 1\n")
+        options = self.options("--requirements", str(requirements), "shop:app")
+        seen = [sources.state(options)]
+        self.write("app/shop.wasm")
+        self.write("app/.git/HEAD")
+        self.write("app/.shop.py.swp")
+        self.assertEqual(sources.state(options), seen[0], "none of it is part of the app")
+        for name, text in [("app/shop.py", "a = 12\n"), ("app/templates/new.html", ""), ("requirements.txt", "django")]:
+            self.write(name, text)
+            seen.append(sources.state(options))
+        self.assertEqual(len(set(seen)), 4)
+
+    def test_a_record_says_how_to_make_a_file_again_and_is_for_nobody_else(self):
+        with mock.patch.dict(os.environ, {"XDG_CACHE_HOME": str(self.folder / "cache")}):
+            for number in range(103):
+                record.keep(b"%d" % number, self.options("-e", "KEY=x", "shop:app"), "the state")
+        kept = list((self.folder / "cache/wasgi/builds").iterdir())
+        self.assertEqual(len(kept), 100)
+        self.assertEqual({path.stat().st_mode & 0o777 for path in [kept[0].parent, *kept]}, {0o700, 0o600})
+        found = json.loads(kept[0].read_text())
+        self.assertEqual((found["built"], found["folder"]), ("the state", os.getcwd()))
+        again = cli.parser().parse_args(found["command"][4:] + ["--built", "x", "--output", "y"])
+        self.assertTrue(again.watch and again.events)
+        self.assertEqual((again.target, again.env, again.chdir), ("shop:app", ["KEY=x"], self.folder / "app"))
+
+
 class Bundles(Folder):
     def test_a_section_is_one_of_webassembly(self):
         self.assertEqual(bundle.section("ab", b"xyz"), b"\0\x06\x02abxyz")
@@ -126,6 +161,7 @@ class Bundles(Folder):
     def test_an_archive_has_files_under_their_names_in_the_guest(self):
         self.write("app/a.py", "a = 1\n")
         self.write("app/__pycache__/a.pyc")
+        self.assertEqual([path.name for path in bundle.files(self.folder / "app")], ["a.py"])
         self.write("library/python/os.py")
         self.write("library/python/test/test_os.py")
         library = self.folder / "library.tar"

@@ -28,12 +28,20 @@ pub(crate) struct PythonBuild {
     /// An environment variable while the app is imported, which is when it is built; may be given several times
     #[arg(short, long, value_name = "NAME=VALUE")]
     env: Vec<String>,
+
+    /// Stay, and build again whenever something changes that the app is made of
+    #[arg(long)]
+    watch: bool,
 }
 
 impl PythonBuild {
     /// Whether something was said that makes no sense for another language.
     pub(crate) fn is_meant(&self) -> bool {
-        self.target.is_some() || self.requirements.is_some() || self.chdir.is_some() || !self.env.is_empty()
+        self.target.is_some()
+            || self.requirements.is_some()
+            || self.chdir.is_some()
+            || !self.env.is_empty()
+            || self.watch
     }
 
     pub(crate) fn run(&self, output: Option<&Path>, include: &[PathBuf]) -> anyhow::Result<ExitCode> {
@@ -49,6 +57,9 @@ impl PythonBuild {
         self.chdir.iter().for_each(|path| option("--chdir", path.as_os_str()));
         include.iter().for_each(|path| option("--include", path.as_os_str()));
         self.env.iter().for_each(|pair| option("--env", OsStr::new(pair)));
+        if self.watch {
+            command.arg("--watch");
+        }
         if let Some(target) = &self.target {
             // It may not be taken for an option.
             command.arg("--").arg(target);

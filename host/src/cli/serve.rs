@@ -12,11 +12,13 @@ use clap::Args;
 use rustix::process::{Resource, Rlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use wasgi_host::admin::AdminSocket;
 use wasgi_host::apps::Apps;
 use wasgi_host::config::{Config, Environment, Settings};
 use wasgi_host::deploy::{DeployHandle, Deployer};
 use wasgi_host::gateway::{Faults, Gateway};
+use wasgi_host::rebuild;
 use wasgi_host::sandbox::Engine;
 use wasgi_host::server::{Inherited, Policy, Server, Tls};
 use wasgi_host::telemetry::{self, AccessLog};
@@ -88,6 +90,7 @@ async fn serve(settings: Settings, config: Config, inherited: Inherited) -> anyh
     let gateway = Arc::new(Gateway::new(Arc::clone(&apps), Arc::clone(&access_log), faults_shown(&config)));
     let server = Server::bind(&config.bind, inherited, Arc::clone(&policy), gateway)?;
     let deploy = Deployer::start(Arc::clone(&config), engine, Arc::clone(&apps))?;
+    let rebuild = rebuild(&settings, &config, &apps, &deploy);
     let admin = tokio::spawn(admin.run(apps));
     let host = Host { settings, started: config, policy, deploy, access_log };
 
@@ -97,6 +100,9 @@ async fn serve(settings: Settings, config: Config, inherited: Inherited) -> anyh
         let _ = stopped.await;
     });
     let drained = host.until_end(served, &mut signals, stop).await;
+    if let Some(rebuild) = rebuild {
+        rebuild.abort();
+    }
     admin.abort();
     let _ = admin.await;
     host.access_log.close();
@@ -116,6 +122,13 @@ fn faults_shown(config: &Config) -> Faults {
         "development mode: clients on this machine are shown the insides of apps that fail; never serve others so"
     );
     Faults::Shown
+}
+
+/// Development mode builds apps again that were built here.
+fn rebuild(settings: &Settings, config: &Config, apps: &Arc<Apps>, deploy: &DeployHandle) -> Option<JoinHandle<()>> {
+    let records = settings.environment.cache_dir.as_ref().filter(|_| config.dev)?.join("wasgi/builds");
+    let work = rebuild::run(records, config.apps_dir.clone(), Arc::clone(apps), deploy.complaints());
+    Some(tokio::spawn(work))
 }
 
 /// What counts for new connections. The certificate is read from its files.

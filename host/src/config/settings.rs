@@ -130,6 +130,8 @@ pub struct Environment {
     pub limits: Option<String>,
     /// `WASGI_EDGE`, in the same form.
     pub edge: Option<String>,
+    /// `XDG_CACHE_HOME`, else `.cache` in `HOME`: where builders keep what they have built of what.
+    pub cache_dir: Option<PathBuf>,
 }
 
 impl Environment {
@@ -142,6 +144,9 @@ impl Environment {
             listen_pid: variable("LISTEN_PID"),
             limits: variable("WASGI_LIMITS"),
             edge: variable("WASGI_EDGE"),
+            cache_dir: variable("XDG_CACHE_HOME")
+                .map(PathBuf::from)
+                .or_else(|| variable("HOME").map(|home| PathBuf::from(home).join(".cache"))),
         }
     }
 }

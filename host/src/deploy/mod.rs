@@ -80,9 +80,27 @@ pub struct Deployer {
     ready: channel::Sender<bool>,
 }
 
+/// What a deployer is told by others than the disk.
+enum Notice {
+    Reload(Arc<Config>),
+    Complaint { name: String, reason: String },
+}
+
+/// For those who know of an app that its newest sources are not what is served.
+#[derive(Clone)]
+pub struct Complaints(mpsc::Sender<Notice>);
+
+impl Complaints {
+    /// The live release stays, and the reason is shown with it until another one is live.
+    pub async fn complain(&self, name: &str, reason: String) {
+        // Without a receiver the deployer has ended, and so does the host.
+        let _ = self.0.send(Notice::Complaint { name: name.to_owned(), reason }).await;
+    }
+}
+
 /// A running deployer. Dropping it stops the deployer without waiting.
 pub struct DeployHandle {
-    reloads: mpsc::Sender<Arc<Config>>,
+    notices: mpsc::Sender<Notice>,
     ready: channel::Receiver<bool>,
     task: JoinHandle<()>,
 }
@@ -91,7 +109,11 @@ impl DeployHandle {
     /// Judges every app again by a new configuration.
     pub async fn reload(&self, config: Arc<Config>) {
         // Without a receiver the deployer has ended, and nothing is served by old settings either.
-        let _ = self.reloads.send(config).await;
+        let _ = self.notices.send(Notice::Reload(config)).await;
+    }
+
+    pub fn complaints(&self) -> Complaints {
+        Complaints(self.notices.clone())
     }
 
     /// Resolves when all that was in the directory at the start is live or refused, or after ten seconds: one app that takes
@@ -132,7 +154,7 @@ impl Deployer {
     ) -> anyhow::Result<DeployHandle> {
         let cache = Cache::open(&config.state_dir)?;
         let library = Library::open(&config.state_dir, compiler.unpacker())?;
-        let (reloads, reload) = mpsc::channel(1);
+        let (notices, told) = mpsc::channel(1);
         let (ready, is_ready) = channel::channel(false);
         let now = Instant::now();
         let deployer = Self {
@@ -151,11 +173,11 @@ impl Deployer {
             started: now,
             ready,
         };
-        let task = tokio::spawn(deployer.run(reload));
-        Ok(DeployHandle { reloads, ready: is_ready, task })
+        let task = tokio::spawn(deployer.run(told));
+        Ok(DeployHandle { notices, ready: is_ready, task })
     }
 
-    async fn run(mut self, mut reload: mpsc::Receiver<Arc<Config>>) {
+    async fn run(mut self, mut told: mpsc::Receiver<Notice>) {
         let mut sweep = tokio::time::interval(SWEEP_TIME);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.look().await;
@@ -167,7 +189,13 @@ impl Deployer {
                 Some(done) = self.jobs.join_next() => self.take(done),
                 () = sleep_until(publish_at) => self.publish(),
                 _ = sweep.tick() => self.sweep(),
-                Some(config) = reload.recv() => self.reconfigure(config),
+                Some(notice) = told.recv() => match notice {
+                    Notice::Reload(config) => self.reconfigure(config),
+                    Notice::Complaint { name, reason } => {
+                        self.records.complain(&name, reason);
+                        self.publish_soon();
+                    }
+                },
             }
         }
     }

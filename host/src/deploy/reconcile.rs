@@ -177,6 +177,13 @@ impl Records {
         true
     }
 
+    /// Somebody knows why what an app should be is not what is live.
+    pub fn complain(&mut self, name: &str, reason: String) {
+        if let Some(record) = self.records.get_mut(name) {
+            record.complain(name, reason);
+        }
+    }
+
     /// Everything is to be judged again, since the configuration is another.
     pub fn judge_again(&mut self) {
         for record in self.records.values_mut() {

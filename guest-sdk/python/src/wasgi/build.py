@@ -7,7 +7,7 @@ import tempfile
 from importlib import metadata, resources
 from pathlib import Path
 
-from . import bundle, dependencies, explain, library, target
+from . import bundle, dependencies, explain, library, record, sources, target
 from .errors import BuildError
 from .stage import Stage
 
@@ -22,6 +22,8 @@ def run(options):
     wanted = target.parse(options.target, source)
     output = _output(options.output, wanted.name)
     environ = _environ(options.env, wanted.settings)
+    # What changes from now on is not in the file.
+    state = sources.state(options)
     with tempfile.TemporaryDirectory(prefix="wasgi-build-") as folder:
         stage = Stage(Path(folder))
         say(f"collecting {os.path.relpath(source)}")
@@ -47,6 +49,10 @@ def run(options):
         )
         contents += bundle.section("wasgi:app", bundle.manifest(report))
         contents += bundle.section("wasgi:files", files)
+        try:
+            record.keep(contents, options, state)
+        except OSError as error:
+            say(f"note: `wasgi serve --dev` will not rebuild this app: its record cannot be kept: {error}")
         _write_whole(output, contents)
         for line in explain.result(output, contents, files, stage, report, native, left_out):
             say(line)

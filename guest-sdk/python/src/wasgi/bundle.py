@@ -51,15 +51,21 @@ def manifest(report):
     return json.dumps(described, ensure_ascii=False).encode()
 
 
+def files(folder):
+    """Those of a folder that travel: the build leaves compiled ones beside them."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.is_symlink() and "__pycache__" not in path.parts:
+            yield path
+
+
 def archive(folders, library):
     """A compressed tar of `folders` (name in the archive → folder) and the standard library's tar."""
     buffer = io.BytesIO()
     with gzip.GzipFile(fileobj=buffer, mode="wb", compresslevel=9, mtime=0) as compressed:
         with tarfile.open(fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT) as tar:
             for name, folder in folders.items():
-                for path in sorted(folder.rglob("*")):
-                    if path.is_file() and not path.is_symlink() and "__pycache__" not in path.parts:
-                        _add(tar, f"{name}/{path.relative_to(folder)}", path.read_bytes(), path.stat().st_mtime)
+                for path in files(folder):
+                    _add(tar, f"{name}/{path.relative_to(folder)}", path.read_bytes(), path.stat().st_mtime)
             with tarfile.open(library) as source:
                 for entry in source:
                     if entry.isfile() and not _LIBRARY_LEFT_OUT.intersection(entry.name.split("/")):

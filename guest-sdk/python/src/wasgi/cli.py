@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from . import build
+from . import build, watch
 from .errors import BuildError
 
 _EXAMPLES = """\
@@ -20,18 +20,21 @@ examples:
 
 
 def main(arguments=None):
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
-        build.run(options)
+        if options.watch:
+            watch.run(options)
+        else:
+            build.run(options)
     except BuildError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def _parser():
-    parser = argparse.ArgumentParser(prog="wasgi", description="Sandboxed WSGI applications.")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+def parser():
+    whole = argparse.ArgumentParser(prog="wasgi", description="Sandboxed WSGI applications.")
+    commands = whole.add_subparsers(metavar="COMMAND", required=True)
     command = commands.add_parser(
         "build",
         help="make one .wasm file of a WSGI application",
@@ -73,4 +76,10 @@ def _parser():
         metavar="NAME=VALUE",
         help="an environment variable while the app is imported, which is when it is built; may be given several times",
     )
-    return parser
+    command.add_argument(
+        "--watch", action="store_true", help="stay, and build again whenever something changes that the app is made of"
+    )
+    # For who starts it: what happens as JSON on standard output, and what the file that is there was made of.
+    command.add_argument("--events", action="store_true", help=argparse.SUPPRESS)
+    command.add_argument("--built", metavar="STATE", help=argparse.SUPPRESS)
+    return whole

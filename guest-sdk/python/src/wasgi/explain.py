@@ -3,7 +3,7 @@
 import os
 import re
 
-from . import dependencies
+from . import bundle, dependencies
 
 # Modules that CPython for WebAssembly does not have, and what to do without.
 _ABSENT = {
@@ -85,7 +85,7 @@ def result(output, contents, files, stage, report, native, left_out):
     yield f"  application  {report['application']}"
     packages = dependencies.distributions(stage.dependencies)
     yield f"  packages     {', '.join(packages) or 'none'}"
-    count = sum(1 for path in stage.app.rglob("*") if path.is_file())
+    count = sum(1 for _ in bundle.files(stage.app))
     yield f"  app's files  {count}, in the sandbox below /0"
     for prefix, folder in report.get("static", {}).items():
         yield f"  static       {prefix} is served by the host, from /{folder}"

@@ -3,7 +3,8 @@
 import os
 import shutil
 from importlib import metadata
-from pathlib import Path
+
+from . import cache
 
 # What writes it, in a component that is never finished.
 ENTRY = "wasgi_guest.library"
@@ -12,8 +13,7 @@ _NAME = "library.tar"
 
 def cached():
     """Where it is kept: a file of its own for each componentize-py."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "wasgi" / f"library-{metadata.version('componentize-py')}.tar"
+    return cache.folder() / f"library-{metadata.version('componentize-py')}.tar"
 
 
 def keep(folder):

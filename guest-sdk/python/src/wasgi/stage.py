@@ -1,6 +1,7 @@
 """The folders from which a component is made. They lie in it as they lie here: `app` is `/0` in the guest, `dependencies` `/1`,
 and so on, at build time as at run time."""
 
+import enum
 import json
 import os
 import shutil
@@ -24,7 +25,9 @@ _LEFT_OUT = {
     "__pycache__",
     "node_modules",
 }
-_LEFT_OUT_SUFFIXES = (".pyc", ".pyo", ".wasm", ".sqlite3", ".sqlite3-journal")
+_LEFT_OUT_SUFFIXES = (".pyc", ".pyo", ".wasm", ".sqlite3", ".sqlite3-journal", ".swp", "~")
+# Of those, what nobody misses.
+_NOBODYS_SUFFIXES = (".pyc", ".pyo", ".swp", "~")
 # Secrets of a developer's machine.
 _LEFT_OUT_PREFIXES = (".env",)
 
@@ -33,6 +36,26 @@ _EVERYWHERE = ("legacy-cgi", "tzdata")
 
 _FILES_MAX = 20_000
 _BYTES_MAX = 500 << 20
+
+
+class Kind(enum.Enum):
+    """What becomes of a file in the app's folder."""
+
+    TAKEN = enum.auto()
+    LEFT_OUT = enum.auto()
+
+
+def files(source):
+    """The files in an app's folder that are its own, or could be taken for it."""
+    for folder, folders, names in os.walk(source):
+        here = Path(folder)
+        folders[:] = sorted(name for name in folders if not _is_left_out(here / name))
+        for name in sorted(names):
+            path = here / name
+            if path.is_symlink() and not path.resolve().is_relative_to(source) or not path.is_file():
+                continue
+            is_left_out = name.endswith(_LEFT_OUT_SUFFIXES) or name.startswith(_LEFT_OUT_PREFIXES)
+            yield path, Kind.LEFT_OUT if is_left_out else Kind.TAKEN
 
 
 class Stage:
@@ -51,31 +74,22 @@ class Stage:
 
     def take_app(self, source, output):
         """Copies the app's own files; returns those that were left out and that somebody may miss."""
-        files = bytes_ = 0
+        number = bytes_ = 0
         missed = []
-        for folder, folders, names in os.walk(source):
-            here = Path(folder)
-            folders[:] = sorted(name for name in folders if not _is_left_out(here / name))
-            for name in sorted(names):
-                path = here / name
-                if (
-                    path.is_symlink()
-                    and not path.resolve().is_relative_to(source)
-                    or not path.is_file()
-                    or path == output
-                ):
-                    continue
-                if name.endswith(_LEFT_OUT_SUFFIXES) or name.startswith(_LEFT_OUT_PREFIXES):
-                    missed.append(path.relative_to(source))
-                    continue
-                files += 1
-                bytes_ += path.stat().st_size
-                if files > _FILES_MAX or bytes_ > _BYTES_MAX:
-                    raise BuildError(
-                        f"{source} has more than {_FILES_MAX} files or {_BYTES_MAX >> 20} MiB: go to the app's own folder, or name it with --chdir"
-                    )
-                _copy(path, self.app / path.relative_to(source))
-        return [path for path in missed if path.suffix not in (".pyc", ".pyo")]
+        for path, kind in files(source):
+            if path == output:
+                continue
+            if kind is Kind.LEFT_OUT:
+                missed.append(path.relative_to(source))
+                continue
+            number += 1
+            bytes_ += path.stat().st_size
+            if number > _FILES_MAX or bytes_ > _BYTES_MAX:
+                raise BuildError(
+                    f"{source} has more than {_FILES_MAX} files or {_BYTES_MAX >> 20} MiB: go to the app's own folder, or name it with --chdir"
+                )
+            _copy(path, self.app / path.relative_to(source))
+        return [path for path in missed if not path.name.endswith(_NOBODYS_SUFFIXES)]
 
     def include(self, path, source):
         """Adds what `--include` names, at the place that it has in the app's folder, or beside its files."""

@@ -4,6 +4,7 @@
 mod django;
 mod frameworks;
 mod probe;
+mod rebuild;
 
 use tests::{Host, guest};
 

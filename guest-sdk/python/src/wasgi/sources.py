@@ -1,0 +1,31 @@
+"""What an app is made of, as far as one sees it from outside: whether it has to be built again."""
+
+import hashlib
+
+from . import dependencies, stage
+
+
+def state(options):
+    """A digest of what the app is made of, by names, sizes and times."""
+    digest = hashlib.sha256()
+    for path in _paths(options):
+        try:
+            stat = path.stat()
+        except OSError:
+            continue
+        digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _paths(options):
+    source = options.chdir.resolve()
+    for path, kind in stage.files(source):
+        if kind is stage.Kind.TAKEN:
+            yield path
+    for path in options.include:
+        yield from sorted(path.rglob("*")) if path.is_dir() else [path]
+    if options.requirements is not None:
+        yield options.requirements
+    elif environment := dependencies.environment():
+        # What pip installs or removes shows here.
+        yield from sorted(environment.iterdir())
