@@ -42,7 +42,7 @@ $(PYTHON_SDK)/.installed: $(shell find guest-sdk/python -type f -not -path '*/__
 # Built again when their sources change: ten seconds each.
 PYTHON_EXAMPLES := examples/target/python
 .PHONY: python-examples
-python-examples: $(PYTHON_EXAMPLES)/hello-python.wasm $(PYTHON_EXAMPLES)/notes-flask.wasm
+python-examples: $(PYTHON_EXAMPLES)/hello-python.wasm $(PYTHON_EXAMPLES)/notes-flask.wasm $(PYTHON_EXAMPLES)/shelf-django.wasm
 
 python_build = mkdir -p $(PYTHON_EXAMPLES) && cd $(1) && PYTHONPATH=$(CURDIR)/$(PYTHON_SDK) python3 -m wasgi build $(2) -o $(CURDIR)/$@
 
@@ -51,6 +51,9 @@ $(PYTHON_EXAMPLES)/hello-python.wasm: $(PYTHON_SDK)/.installed examples/hello-py
 
 $(PYTHON_EXAMPLES)/notes-flask.wasm: $(PYTHON_SDK)/.installed $(shell find examples/notes-flask -type f -not -path '*/__pycache__/*')
 	$(call python_build,examples/notes-flask,notes --requirements requirements.txt)
+
+$(PYTHON_EXAMPLES)/shelf-django.wasm: $(PYTHON_SDK)/.installed $(shell find examples/shelf-django -type f -not -path '*/__pycache__/*')
+	$(call python_build,examples/shelf-django,--requirements requirements.txt)
 
 .PHONY: examples
 examples: example-guests python-examples ## Build the example apps and drop them into ./apps.
@@ -77,7 +80,9 @@ $(CGI)/cgi-zig.wasm: examples/cgi-zig/cgi-zig.zig examples/cgi-zig/zig.sh exampl
 
 .PHONY: serve
 serve: host examples ## Serve the example apps: try `curl localhost:8000/hello`.
-	exec target/debug/wasgi serve apps --bind $(ADDRESS)
+	# A Django project has a database, which is made once.
+	[ -f data/shelf-django/db.sqlite3 ] || target/debug/wasgi manage -c examples/wasgi.toml apps/shelf-django.wasm migrate
+	exec target/debug/wasgi serve -c examples/wasgi.toml --bind $(ADDRESS)
 
 .PHONY: test-guests
 test-guests: example-guests cgi-guests python-examples
@@ -97,6 +102,10 @@ test-servers:
 test: host test-guests test-servers ## Run all tests.
 	$(CARGO) test --locked --workspace
 	python3 -m unittest discover guest-sdk/python/tests
+
+.PHONY: browser-test
+browser-test: host python-examples ## Drive the admin of the Django example in a real browser (Debian's chromium and chromium-driver).
+	python3 tests/browser/django_admin.py
 
 # Claims about all inputs are tested with 256 of them by `make test`: host/src/properties, and those beside their code.
 .PHONY: fuzz
