@@ -31,19 +31,17 @@ _TRACEBACK_MAX = 64 << 10
 class Call:
     """One call of the application, until its response is over."""
 
-    __slots__ = ("head", "started", "passed", "iterating", "over", "iterator", "close", "_write")
-
-    def __init__(self):
-        # What start_response was called with, as long as it has not crossed.
-        self.head = None
-        self.started = False
-        # The host has a head.
-        self.passed = False
-        self.iterating = False
-        self.over = False
-        self.iterator = None
-        self.close = None
-        self._write = None
+    # As each call begins: what it changes is its own. Nothing has to be set for that.
+    # What start_response was called with, as long as it has not crossed.
+    head = None
+    started = False
+    # The host has a head.
+    passed = False
+    iterating = False
+    over = False
+    iterator = None
+    close = None
+    _write = None
 
     def start_response(self, status, headers, exc_info=None):
         if self.over:
@@ -170,7 +168,9 @@ def call(app, variables, https, multiprocess, run_once):
     try:
         errors.renew()
         fields = variables.decode("latin-1").split("\0")
-        environ = dict(zip(fields[::2], fields[1::2]))
+        fields = iter(fields)
+        # Twice the same iterator: names and values take turns. What follows the last NUL has no value.
+        environ = dict(zip(fields, fields))
         environ.update(_ALWAYS)
         environ["wsgi.url_scheme"] = "https" if https else "http"
         environ["wsgi.multiprocess"] = multiprocess

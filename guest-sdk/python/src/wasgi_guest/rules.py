@@ -27,17 +27,14 @@ _HOP_BY_HOP = frozenset(
 
 # Names that passed, as they were written: applications use few, and ask for each of them in every response.
 _passed = set()
+_passed_statuses = set()
 _PASSED_MAX = 1000
 
 
 def checked(status, headers):
     """The headers of `start_response(status, headers)`, in a list of their own; raises if a rule is broken."""
-    if not isinstance(status, str):
-        raise TypeError(f"bad status {status!r}: it is not a string")
-    if not _STATUS(status) or not status.isascii() and _WIDE(status):
-        raise ValueError(f"bad status {status!r}: {_status_fault(status)}")
-    if status[0] == "1":
-        raise ValueError(f"bad status {status!r}: it is informational, and no final response")
+    if type(status) is not str or status not in _passed_statuses:
+        _check_status(status)
     if not isinstance(headers, list):
         raise TypeError(f"the headers are not a list, but {_a(headers)}")
     pairs, text = [], []
@@ -57,6 +54,17 @@ def checked(status, headers):
     if whole is None or _BAD_TEXT(whole):
         raise _value_error(pairs)
     return pairs
+
+
+def _check_status(status):
+    if not isinstance(status, str):
+        raise TypeError(f"bad status {status!r}: it is not a string")
+    if not _STATUS(status) or not status.isascii() and _WIDE(status):
+        raise ValueError(f"bad status {status!r}: {_status_fault(status)}")
+    if status[0] == "1":
+        raise ValueError(f"bad status {status!r}: it is informational, and no final response")
+    if len(_passed_statuses) < _PASSED_MAX:
+        _passed_statuses.add(status)
 
 
 def _status_fault(status):
