@@ -18,6 +18,7 @@
 //! | [`body`] | capped, back-pressured bodies, both directions |
 //! | [`bundle`] | what a `.wasm` carries beside its code: a manifest and files |
 //! | [`data`] | the directory of an app's data, for one sandbox at a time |
+//! | [`outbound`] | what apps reach beyond the host: destinations, judged addresses, connections |
 //! | [`manage`] | a command of an app, run by its operator |
 //! | [`deploy`] | the apps directory → the table: scan, watch, inspect, compile, cache |
 //! | [`admin`] | the local admin socket: what `wasgi apps` asks |
@@ -40,6 +41,7 @@ pub mod guest;
 pub mod limits;
 pub mod manage;
 pub mod origin;
+pub mod outbound;
 #[cfg(test)]
 mod properties;
 pub mod route;

@@ -33,6 +33,7 @@ pub(super) struct File {
     pub(super) reuse_idle_time: Item,
     pub(super) reuse_memory: Item,
     pub(super) data_dir: Item,
+    pub(super) outbound_cafile: Item,
     pub(super) grant: GrantTable,
     pub(super) limits: Items,
     pub(super) edge: Items,
@@ -45,6 +46,7 @@ pub(super) struct File {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct GrantTable {
     pub(super) data: Item,
+    pub(super) outbound: Items,
 }
 
 #[derive(Default, Deserialize)]

@@ -1,16 +1,22 @@
 //! `[grant]`: what the operator allows which apps beyond their sandboxes. Apps ask for it in their sidecars; asking without a grant
 //! refuses the app.
 
+mod outbound;
+
 use std::path::{Path, PathBuf};
 
 use super::ConfigError;
 use super::file::Given;
+
+pub use outbound::{Destination, Destinations, OutboundGrants, Protocol, host_name};
 
 /// Who may have what.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grants {
     /// A directory for data.
     pub data: AppNames,
+    /// Requests and connections to elsewhere.
+    pub outbound: OutboundGrants,
 }
 
 /// Names of apps: `shop`, all apps of a folder as `blog/*`, all apps as `*`.
@@ -26,22 +32,7 @@ enum Pattern {
 
 impl AppNames {
     pub(super) fn parse(given: &Given<'_>) -> Result<Self, ConfigError> {
-        let patterns = given.texts()?.into_iter().map(|text| {
-            let (path, is_below) = match text.strip_suffix('*') {
-                Some(folder) => (folder.strip_suffix('/').unwrap_or(folder), true),
-                None => (text, false),
-            };
-            let is_whole = !is_below || path.is_empty() || text.ends_with("/*");
-            if !is_whole || !(is_name(path) || (is_below && path.is_empty())) {
-                let wanted = "names of apps are wanted, as `wasgi apps` lists them: \"shop\", \"blog/*\" or \"*\"";
-                return Err(given.refuse(wanted));
-            }
-            Ok(match is_below {
-                true if path.is_empty() => Pattern::Below(String::new()),
-                true => Pattern::Below(format!("{path}/")),
-                false => Pattern::Name(path.to_owned()),
-            })
-        });
+        let patterns = given.texts()?.into_iter().map(|text| Pattern::parse(given, text));
         patterns.collect::<Result<_, _>>().map(Self)
     }
 
@@ -50,19 +41,45 @@ impl AppNames {
     }
 
     pub fn contain(&self, app: &str) -> bool {
-        self.0.iter().any(|pattern| match pattern {
-            Pattern::Name(name) => name == app,
-            Pattern::Below(folder) => app.starts_with(folder),
-        })
+        self.0.iter().any(|pattern| pattern.fits(app))
     }
 
     /// As they are written.
     pub(super) fn texts(&self) -> Vec<String> {
-        let text = |pattern: &Pattern| match pattern {
-            Pattern::Name(name) => name.clone(),
-            Pattern::Below(folder) => format!("{folder}*"),
+        self.0.iter().map(Pattern::text).collect()
+    }
+}
+
+impl Pattern {
+    fn parse(given: &Given<'_>, text: &str) -> Result<Self, ConfigError> {
+        let (path, is_below) = match text.strip_suffix('*') {
+            Some(folder) => (folder.strip_suffix('/').unwrap_or(folder), true),
+            None => (text, false),
         };
-        self.0.iter().map(text).collect()
+        let is_whole = !is_below || path.is_empty() || text.ends_with("/*");
+        if !is_whole || !(is_name(path) || (is_below && path.is_empty())) {
+            let wanted = "names of apps are wanted, as `wasgi apps` lists them: \"shop\", \"blog/*\" or \"*\"";
+            return Err(given.refuse(wanted));
+        }
+        Ok(match is_below {
+            true if path.is_empty() => Self::Below(String::new()),
+            true => Self::Below(format!("{path}/")),
+            false => Self::Name(path.to_owned()),
+        })
+    }
+
+    fn fits(&self, app: &str) -> bool {
+        match self {
+            Self::Name(name) => name == app,
+            Self::Below(folder) => app.starts_with(folder),
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Name(name) => name.clone(),
+            Self::Below(folder) => format!("{folder}*"),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use super::field::{self, EDGE, Field, LIMITS};
 use super::file::{File, Given, Item, Source};
 use super::{
     AccessLogFormat, AccessLogTarget, AppNames, CHUNKED_BODIES, Certificate, Config, ConfigError, INSTANCES,
-    LOG_FORMATS, Policy, Settings, TrustedPeers, apply_table, top,
+    LOG_FORMATS, OutboundGrants, Policy, Settings, TrustedPeers, apply_table, top,
 };
 
 const FILE_NAME: &str = "wasgi.toml";
@@ -72,6 +72,10 @@ fn apply_file(source: &Source, file: &File, config: &mut Config, policy: &mut Po
     if let Some(given) = given("grant.data", &file.grant.data) {
         config.grants.data = AppNames::parse(&given)?;
     }
+    config.grants.outbound = OutboundGrants::parse(source, &file.grant.outbound)?;
+    if let Some(given) = given("outbound_cafile", &file.outbound_cafile) {
+        config.outbound_cafile = Some(folder.join(path(&given)?));
+    }
     if let Some(given) = given("bind", &file.bind) {
         config.bind = bind::parse_all(&given, given.texts()?, folder)?;
     }
@@ -131,6 +135,9 @@ fn apply_settings(settings: &Settings, config: &mut Config, policy: &mut Policy)
     }
     if let Some(path) = &settings.data_dir {
         config.data_dir = path.clone();
+    }
+    if let Some(path) = &settings.outbound_cafile {
+        config.outbound_cafile = Some(path.clone());
     }
     if !settings.bind.is_empty() {
         let place = "--bind (WASGI_BIND)";

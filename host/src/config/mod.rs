@@ -28,7 +28,7 @@ mod trust;
 pub use bind::{Bind, Place, Scheme};
 use field::{Field, TOP};
 use file::{Given, Items, Source};
-pub use grant::{AppNames, Grants};
+pub use grant::{AppNames, Destination, Destinations, Grants, OutboundGrants, Protocol, host_name};
 pub use settings::{Environment, Settings};
 pub use trust::TrustedPeers;
 
@@ -43,6 +43,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// What apps may have beyond their sandboxes.
     pub grants: Grants,
+    /// The certificates that servers of outgoing requests are judged by: PEM. None for the system's.
+    pub outbound_cafile: Option<PathBuf>,
     /// Where to listen.
     pub bind: Vec<Bind>,
     /// What HTTPS is spoken with.
@@ -87,6 +89,7 @@ impl Default for Config {
             state_dir: PathBuf::from(".wasgi"),
             data_dir: PathBuf::from("data"),
             grants: Grants::default(),
+            outbound_cafile: None,
             bind: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 8000)).into()],
             certificate: None,
             forwarded_allow_ips: TrustedPeers::default(),
@@ -326,6 +329,8 @@ pub struct AppSpec {
     pub assets: Vec<AssetSpec>,
     /// The directory of its data, if it asks for one and may have it.
     pub data: Option<PathBuf>,
+    /// Where it asks to go, and may: it reaches that, as far as it is granted at that moment, and nothing else.
+    pub outbound: Destinations,
     pub limits: Limits,
 }
 

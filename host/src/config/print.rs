@@ -18,6 +18,9 @@ pub(super) fn to_toml(config: &Config) -> String {
     line("state_dir", &path(&config.state_dir));
     line("data_dir", &path(&config.data_dir));
     let list = |texts: Vec<String>| Value::Array(texts.into_iter().map(Value::String).collect()).to_string();
+    if let Some(cafile) = &config.outbound_cafile {
+        line("outbound_cafile", &path(cafile));
+    }
     line("bind", &list(config.bind.iter().map(ToString::to_string).collect()));
     if let Some(certificate) = &config.certificate {
         line("certfile", &path(&certificate.certfile));
@@ -32,6 +35,11 @@ pub(super) fn to_toml(config: &Config) -> String {
         line(field.key, &field.toml(config));
     }
     line("\n[grant]\ndata", &list(config.grants.data.texts()));
+    let mut title = "\n[grant.outbound]\n";
+    for (apps, destinations) in config.grants.outbound.texts() {
+        line(&format!("{title}{}", text(&apps)), &list(destinations));
+        title = "";
+    }
     line("\n[log]\nfilter", &text(&config.log.filter));
     line("format", if config.log.json { "\"json\"" } else { "\"text\"" });
     let access_log = match &config.access_log {

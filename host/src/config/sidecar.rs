@@ -1,5 +1,5 @@
 //! An app's sidecar (`hello.toml` beside `hello.wasm`) → [`AppSpec`]: routes, environment variables, instances, static files, data,
-//! lower limits.
+//! destinations, lower limits.
 
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
@@ -10,7 +10,9 @@ use toml::Value;
 
 use super::field::{self, LIMITS};
 use super::file::{FILE_BYTES_MAX, Given, Item, Items, Source};
-use super::{AppSpec, AssetSpec, Config, ConfigError, HostPattern, Instances, Policy, RouteSpec, apply_table};
+use super::{
+    AppSpec, AssetSpec, Config, ConfigError, Destinations, HostPattern, Instances, Policy, RouteSpec, apply_table,
+};
 use crate::bundle::Manifest;
 use crate::limits::Limits;
 
@@ -26,6 +28,7 @@ struct Sidecar {
     reuse_idle_time: Item,
     reuse_memory: Item,
     data: Item,
+    outbound: Item,
     #[serde(rename = "static")]
     assets: Items,
     limits: Items,
@@ -86,6 +89,7 @@ pub(super) fn app_spec(
         instances_chosen: sidecar.instances.is_some(),
         assets: assets(&source, &sidecar.assets, manifest)?,
         data: data(config, name, &source, &sidecar, manifest)?,
+        outbound: outbound(config, name, &source, &sidecar)?,
         limits: limits(config, &source, &sidecar)?,
     })
 }
@@ -159,6 +163,21 @@ fn data(
         )));
     }
     super::grant::data_path(&config.data_dir, name).map(Some).map_err(refused)
+}
+
+/// Where the app asks to go: what the operator does not grant refuses it.
+fn outbound(config: &Config, name: &str, source: &Source, sidecar: &Sidecar) -> Result<Destinations, ConfigError> {
+    let Some(item) = &sidecar.outbound else { return Ok(Destinations::default()) };
+    let given = source.given("outbound", item);
+    let asked = Destinations::parse(&given)?;
+    let granted = config.grants.outbound.of(name);
+    let missing = asked.iter().find(|destination| !granted.cover(destination)).cloned();
+    match missing {
+        None => Ok(asked),
+        Some(destination) => Err(given.refuse(format!(
+            "the operator has not granted {destination}: put it into [grant.outbound] in wasgi.toml, as \"{name}\" = [\"{destination}\"]"
+        ))),
+    }
 }
 
 /// `hello` → `/hello`, `index` → the root, `shop/index` → `/shop`.

@@ -70,6 +70,7 @@ fn every_key_is_read_and_survives_printing() {
         apps_dir = "/srv/a \"b\""
         state_dir = "/var/lib/wasgi"
         data_dir = "/srv/data"
+        outbound_cafile = "/etc/wasgi/ca.pem"
         bind = ["0.0.0.0:80", "[::1]:8080"]
         certfile = "/etc/wasgi/cert.pem"
         keyfile = "/etc/wasgi/key.pem"
@@ -87,6 +88,9 @@ fn every_key_is_read_and_survives_printing() {
         reuse_memory = "1MiB"
         [grant]
         data = ["shop", "blog/*"]
+        [grant.outbound]
+        shop = ["https://api.example.com", "tcp://10.0.0.0/8:5432"]
+        "blog/*" = "http://*.example.org:8080"
         [log]
         filter = "warn,wasgi_host=debug"
         format = "json"
@@ -126,11 +130,19 @@ fn every_key_is_read_and_survives_printing() {
         bundle_size = "1MiB"
         bundle_files = 10
         concurrent_assets = 9
+        outbound_connections = 8
+        outbound_connect_time = "9s"
+        outbound_time = "11s"
+        outbound_sent_size = "12KiB"
+        outbound_received_size = "13KiB"
     "#;
     let config = load(text).expect("it is right");
     let kept = Kept { requests_max: 5, idle_time: Duration::from_secs(90), memory_bytes_max: 1 << 20 };
     assert_eq!(config.instances, Instances::Reuse(kept));
     assert!(config.grants.data.contain("blog/x") && !config.grants.data.contain("other"));
+    assert!(config.grants.outbound.of("blog/x").name(Protocol::Http, "a.example.org", 8080));
+    assert!(config.grants.outbound.of("other").is_empty());
+    assert_eq!(config.outbound_cafile, Some("/etc/wasgi/ca.pem".into()));
     assert_eq!(config.chunked_bodies, ChunkedBodies::Stream);
     assert_eq!(
         config.bind,
