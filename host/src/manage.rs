@@ -25,7 +25,7 @@ pub async fn run(config: Config, file: &Path, command: Command, say: impl Fn(&st
     // One sandbox is all that runs here; the pool counts core instances and tables, of which one may take as many as several.
     let config = Arc::new(Config { sandboxes: 32, ..config });
     let engine = Arc::new(Engine::new(&config)?);
-    let Loaded { spec, component, files, data } = deploy::load_one(&config, &engine, &name).await?;
+    let Loaded { spec, component, files, data, outbound } = deploy::load_one(&config, &engine, &name).await?;
     let _turn = match &data {
         Some(data) => {
             let mut turn = std::pin::pin!(data.turn());
@@ -40,7 +40,7 @@ pub async fn run(config: Config, file: &Path, command: Command, say: impl Fn(&st
         }
         None => None,
     };
-    let own = Belongings { log: Arc::new(AppLog::new(&spec.name, &spec.limits)), files, data };
+    let own = Belongings { log: Arc::new(AppLog::new(&spec.name, &spec.limits)), files, data, outbound };
     command::run(&engine, &component, &spec, own, command).await
 }
 

@@ -24,6 +24,7 @@ use crate::config::{AppSpec, Config, ConfigError, Instances};
 use crate::data::DataDir;
 use crate::guest::{Guest, Kind};
 use crate::limits::Limits;
+use crate::outbound::{Network, Outbound};
 use crate::sandbox::{Abi, Belongings, Engine, Variant};
 use crate::telemetry::AppLog;
 
@@ -40,6 +41,7 @@ pub struct Loader {
     library: Library,
     compiler: Compiler,
     load_guest: LoadGuest,
+    network: Arc<Network>,
     /// The same bytes under two names are compiled and mapped once.
     components: Mutex<HashMap<Wanted, Arc<OnceCell<Code>>>>,
     /// Files in memory at the same time, and threads that read, hash and link.
@@ -142,10 +144,17 @@ impl From<Failure> for Outcome {
 }
 
 impl Loader {
-    pub fn new(engine: Arc<Engine>, cache: Cache, library: Library, compiler: Compiler, load_guest: LoadGuest) -> Self {
+    pub fn new(
+        engine: Arc<Engine>,
+        cache: Cache,
+        library: Library,
+        compiler: Compiler,
+        load_guest: LoadGuest,
+        network: Arc<Network>,
+    ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let hands = Semaphore::new(cores);
-        Self { engine, cache, library, compiler, load_guest, components: Mutex::default(), hands }
+        Self { engine, cache, library, compiler, load_guest, network, components: Mutex::default(), hands }
     }
 
     /// Does all of it: read, inspect, compile or fetch, link.
@@ -189,7 +198,8 @@ impl Loader {
     pub async fn load_one(self: &Arc<Self>, order: Order) -> Result<Loaded, Outcome> {
         let Parts { spec, component, files, .. } = self.parts(&Arc::new(order)).await?.ok_or(Outcome::Unchanged)?;
         let data = open_data(&spec, None)?;
-        Ok(Loaded { spec, component, files, data })
+        let outbound = self.outbound(&spec, None);
+        Ok(Loaded { spec, component, files, data, outbound })
     }
 
     /// Reads, inspects, compiles or fetches, unpacks or finds. None if it is what serves already.
@@ -367,7 +377,8 @@ impl Loader {
         let live = order.live.as_ref();
         let assets = assets(&spec, files.as_ref()).map_err(refused)?;
         let data = open_data(&spec, live)?;
-        let own = Belongings { log: Arc::clone(&log), files, data: data.clone() };
+        let outbound = self.outbound(&spec, live);
+        let own = Belongings { log: Arc::clone(&log), files, data: data.clone(), outbound: outbound.clone() };
         let guest = (self.load_guest)(&self.engine, kind, &component, &spec, own).map_err(refused)?;
         let now = SystemTime::now();
         let release = Release {
@@ -388,7 +399,14 @@ impl Loader {
             Some(live) if live.spec.limits == spec.limits => Arc::clone(&live.admission),
             _ => Arc::new(Admission::new(&spec.limits)),
         };
-        Ok(App { admission, spec, release, guest, log, stats, assets, data })
+        Ok(App { admission, spec, release, guest, log, stats, assets, data, outbound })
+    }
+
+    /// The way to where it asks to go, if it does.
+    fn outbound(&self, spec: &AppSpec, live: Option<&Arc<App>>) -> Option<Arc<Outbound>> {
+        let before = live.and_then(|live| live.outbound.as_ref());
+        (!spec.outbound.is_empty())
+            .then(|| Outbound::new(&self.network, &spec.name, &spec.outbound, &spec.limits, before))
     }
 
     /// Does blocking work on a thread for it, not more at a time than there are cores.

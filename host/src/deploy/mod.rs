@@ -44,6 +44,7 @@ use crate::bundle::Tree;
 use crate::config::{AppSpec, Config};
 use crate::data::DataDir;
 use crate::guest;
+use crate::outbound::{Network, Outbound, Plan};
 use crate::sandbox::Engine;
 
 /// Between two looks, however many events there are: a directory that changes all the time costs this much and no more.
@@ -83,13 +84,15 @@ pub struct Deployer {
 /// A running deployer. Dropping it stops the deployer without waiting.
 pub struct DeployHandle {
     reloads: mpsc::Sender<Arc<Config>>,
+    network: Arc<Network>,
     ready: channel::Receiver<bool>,
     task: JoinHandle<()>,
 }
 
 impl DeployHandle {
-    /// Judges every app again by a new configuration.
-    pub async fn reload(&self, config: Arc<Config>) {
+    /// Judges every app again by a new configuration. What apps may reach changes at once, also for calls that run.
+    pub async fn reload(&self, config: Arc<Config>, plan: Plan) {
+        self.network.change(plan);
         // Without a receiver the deployer has ended, and nothing is served by old settings either.
         let _ = self.reloads.send(config).await;
     }
@@ -117,7 +120,8 @@ impl Deployer {
     /// Starts to keep `apps` as `config.apps_dir` says. To be called within a tokio runtime.
     ///
     /// # Errors
-    /// If compiled code cannot be kept safely in `config.state_dir`.
+    /// If compiled code cannot be kept safely in `config.state_dir`, or the certificates of authorities cannot be read that apps
+    /// need for what they may reach.
     pub fn start(config: Arc<Config>, engine: Arc<Engine>, apps: Arc<Apps>) -> anyhow::Result<DeployHandle> {
         let compiler = Compiler::new(config.stack_bytes);
         Self::start_with(config, engine, apps, compiler, guest::load)
@@ -132,12 +136,13 @@ impl Deployer {
     ) -> anyhow::Result<DeployHandle> {
         let cache = Cache::open(&config.state_dir)?;
         let library = Library::open(&config.state_dir, compiler.unpacker())?;
+        let network = Network::new(Plan::of(&config)?);
         let (reloads, reload) = mpsc::channel(1);
         let (ready, is_ready) = channel::channel(false);
         let now = Instant::now();
         let deployer = Self {
             watch: Watch::new(&config.apps_dir),
-            loader: Arc::new(Loader::new(engine, cache, library, compiler, load_guest)),
+            loader: Arc::new(Loader::new(engine, cache, library, compiler, load_guest, Arc::clone(&network))),
             config,
             apps,
             records: Records::default(),
@@ -152,7 +157,7 @@ impl Deployer {
             ready,
         };
         let task = tokio::spawn(deployer.run(reload));
-        Ok(DeployHandle { reloads, ready: is_ready, task })
+        Ok(DeployHandle { reloads, network, ready: is_ready, task })
     }
 
     async fn run(mut self, mut reload: mpsc::Receiver<Arc<Config>>) {
@@ -317,6 +322,7 @@ pub struct Loaded {
     pub component: Component,
     pub files: Option<Arc<Tree>>,
     pub data: Option<Arc<DataDir>>,
+    pub outbound: Option<Arc<Outbound>>,
 }
 
 /// Loads one app of the apps directory, as a deployer would.
@@ -327,7 +333,8 @@ pub async fn load_one(config: &Arc<Config>, engine: &Arc<Engine>, name: &str) ->
     let cache = Cache::open(&config.state_dir)?;
     let compiler = Compiler::new(config.stack_bytes);
     let library = Library::open(&config.state_dir, compiler.unpacker())?;
-    let loader = Arc::new(Loader::new(Arc::clone(engine), cache, library, compiler, guest::load));
+    let network = Network::new(Plan::of(config)?);
+    let loader = Arc::new(Loader::new(Arc::clone(engine), cache, library, compiler, guest::load, network));
     let scan = scan::scan(&config.apps_dir)?;
     let Some(&candidate) = scan.candidates.get(name) else {
         let refused = scan.refused.get(name).cloned();

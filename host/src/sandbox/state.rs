@@ -11,6 +11,7 @@ use crate::config::{AppSpec, ChunkedBodies};
 use crate::data::DataDir;
 use crate::guest::{http, wasi, wsgi};
 use crate::limits::Limits;
+use crate::outbound::Outbound;
 use crate::sandbox::call::CallState;
 use crate::sandbox::ledger::Ledger;
 use crate::sandbox::meter::Meter;
@@ -27,6 +28,7 @@ pub struct AppContext {
     pub log: Arc<AppLog>,
     pub files: Option<Arc<Tree>>,
     pub data: Option<Arc<DataDir>>,
+    pub outbound: Option<Arc<Outbound>>,
 }
 
 impl AppContext {
@@ -40,6 +42,7 @@ impl AppContext {
             log: own.log,
             files: own.files,
             data: own.data,
+            outbound: own.outbound,
         }
     }
 }
@@ -52,6 +55,8 @@ pub struct Belongings {
     pub files: Option<Arc<Tree>>,
     /// What its guests see at `/data`.
     pub data: Option<Arc<DataDir>>,
+    /// The way to where it may go.
+    pub outbound: Option<Arc<Outbound>>,
 }
 
 /// The data of a store.

@@ -46,7 +46,8 @@ impl Probe {
         let component = Component::new(engine.wasmtime(Variant::Sync)?, wasm).map_err(|error| anyhow!("{error:#}"))?;
         let spec = config.app_spec("probe", None, &Manifest::default())?;
         let log = Arc::new(AppLog::new(&spec.name, &spec.limits));
-        let Wsgi { shared } = Wsgi::load(&engine, &component, &spec, Belongings { log, files: None, data: None })?;
+        let Wsgi { shared } =
+            Wsgi::load(&engine, &component, &spec, Belongings { log, files: None, data: None, outbound: None })?;
         let (parts, ()) = http::Request::get("/probe").header("host", "127.0.0.1:8000").body(())?.into_parts();
         let origin = Origin::of_connection(None, None, false);
         Ok(Self { shared, parts, origin })
