@@ -9,6 +9,7 @@ mod edge;
 mod files;
 mod isolation;
 mod limits;
+mod outbound;
 mod python;
 mod response;
 mod reuse;

@@ -15,7 +15,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
+use wasmtime::StoreContextMut;
 use wasmtime::component::{Component, Linker};
+use wasmtime_wasi_http::p2::bindings::http::types;
 use wasmtime_wasi_http::{
     Error as HttpError, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
 };
@@ -53,8 +55,19 @@ pub(crate) fn load(
 
 /// Offers WASI 0.2's part.
 pub(crate) fn link_p2(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
+    // Bodies end with the host's own errors, which the function of wasmtime-wasi-http 48 does not know.
+    linker.allow_shadowing(true);
+    linker.instance(TYPES)?.func_wrap("http-error-code", |mut store: StoreContextMut<'_, State>, (error,)| {
+        let error = store.data_mut().table.get::<types::IoError>(&error)?;
+        Ok((outgoing::error_code(error),))
+    })?;
+    linker.allow_shadowing(false);
+    Ok(())
 }
+
+/// In the version that `wasmtime-wasi-http` offers: what is linked under another would hide the rest of it.
+const TYPES: &str = "wasi:http/types@0.2.12";
 
 /// Offers WASI 0.3's part.
 pub(crate) fn link_p3(linker: &mut Linker<State>) -> wasmtime::Result<()> {
@@ -101,6 +114,11 @@ impl Host {
         let mut context = WasiHttpCtx::new();
         context.set_field_size_limit(field_bytes_max(&app.limits));
         Self { context, hooks: Hooks { app: Arc::clone(app), call: Some(call), traffic: None } }
+    }
+
+    /// What the call under way has sent and got.
+    pub(crate) fn traffic(&mut self) -> Arc<Traffic> {
+        Arc::clone(self.hooks.traffic.get_or_insert_default())
     }
 
     /// What is logged from now on is for this call; or for none in particular.

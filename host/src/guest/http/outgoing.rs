@@ -1,6 +1,8 @@
 //! Requests that guests send: judged, sent on a connection of their own, counted in both directions, and ended when their time is
 //! over or their grant is gone. Redirects are the guest's own affair: each request is judged anew.
 
+use std::error::Error as _;
+use std::io::ErrorKind;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
@@ -16,6 +18,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
+use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::{Error as HttpError, RequestOptions, WasiBody};
 
 use super::Sending;
@@ -141,7 +144,6 @@ impl Notes {
 }
 
 fn failure_code(failure: &Failure) -> HttpError {
-    use std::io::ErrorKind;
     match failure {
         Failure::LookUp(_) => HttpError::DnsError { rcode: None, info_code: None },
         Failure::ConnectTime(_) => HttpError::ConnectionTimeout,
@@ -160,13 +162,30 @@ fn failure_code(failure: &Failure) -> HttpError {
 }
 
 fn hyper_code(error: &hyper::Error) -> HttpError {
-    if error.is_incomplete_message() {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    if error.is_incomplete_message() || cause.is_some_and(|cause| cause.kind() == ErrorKind::UnexpectedEof) {
         HttpError::HttpResponseIncomplete
     } else if error.is_parse() {
         HttpError::HttpProtocolError
     } else {
         HttpError::ConnectionTerminated
     }
+}
+
+/// What a guest of WASI 0.2 is told of a body that broke off. None where that was no matter of HTTP.
+pub(super) fn error_code(error: &wasmtime::Error) -> Option<ErrorCode> {
+    if let Some(code) = error.downcast_ref::<ErrorCode>() {
+        return Some(code.clone());
+    }
+    Some(match error.downcast_ref::<HttpError>()? {
+        HttpError::HttpRequestDenied => ErrorCode::HttpRequestDenied,
+        HttpError::HttpRequestBodySize(bytes_max) => ErrorCode::HttpRequestBodySize(*bytes_max),
+        HttpError::HttpResponseBodySize(bytes_max) => ErrorCode::HttpResponseBodySize(*bytes_max),
+        HttpError::HttpResponseTimeout => ErrorCode::HttpResponseTimeout,
+        HttpError::HttpResponseIncomplete => ErrorCode::HttpResponseIncomplete,
+        HttpError::ConnectionTerminated => ErrorCode::ConnectionTerminated,
+        _ => ErrorCode::HttpProtocolError,
+    })
 }
 
 async fn send(
@@ -191,15 +210,13 @@ async fn send(
         let bytes_max = outbound.sent_bytes_max;
         Upload { body, traffic: Arc::clone(&traffic), bytes_max, notes: Arc::clone(notes) }
     });
-    let mut driver = Box::pin(drive(connection, lease, Arc::clone(notes)));
+    // None once the connection is over.
+    let mut driver = Some(Box::pin(drive(connection, lease, Arc::clone(notes))));
     let response = {
         let mut sending = pin!(sender.send_request(request));
-        let mut is_driven = true;
         let answered = std::future::poll_fn(|context| {
             // Only while it is polled does anything move.
-            if is_driven && driver.as_mut().poll(context).is_ready() {
-                is_driven = false;
-            }
+            driver.take_if(|driver| driver.as_mut().poll(context).is_ready());
             sending.as_mut().poll(context)
         });
         match options.first_byte_timeout {
@@ -217,8 +234,10 @@ async fn send(
 }
 
 /// What there is to say of its end the body has said.
-async fn ended(driver: impl Future<Output = ()>) -> Result<(), HttpError> {
-    driver.await;
+async fn ended(driver: Option<impl Future<Output = ()>>) -> Result<(), HttpError> {
+    if let Some(driver) = driver {
+        driver.await;
+    }
     Ok(())
 }
 
@@ -228,10 +247,11 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// Moves what goes over the connection, until it is over or has to be.
 async fn drive(connection: http1::Connection<TokioIo<Box<dyn Stream>>, Upload>, lease: Lease, notes: Arc<Notes>) {
+    // Noted before the connection goes, with which both bodies break off.
+    let ended = async { notes.stop(Why::Ended(lease.ended().await)) };
     tokio::select! {
-        // Both bodies learn how it ended.
         _ = connection => {}
-        ended = lease.ended() => notes.stop(Why::Ended(ended)),
+        () = ended => {}
     }
 }
 
