@@ -24,7 +24,7 @@ use tokio_rustls::client::TlsStream;
 
 use self::policy::{Denied, Host, Rights, Target};
 use self::resolve::{Resolve, System};
-use crate::config::{Config, Destinations, OutboundGrants};
+use crate::config::{Config, Destinations, OutboundGrants, Protocol};
 use crate::limits::Limits;
 
 /// The way out, of all apps.
@@ -135,6 +135,25 @@ impl Outbound {
         Ok(Connection { stream, lease })
     }
 
+    /// The right to a connection that somebody else opens, to this very address.
+    pub(crate) fn lease(self: &Arc<Self>, target: Target, address: IpAddr) -> Result<Lease, Failure> {
+        let rights = self.rights();
+        rights.may_ask(&target)?;
+        rights.may_reach(&target, address, is_own(address))?;
+        let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| Failure::Busy(self.connections_max))?;
+        let deadline = Instant::now() + self.time;
+        Ok(Lease { outbound: Arc::clone(self), target, address, deadline, _slot: Arc::new(slot) })
+    }
+
+    /// The addresses of a name that the app may connect to by TCP.
+    pub(crate) async fn look_up(&self, name: String) -> Result<Vec<IpAddr>, Failure> {
+        self.rights().may_look_up(&name)?;
+        let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| Failure::Busy(self.connections_max))?;
+        let looking = self.network.resolver.resolve(name, Arc::new(slot));
+        let found = tokio::time::timeout(self.connect_time, looking).await;
+        found.map_err(|_| Failure::ConnectTime(self.connect_time))?.map_err(Failure::LookUp)
+    }
+
     async fn addresses(&self, target: &Target, slot: Arc<OwnedSemaphorePermit>) -> Result<Vec<IpAddr>, Failure> {
         match &target.host {
             Host::Address(address) => Ok(vec![*address]),
@@ -193,6 +212,11 @@ impl Outbound {
         let tls = self.network.tls().ok_or_else(|| Failure::Tls(io::Error::other("no authorities are known")))?;
         let shaking = TlsConnector::from(tls).connect(name, stream);
         tokio::time::timeout(time, shaking).await.map_err(|_| Failure::ConnectTime(time))?.map_err(Failure::Tls)
+    }
+
+    /// Whether it may ask for anything of this kind at all.
+    pub(crate) fn asks_for(&self, protocol: Protocol) -> bool {
+        self.asked.speak(protocol)
     }
 
     pub(crate) fn connect_time(&self) -> Duration {

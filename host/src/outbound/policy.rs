@@ -68,6 +68,11 @@ pub enum Denied {
     NotAsked(Target),
     #[error("the operator has not granted it: name {0} in [grant.outbound] of wasgi.toml")]
     NotGranted(Target),
+    #[error(
+        "no name is looked up that is on no list: name tcp://{0} with its port in `outbound` of the sidecar, and in \
+             [grant.outbound] of wasgi.toml"
+    )]
+    Name(String),
     #[error("{0} leads to {1}, which is {2}: such addresses are reached only where they are named themselves")]
     Prohibited(Target, IpAddr, &'static str),
 }
@@ -87,6 +92,15 @@ impl Rights<'_> {
             (false, _) => Err(Denied::NotAsked(target.clone())),
             (true, false) => Err(Denied::NotGranted(target.clone())),
         }
+    }
+
+    /// Whether a name may be looked up for a connection that the guest opens itself: a look-up can carry secrets out.
+    ///
+    /// # Errors
+    /// If it is not on both lists, for some port.
+    pub fn may_look_up(&self, name: &str) -> Result<(), Denied> {
+        let is_on = |list: &Destinations| list.name_on_some_port(Protocol::Tcp, name);
+        if is_on(self.asked) && is_on(&self.granted) { Ok(()) } else { Err(Denied::Name(name.to_owned())) }
     }
 
     /// Whether the target, which may be asked for, may be reached at this address. `is_own`: the address is this machine's.

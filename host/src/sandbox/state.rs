@@ -4,11 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use wasmtime::component::ResourceTable;
+use wasmtime_wasi::sockets::{WasiSocketsCtx, WasiSocketsCtxView};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::bundle::Tree;
 use crate::config::{AppSpec, ChunkedBodies};
 use crate::data::DataDir;
+use crate::guest::sockets::Sockets;
 use crate::guest::{http, wasi, wsgi};
 use crate::limits::Limits;
 use crate::outbound::Outbound;
@@ -70,6 +72,8 @@ pub struct State {
     pub(crate) ledger: Option<Arc<Ledger>>,
     pub(crate) wsgi: wsgi::gateway::Host,
     pub(crate) http: http::Host,
+    /// Made where the app may connect to anything at all.
+    sockets: Option<Box<Sockets>>,
     /// What guests have handles of: streams, fields, bodies.
     pub(crate) table: ResourceTable,
     /// What the guest's run finds, if it is a program, until its WASI is made.
@@ -81,6 +85,8 @@ pub struct State {
 struct Wasi {
     context: WasiCtx,
     stdio: wasi::Stdio,
+    /// For who may have none.
+    no_sockets: WasiSocketsCtx,
 }
 
 impl State {
@@ -95,6 +101,7 @@ impl State {
             ledger: None,
             wsgi: wsgi::gateway::Host::default(),
             http: http::Host::new(app, call.id),
+            sockets: None,
             table,
             process: None,
             wasi: None,
@@ -141,10 +148,25 @@ impl State {
         }
     }
 
+    /// What it knows of its connections.
+    pub(crate) fn connections(&mut self) -> &mut Sockets {
+        self.sockets.get_or_insert_default()
+    }
+
+    /// Sockets with which nothing can be done.
+    pub(crate) fn no_sockets(&mut self) -> WasiSocketsCtxView<'_> {
+        self.ctx();
+        let wasi = self.wasi.as_mut().expect("it was made just now");
+        WasiSocketsCtxView { ctx: &mut wasi.no_sockets, table: &mut self.table }
+    }
+
     /// A program is about to be started. What its initialisers may have opened when the instance was made stays valid.
     pub(crate) fn start(&mut self, process: wasi::Process) {
         match &mut self.wasi {
-            Some(made) => made.context = wasi::context(&self.app, &made.stdio, Some(process)),
+            Some(made) => {
+                let sockets = self.app.outbound.is_some().then(|| &**self.sockets.get_or_insert_default());
+                made.context = wasi::context(&self.app, &made.stdio, sockets, Some(process));
+            }
             None => self.process = Some(process),
         }
     }
@@ -178,7 +200,9 @@ impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         let wasi = self.wasi.get_or_insert_with(|| {
             let stdio = wasi::Stdio::new(&self.app.log, self.speaker);
-            Box::new(Wasi { context: wasi::context(&self.app, &stdio, self.process.take()), stdio })
+            let sockets = self.app.outbound.is_some().then(|| &**self.sockets.get_or_insert_default());
+            let context = wasi::context(&self.app, &stdio, sockets, self.process.take());
+            Box::new(Wasi { context, stdio, no_sockets: WasiSocketsCtx::default() })
         });
         WasiCtxView { ctx: &mut wasi.context, table: &mut self.table }
     }

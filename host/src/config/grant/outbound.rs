@@ -68,6 +68,13 @@ impl OutboundGrants {
         Self(vec![(Pattern::Below(String::new()), destinations)])
     }
 
+    /// Grants one app more.
+    pub fn add(&mut self, app: &str, destinations: Destinations) {
+        if !destinations.is_empty() {
+            self.0.push((Pattern::Name(app.to_owned()), destinations));
+        }
+    }
+
     /// Where one app may go.
     pub fn of(&self, app: &str) -> Destinations {
         let granted = self.0.iter().filter(|(apps, _)| apps.fits(app));
@@ -113,6 +120,16 @@ impl Destinations {
     /// Whether a name is on the list. Where it leads is another question.
     pub fn name(&self, protocol: Protocol, name: &str, port: u16) -> bool {
         self.0.iter().any(|own| own.is_for(protocol, port) && own.host.fits_name(name))
+    }
+
+    /// Whether a name is on the list for some port.
+    pub fn name_on_some_port(&self, protocol: Protocol, name: &str) -> bool {
+        self.0.iter().any(|own| own.protocol == protocol && own.host.fits_name(name))
+    }
+
+    /// Whether it has destinations of this kind.
+    pub fn speak(&self, protocol: Protocol) -> bool {
+        self.0.iter().any(|own| own.protocol == protocol)
     }
 
     /// Whether an address is on the list, be it within a network.
