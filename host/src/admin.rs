@@ -1,6 +1,7 @@
 //! The local admin socket: what `wasgi apps` and a Prometheus scraper ask. It reads the table of apps and calls no guest; it
 //! changes nothing. Whoever may open the socket, the host's own user, may read.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::fs::{DirBuilder, File, Permissions};
 use std::io::{Read, Write};
@@ -22,8 +23,9 @@ use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 
+use crate::account::Account;
 use crate::apps::{Apps, Entry, Table};
-use crate::config::{HostPattern, Instances, RouteSpec};
+use crate::config::{Instances, tenant_name};
 use crate::telemetry::prometheus;
 
 const SOCKET_NAME: &str = "admin.sock";
@@ -40,6 +42,8 @@ const ANSWER_BYTES_MAX: u64 = 64 << 20;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AppStatus {
     pub name: String,
+    /// Whose it is: the first folder of its name; none where it lies in none.
+    pub tenant: Option<String>,
     pub state: State,
     /// SHA-256 of the live release, in hex.
     pub release: Option<String>,
@@ -53,6 +57,8 @@ pub struct AppStatus {
     pub since: Option<String>,
     /// Requests since the host started.
     pub requests: u64,
+    /// It keeps failing: for how long its calls are still refused.
+    pub throttled: Option<String>,
     /// Why the newest file or sidecar is not what is served.
     pub problem: Option<String>,
     /// Since when that is so; RFC 3339.
@@ -70,6 +76,8 @@ pub enum State {
     LiveLoading,
     /// An older release is served, since there is something wrong with the newest file or sidecar.
     LiveProblem,
+    /// It keeps failing: its calls are refused for a while.
+    LiveThrottled,
     Loading,
     /// Nothing is served.
     Refused,
@@ -81,6 +89,7 @@ impl State {
             Self::Live => "live",
             Self::LiveLoading => "live+loading",
             Self::LiveProblem => "live+problem",
+            Self::LiveThrottled => "live+throttled",
             Self::Loading => "loading",
             Self::Refused => "refused",
         }
@@ -192,9 +201,34 @@ fn metrics(table: &Table) -> String {
     let live = table.entries.iter().filter_map(|(name, entry)| Some((name, entry.live.as_ref()?)));
     let mut text = prometheus(live.map(|(name, app)| (name.as_str(), app.stats.snapshot())));
     text.push_str("# HELP wasgi_apps Apps by state.\n# TYPE wasgi_apps gauge\n");
-    for state in [State::Live, State::LiveLoading, State::LiveProblem, State::Loading, State::Refused] {
+    for state in
+        [State::Live, State::LiveLoading, State::LiveProblem, State::LiveThrottled, State::Loading, State::Refused]
+    {
         let count = table.entries.values().filter(|entry| self::state(entry) == state).count();
         text.push_str(&format!("wasgi_apps{{state=\"{}\"}} {count}\n", state.as_str()));
+    }
+    text.push_str(&tenant_metrics(table));
+    text
+}
+
+/// What tenants have in use now.
+fn tenant_metrics(table: &Table) -> String {
+    let live = table.entries.values().filter_map(|entry| entry.live.as_ref());
+    let accounts: BTreeMap<_, _> =
+        live.map(|app| (app.spec.tenant.as_str(), Arc::clone(app.admission.account()))).collect();
+    type Gauge = (&'static str, &'static str, fn(&Account) -> u64);
+    let gauges: [Gauge; 3] = [
+        ("wasgi_tenant_calls", "Calls of the tenant that run.", |account| account.running().into()),
+        ("wasgi_tenant_waiting", "Requests of the tenant that wait.", |account| account.waiting().into()),
+        ("wasgi_tenant_memory_bytes", "Memory of the tenant's sandboxes.", Account::memory_bytes),
+    ];
+    let mut text = String::new();
+    for (name, help, value) in gauges {
+        text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} gauge\n"));
+        for (tenant, account) in &accounts {
+            // Names of folders have nothing that would have to be escaped.
+            text.push_str(&format!("{name}{{tenant=\"{tenant}\"}} {}\n", value(account)));
+        }
     }
     text
 }
@@ -209,16 +243,21 @@ fn status(name: &str, entry: &Entry) -> AppStatus {
     let live = entry.live.as_deref();
     AppStatus {
         name: name.to_owned(),
+        tenant: Some(tenant_name(name)).filter(|tenant| !tenant.is_empty()).map(str::to_owned),
         state: state(entry),
         release: live.map(|app| app.release.hash.clone()),
         kind: live.and_then(|app| serde_json::to_value(app.release.kind).ok()?.as_str().map(str::to_owned)),
-        routes: live.map(|app| app.spec.routes.iter().map(route_text).collect()).unwrap_or_default(),
+        routes: live.map(|app| app.spec.routes.iter().map(ToString::to_string).collect()).unwrap_or_default(),
         instances: live.map(|app| match app.release.not_rewound {
             Some(_) => "fresh (cannot be rewound)".to_owned(),
             None => instances_text(app.spec.instances),
         }),
         since: live.map(|app| time(app.release.live_since)),
         requests: live.map_or(0, |app| app.stats.requests()),
+        throttled: live.and_then(|app| app.throttle.pause()).map(|pause| {
+            let seconds = pause.as_secs() + 1;
+            humantime::format_duration(Duration::from_secs(seconds)).to_string()
+        }),
         problem: entry.problem.as_ref().map(|problem| problem.reason.clone()),
         problem_since: entry.problem.as_ref().map(|problem| time(problem.since)),
         rivals: entry.rivals.clone(),
@@ -226,22 +265,15 @@ fn status(name: &str, entry: &Entry) -> AppStatus {
 }
 
 fn state(entry: &Entry) -> State {
+    if entry.live.as_ref().is_some_and(|app| app.throttle.pause().is_some()) {
+        return State::LiveThrottled;
+    }
     match (entry.live.is_some(), entry.loading, entry.problem.is_some()) {
         (true, true, _) => State::LiveLoading,
         (true, false, true) => State::LiveProblem,
         (true, false, false) => State::Live,
         (false, true, _) => State::Loading,
         (false, false, _) => State::Refused,
-    }
-}
-
-/// A route as a sidecar says it.
-pub fn route_text(route: &RouteSpec) -> String {
-    let path = if route.prefix.is_empty() { "/" } else { &route.prefix };
-    match &route.host {
-        HostPattern::Any => path.to_owned(),
-        HostPattern::Suffix(suffix) => format!("*{suffix}{path}"),
-        HostPattern::Exact(host) => format!("{host}{path}"),
     }
 }
 
@@ -324,7 +356,7 @@ mod tests {
             let spec = crate::config::Config::default()
                 .app_spec("a", Some(&sidecar), &crate::bundle::Manifest::default())
                 .expect(text);
-            assert_eq!(route_text(&spec.routes[0]), text);
+            assert_eq!(spec.routes[0].to_string(), text);
         }
     }
 

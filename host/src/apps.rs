@@ -6,9 +6,9 @@ use std::time::SystemTime;
 
 use arc_swap::{ArcSwap, Guard};
 
-use crate::admission::Admission;
+use crate::admission::{Admission, Throttle};
 use crate::assets::Assets;
-use crate::config::AppSpec;
+use crate::config::{AppSpec, Secrets};
 use crate::data::DataDir;
 use crate::guest::{Guest, Kind};
 use crate::outbound::Outbound;
@@ -24,6 +24,8 @@ pub struct App {
     pub log: Arc<AppLog>,
     /// Carried over while the limits stay: a release that drains counts, too.
     pub admission: Arc<Admission>,
+    /// Of this release, whatever its sidecar says.
+    pub throttle: Arc<Throttle>,
     /// Carried over from release to release.
     pub stats: Arc<Stats>,
     /// What is served without the guest.
@@ -32,6 +34,8 @@ pub struct App {
     pub data: Option<Arc<DataDir>>,
     /// The way to where it may go. Its connections count with those of the release before.
     pub outbound: Option<Arc<Outbound>>,
+    /// As they were when the release was made.
+    pub secrets: Arc<Secrets>,
 }
 
 /// One version of an app: the bytes with one hash.

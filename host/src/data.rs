@@ -1,4 +1,4 @@
-//! The directory of one app's data, and who may be at it: one sandbox at a time.
+//! Directories that apps were granted: that of an app's data, and who may be at it (one sandbox at a time), and others.
 //!
 //! WASI has no locks on files, so that nothing in a guest can keep two of them from writing to the same database at once. The host
 //! does: a sandbox that sees the directory holds a [`Turn`] while it runs, among the app's calls in this process first come, first
@@ -16,8 +16,37 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+use crate::config::DirectorySpec;
+
 /// How often a directory that another process has is asked for.
 const RETRY_TIME: Duration = Duration::from_millis(10);
+
+/// A directory of the host that an app sees. Who is at it the host does not mind.
+pub struct Directory {
+    pub spec: DirectorySpec,
+    handle: OwnedFd,
+}
+
+impl Directory {
+    /// Opens a directory, which has to be there.
+    ///
+    /// # Errors
+    /// If it is not, or is no directory.
+    pub fn open(spec: &DirectorySpec) -> io::Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let handle = rustix::fs::open(&spec.path, flags, Mode::empty())?;
+        Ok(Self { spec: spec.clone(), handle })
+    }
+
+    /// A path to the very directory that was opened.
+    pub fn root(&self) -> PathBuf {
+        path_of(&self.handle)
+    }
+}
+
+fn path_of(handle: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", handle.as_raw_fd()))
+}
 
 /// An app's directory for data.
 pub struct DataDir {
@@ -57,7 +86,7 @@ impl DataDir {
 
     /// A path to the very directory that was opened, whatever has become of its name.
     pub fn root(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}", self.handle.as_raw_fd()))
+        path_of(&self.handle)
     }
 
     /// Waits for a turn.

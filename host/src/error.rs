@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use crate::account::Spent;
+
 /// Why a request was not answered by its app, or not to the end.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -28,6 +30,10 @@ pub enum Error {
     BodyTooLarge(u64),
     #[error("busy: {0}")]
     Busy(Busy),
+    #[error("the tenant has used up its {what}")]
+    Budget { what: Spent, retry_after: Duration },
+    #[error("it keeps failing, and is left alone for another {0:?}")]
+    Throttled(Duration),
     #[error("the guest ran for more than cpu_time = {0:?}")]
     Cpu(Duration),
     #[error("{0}")]
@@ -67,6 +73,14 @@ pub enum Busy {
     QueueFull,
     #[error("no call of the app ended within queue_time")]
     QueueTime,
+    #[error("too many requests of its tenant wait: more than budget.queued_calls")]
+    TenantsQueueFull,
+    #[error("no call of its tenant ended within queue_time: there are budget.concurrent_calls")]
+    TenantsQueueTime,
+    #[error("its tenant has budget.memory in use")]
+    TenantsMemory,
+    #[error("no call of this host ended within queue_time: there are as many as `sandboxes`")]
+    Host,
     #[error("all sandboxes of this host are in use")]
     Pool,
     #[error("another call, or `wasgi manage`, had the app's data for longer than queue_time")]
@@ -99,7 +113,8 @@ impl Error {
             Self::TransferCoding(_) => StatusCode::NOT_IMPLEMENTED,
             Self::Expectation(_) => StatusCode::EXPECTATION_FAILED,
             Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy(_) | Self::Throttled(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Budget { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::ClientGone(_) | Self::Wall(Wall::Input(_)) => StatusCode::REQUEST_TIMEOUT,
             Self::Cpu(_) | Self::Wall(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Declined { status, .. } => *status,
@@ -140,7 +155,9 @@ impl Error {
             Self::TransferCoding(_) => "The request's transfer coding is not known here.",
             Self::Expectation(_) => "What the request expects cannot be met.",
             Self::BodyTooLarge(_) => "The request body is too large.",
-            Self::Busy(_) => "The app is busy. Please try again in a moment.",
+            Self::Busy(_) | Self::Budget { .. } | Self::Throttled(_) => {
+                "The app is busy. Please try again in a moment."
+            }
             Self::ClientGone(_) | Self::Wall(Wall::Input(_)) => "The request did not arrive in time.",
             Self::Cpu(_) | Self::Wall(_) => "The app took too long to answer.",
             _ => "The app failed to answer.",
@@ -159,6 +176,8 @@ impl Error {
             Self::Expectation(_) => "expectation",
             Self::BodyTooLarge(_) => "body",
             Self::Busy(_) => "busy",
+            Self::Budget { .. } => "budget",
+            Self::Throttled(_) => "throttled",
             Self::Cpu(_) => "cpu",
             Self::Wall(_) => "wall",
             Self::Memory(_) => "memory",
@@ -188,6 +207,8 @@ impl Error {
         "expectation",
         "body",
         "busy",
+        "budget",
+        "throttled",
         "cpu",
         "wall",
         "memory",
@@ -204,6 +225,23 @@ impl Error {
         "client_gone",
         "host",
     ];
+
+    /// When to ask again, where that helps.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Busy(_) => Some(Duration::from_secs(1)),
+            Self::Budget { retry_after: time, .. } | Self::Throttled(time) => Some(*time),
+            _ => None,
+        }
+    }
+
+    /// Whether the app's program failed, by itself: it trapped, or had to be stopped.
+    pub fn is_fault(&self) -> bool {
+        matches!(
+            self,
+            Self::Cpu(_) | Self::Memory(_) | Self::Stack(_) | Self::Trap(_) | Self::Handles(_) | Self::HostCall(_)
+        )
+    }
 
     /// Whether the fault lies with the client or its timing: such errors are not warnings in an operator's log.
     pub fn is_clients(&self) -> bool {

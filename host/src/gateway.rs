@@ -4,17 +4,19 @@
 //! counted.
 
 mod fault_page;
+mod record;
 mod refusal;
 
+use record::Record;
+pub use record::Reply;
+
 use std::borrow::Cow;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, request};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use hyper::body::Incoming;
 
 use crate::apps::{App, Apps};
@@ -22,11 +24,10 @@ use crate::body::ResponseBody;
 use crate::error::Error;
 use crate::guest::Call;
 use crate::guest::environ::{authority, wants_head_only};
-use crate::origin::Origin;
 use crate::sandbox::CallState;
 use crate::sandbox::task::Started;
 use crate::server::Connection;
-use crate::telemetry::{AccessLog, AccessRecord, RequestId};
+use crate::telemetry::{AccessLog, RequestId};
 
 const SERVER: HeaderValue = HeaderValue::from_static(concat!("wasgi/", env!("CARGO_PKG_VERSION")));
 
@@ -57,9 +58,11 @@ impl Gateway {
     pub async fn serve(&self, request: Request<Incoming>, connection: &Arc<Connection>) -> Response<Reply> {
         connection.request_arrived();
         let (parts, body) = request.into_parts();
+        // Boxed once: on its way to the guest it is moved from future to future.
+        let parts = Box::new(parts);
         let mut record = Record::new(&parts, connection, &self.access_log);
         // A fault's page needs the request, which the guest will have consumed.
-        let shown = (self.faults == Faults::Shown).then(|| Box::new(parts.clone()));
+        let shown = (self.faults == Faults::Shown).then(|| parts.clone());
         let answered = self.answer(parts, body, connection, &mut record).await;
         let mut response = match answered {
             Ok(response) => response,
@@ -99,7 +102,7 @@ impl Gateway {
 
     async fn answer(
         &self,
-        mut parts: request::Parts,
+        mut parts: Box<request::Parts>,
         body: Incoming,
         connection: &Connection,
         record: &mut Record,
@@ -124,7 +127,7 @@ impl Gateway {
         for _ in 0..LOCAL_REDIRECTS_MAX {
             let Started::Redirect(request) = started else { break };
             record.cpu += record.call.take().map(|call| call.cpu()).unwrap_or_default();
-            started = self.ask(*request, None, connection, record).await?;
+            started = self.ask(request, None, connection, record).await?;
         }
         respond(started, head_only)
     }
@@ -132,7 +135,7 @@ impl Gateway {
     /// Has an app answer a request: the client's, or the one that another app redirected it to (RFC 3875 §6.2.2).
     async fn ask(
         &self,
-        parts: request::Parts,
+        parts: Box<request::Parts>,
         body: Option<Incoming>,
         connection: &Connection,
         record: &mut Record,
@@ -150,13 +153,18 @@ impl Gateway {
         if let Some(asset) = app.assets.as_ref().and_then(|assets| assets.find(&path[script_name_len..])) {
             return asset.answer(&parts).await.map(|response| Started::Ready(Box::new(response)));
         }
-        let permit = app.admission.admit().await?;
+        if let Some(pause) = app.throttle.pause() {
+            return Err(Error::Throttled(pause));
+        }
+        // Another app's redirect is asked for when it is there.
+        let asked = if body.is_some() { record.began } else { Instant::now() };
+        let permit = app.admission.admit(asked).await?;
 
         // A request that did not have to wait was admitted when it arrived, as far as its clocks can tell.
         let admitted = if permit.waited() { Instant::now() } else { record.began };
         // One request has one `cpu_time`, however often it is redirected.
         let cpu_time = app.spec.limits.cpu_time.saturating_sub(record.cpu);
-        let mut state = CallState::new(record.id, admitted, cpu_time);
+        let mut state = CallState::new(record.id, admitted, cpu_time, app.admission.account());
         if body.is_none() {
             state.begins_later();
         }
@@ -299,152 +307,11 @@ fn error_page(error: &Error, id: RequestId) -> Response<Bytes> {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::SERVER, SERVER);
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    if let Some(time) = error.retry_after() {
+        // In whole seconds (RFC 9110 §10.2.3).
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(time.as_secs() + u64::from(time.subsec_nanos() > 0)));
     }
     response
-}
-
-/// What is known of a request while it is answered, for the logs and the counters.
-struct Record {
-    id: RequestId,
-    began: Instant,
-    method: Method,
-    uri: Uri,
-    version: Version,
-    host: Option<HeaderValue>,
-    referer: Option<HeaderValue>,
-    user_agent: Option<HeaderValue>,
-    connection: Arc<Connection>,
-    /// What a trusted proxy says of the client.
-    forwarded: Option<Arc<Origin>>,
-    status: StatusCode,
-    app: Option<Arc<App>>,
-    call: Option<Arc<CallState>>,
-    cause: Option<&'static str>,
-    /// Processor time of calls that ended in a redirect to the one under way.
-    cpu: Duration,
-    sent: u64,
-    access_log: Arc<AccessLog>,
-}
-
-impl Record {
-    fn new(parts: &request::Parts, connection: &Arc<Connection>, access_log: &Arc<AccessLog>) -> Self {
-        // Without an access log nobody reads the fields.
-        let field = |name| access_log.is_on().then(|| parts.headers.get(name).cloned()).flatten();
-        Self {
-            id: RequestId::next(),
-            began: Instant::now(),
-            method: parts.method.clone(),
-            uri: parts.uri.clone(),
-            version: parts.version,
-            host: field(header::HOST),
-            referer: field(header::REFERER),
-            user_agent: field(header::USER_AGENT),
-            connection: Arc::clone(connection),
-            forwarded: None,
-            status: StatusCode::OK,
-            app: None,
-            call: None,
-            cause: None,
-            cpu: Duration::ZERO,
-            sent: 0,
-            access_log: Arc::clone(access_log),
-        }
-    }
-
-    fn origin(&self) -> &Arc<Origin> {
-        self.forwarded.as_ref().unwrap_or_else(|| self.connection.origin())
-    }
-
-    /// Says in the log what went wrong, and remembers it for the counters.
-    fn report(&mut self, error: &Error) {
-        let cause = error.label();
-        self.cause = Some(cause);
-        let app = self.app.as_ref().map_or("", |app| app.spec.name.as_str());
-        let request = self.id;
-        if error.is_clients() {
-            tracing::debug!(target: "wasgi::request", %request, app, cause, method = %self.method, path = self.uri.path(), "{error}");
-        } else {
-            tracing::warn!(target: "wasgi::request", %request, app, cause, method = %self.method, path = self.uri.path(), "{error}");
-        }
-    }
-
-    /// The response is through, as far as the guest and this host are concerned.
-    fn finish(&self) {
-        let now = Instant::now();
-        self.connection.response_ended(now);
-        let cpu = self.cpu + self.call.as_ref().map(|call| call.cpu()).unwrap_or_default();
-        if let Some(app) = &self.app {
-            app.stats.record(self.status.as_u16(), self.cause, cpu, self.sent);
-        }
-        self.access_log.record(&AccessRecord {
-            remote: self.origin().remote,
-            request_id: self.id,
-            method: self.method.as_str(),
-            target: self.uri.path_and_query().map_or("*", http::uri::PathAndQuery::as_str),
-            version: self.version,
-            status: self.status.as_u16(),
-            bytes: self.sent,
-            duration: now - self.began,
-            cpu,
-            app: self.app.as_ref().map(|app| app.spec.name.as_str()),
-            cause: self.cause,
-            host: self.host.as_ref().map(HeaderValue::as_bytes),
-            referer: self.referer.as_ref().map(HeaderValue::as_bytes),
-            user_agent: self.user_agent.as_ref().map(HeaderValue::as_bytes),
-        });
-    }
-}
-
-/// A response body that is logged and counted when it ends.
-pub struct Reply {
-    body: ResponseBody,
-    /// None where the response was whole, and has been logged.
-    record: Option<Box<Record>>,
-}
-
-impl Body for Reply {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(context);
-        if let (Poll::Ready(frame), Some(record)) = (&polled, &mut self.record) {
-            match frame {
-                Some(Ok(frame)) => record.sent += frame.data_ref().map_or(0, |data| data.len() as u64),
-                Some(Err(error)) => {
-                    record.report(error);
-                    record.finish();
-                    self.record = None;
-                }
-                None => {
-                    record.finish();
-                    self.record = None;
-                }
-            }
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl Drop for Reply {
-    fn drop(&mut self) {
-        let Some(mut record) = self.record.take() else { return };
-        // A body with a promised length is dropped when its last byte is taken; else its client went away.
-        if self.body.size_hint().exact() != Some(0) {
-            record.report(&Error::ClientGone("it left before the end of the response".into()));
-        }
-        record.finish();
-    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,8 @@
 //! | [`route`] | pure: host + path → app, `SCRIPT_NAME`, `PATH_INFO` |
 //! | [`assets`] | static files, served without waking a guest |
 //! | [`apps`] | what is live: the immutable table that is swapped atomically |
-//! | [`admission`] | who may run now: concurrency, queue → a permit |
+//! | [`admission`] | who may run now: an app's, its tenant's and the host's places, queues → a permit |
+//! | [`account`] | what a tenant has in use, and whether it may have more |
 //! | [`sandbox`] | engine, stores, meters, the guest's task |
 //! | [`guest`] | the ways of talking to a guest; chosen once, when a release is loaded |
 //! | [`body`] | capped, back-pressured bodies, both directions |
@@ -26,6 +27,7 @@
 //! | [`telemetry`] | logs, access log, counters; it never steers control flow |
 //! | [`error`] | one [`error::Error`]: cause → status, public text, metric label |
 
+pub mod account;
 pub mod admin;
 pub mod admission;
 pub mod apps;

@@ -100,6 +100,48 @@ impl Default for Limits {
     }
 }
 
+/// What one tenant may use, of all its apps together. Only the operator says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Calls at the same time (`admission`).
+    pub concurrent_calls: u32,
+    /// Requests that wait for one of them to end, or for another budget (`admission`).
+    pub queued_calls: u32,
+    /// Calls that begin in a second; as many may come together (`admission`).
+    pub calls_per_second: u32,
+    /// Its share of the host's places for calls where tenants wait for them: twice the weight, twice as many (`admission`).
+    pub weight: u32,
+    /// Linear memories and tables of live sandboxes, in bytes (`sandbox`).
+    pub memory_bytes: u64,
+    /// Guest code running, in each `cpu_window` (`admission`, `sandbox`).
+    pub cpu_time: Duration,
+    pub cpu_window: Duration,
+    /// What its apps may log per second; the rest is dropped and counted (`telemetry`).
+    pub log_bytes_per_second: u64,
+    /// Calls of an app that may fail one after the other before it is left alone for a while (`admission`).
+    pub faults: u32,
+    /// For how long at most (`admission`).
+    pub fault_pause: Duration,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self {
+            concurrent_calls: 1000,
+            queued_calls: 4096,
+            calls_per_second: 1_000_000,
+            weight: 1,
+            memory_bytes: 64 * 1024 * MIB,
+            // More than any machine has: where all apps are of one team, none should wait for its own.
+            cpu_time: Duration::from_secs(3600),
+            cpu_window: Duration::from_secs(10),
+            log_bytes_per_second: MIB,
+            faults: 20,
+            fault_pause: Duration::from_secs(60),
+        }
+    }
+}
+
 /// The limits of connections and request heads, before it is known which app a request is for (`server`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EdgeLimits {

@@ -10,8 +10,7 @@ use anyhow::{Context, anyhow, bail};
 use crate::config::Config;
 use crate::deploy::{self, Loaded};
 use crate::guest::command::{self, Command};
-use crate::sandbox::{Belongings, Engine};
-use crate::telemetry::AppLog;
+use crate::sandbox::Engine;
 
 /// After this long it is said that somebody else has the data.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -25,8 +24,8 @@ pub async fn run(config: Config, file: &Path, command: Command, say: impl Fn(&st
     // One sandbox is all that runs here; the pool counts core instances and tables, of which one may take as many as several.
     let config = Arc::new(Config { sandboxes: 32, ..config });
     let engine = Arc::new(Engine::new(&config)?);
-    let Loaded { spec, component, files, data, outbound } = deploy::load_one(&config, &engine, &name).await?;
-    let _turn = match &data {
+    let Loaded { spec, component, own } = deploy::load_one(&config, &engine, &name).await?;
+    let _turn = match &own.data {
         Some(data) => {
             let mut turn = std::pin::pin!(data.turn());
             let turn = match tokio::time::timeout(PATIENCE, &mut turn).await {
@@ -40,12 +39,14 @@ pub async fn run(config: Config, file: &Path, command: Command, say: impl Fn(&st
         }
         None => None,
     };
-    let own = Belongings { log: Arc::new(AppLog::new(&spec.name, &spec.limits)), files, data, outbound };
     command::run(&engine, &component, &spec, own, command).await
 }
 
 /// The name of an app by its file, which says what it may have.
-fn app_name(apps_dir: &Path, file: &Path) -> anyhow::Result<String> {
+///
+/// # Errors
+/// Where it is no file of the apps directory.
+pub fn app_name(apps_dir: &Path, file: &Path) -> anyhow::Result<String> {
     let real = |path: &Path| path.canonicalize().map_err(|error| anyhow!("{}: {error}", path.display()));
     let folder =
         file.parent().filter(|folder| !folder.as_os_str().is_empty()).map_or(PathBuf::from("."), Path::to_owned);

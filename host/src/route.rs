@@ -2,7 +2,8 @@
 //!
 //! It knows nothing of apps, percent-encoding or ports: it is given the host without its port and the path decoded.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use crate::config::{HostPattern, RouteSpec};
 
@@ -22,10 +23,18 @@ pub struct Router<T> {
 
 /// The prefixes of one host pattern.
 struct Mounts<T> {
-    by_prefix: HashMap<Vec<u8>, T>,
+    by_prefix: HashMap<Vec<u8>, Place<T>>,
     /// No prefix has more segments or bytes than these.
     depth_max: usize,
     bytes_max: usize,
+}
+
+/// What is at one prefix.
+struct Place<T> {
+    /// Whose it is.
+    tenant: Arc<str>,
+    /// None where the tenant was given the place, and serves nothing at it.
+    target: Option<T>,
 }
 
 /// What [`Router::resolve`] found: the target, and where the path splits.
@@ -51,22 +60,38 @@ impl<T> Default for Router<T> {
 }
 
 impl<T> Router<T> {
-    /// A router of these routes. Of two that claim the same place the first one stays.
-    pub fn new<'a>(routes: impl IntoIterator<Item = (&'a RouteSpec, T)>) -> Self {
+    /// A router of these routes, each with its tenant. Of two that claim the same place the first one stays. A request within a place
+    /// that was given to a tenant finds that tenant's routes, or nothing.
+    pub fn new<'a>(
+        routes: impl IntoIterator<Item = (&'a RouteSpec, &'a str, T)>,
+        given: impl IntoIterator<Item = (&'a RouteSpec, &'a str)>,
+    ) -> Self {
         let mut router = Self::default();
-        for (route, target) in routes {
-            let mounts = match &route.host {
-                HostPattern::Any => &mut router.any,
-                HostPattern::Exact(host) => router.exact.entry(host.clone()).or_default(),
-                HostPattern::Suffix(suffix) => {
-                    router.suffix_bytes_max = router.suffix_bytes_max.max(suffix.len());
-                    router.suffix_labels_max = router.suffix_labels_max.max(count(b'.', suffix.as_bytes()));
-                    router.suffixes.entry(suffix.clone()).or_default()
-                }
-            };
-            mounts.insert(route.prefix.as_bytes(), target);
+        let mut tenants: HashSet<Arc<str>> = HashSet::new();
+        let routes = routes.into_iter().map(|(route, tenant, target)| (route, tenant, Some(target)));
+        let given = given.into_iter().map(|(route, tenant)| (route, tenant, None));
+        for (route, tenant, target) in routes.chain(given) {
+            // As many texts as there are tenants, not as there are routes.
+            let tenant = tenants.get(tenant).cloned().unwrap_or_else(|| {
+                let tenant: Arc<str> = tenant.into();
+                tenants.insert(Arc::clone(&tenant));
+                tenant
+            });
+            router.mounts(&route.host).insert(route.prefix.as_bytes(), Place { tenant, target });
         }
         router
+    }
+
+    fn mounts(&mut self, host: &HostPattern) -> &mut Mounts<T> {
+        match host {
+            HostPattern::Any => &mut self.any,
+            HostPattern::Exact(host) => self.exact.entry(host.clone()).or_default(),
+            HostPattern::Suffix(suffix) => {
+                self.suffix_bytes_max = self.suffix_bytes_max.max(suffix.len());
+                self.suffix_labels_max = self.suffix_labels_max.max(count(b'.', suffix.as_bytes()));
+                self.suffixes.entry(suffix.clone()).or_default()
+            }
+        }
     }
 
     /// Finds the app for a request. `host` is without port, in any case; `path` is percent-decoded and may hold any bytes.
@@ -86,12 +111,14 @@ impl<T> Router<T> {
         };
         // `example.com.` is the same name (RFC 1034 §3.1).
         let host = host.strip_suffix('.').unwrap_or(host);
+        let mut owner = None;
         if let Some(mounts) = self.exact.get(host)
-            && let Some(found) = mounts.resolve(path)
+            && let Some(found) = mounts.resolve(path, &mut owner)
         {
             return Some(found);
         }
-        self.wildcards(host).find_map(|mounts| mounts.resolve(path)).or_else(|| self.any.resolve(path))
+        let found = self.wildcards(host).find_map(|mounts| mounts.resolve(path, &mut owner));
+        found.or_else(|| self.any.resolve(path, &mut owner))
     }
 
     /// The wildcard patterns that fit, the longest suffix first.
@@ -112,22 +139,29 @@ impl<T> Default for Mounts<T> {
 }
 
 impl<T> Mounts<T> {
-    fn insert(&mut self, prefix: &[u8], target: T) {
+    fn insert(&mut self, prefix: &[u8], place: Place<T>) {
         self.depth_max = self.depth_max.max(count(b'/', prefix));
         self.bytes_max = self.bytes_max.max(prefix.len());
-        self.by_prefix.entry(prefix.to_vec()).or_insert(target);
+        self.by_prefix.entry(prefix.to_vec()).or_insert(place);
     }
 
-    fn resolve<'r, 'p>(&'r self, path: &'p [u8]) -> Option<Match<'r, 'p, T>> {
+    /// `owner` is the tenant that was given the request's place, once that is known: routes of others count no more.
+    fn resolve<'r, 'p>(&'r self, path: &'p [u8], owner: &mut Option<&'r str>) -> Option<Match<'r, 'p, T>> {
         // A prefix ends before a slash or at the path's end. Only the first `depth_max` segments can be one, which also
         // bounds what "/////…" costs.
         let mut end = boundaries(b'/', path).nth(self.depth_max).unwrap_or(path.len());
         loop {
             if end <= self.bytes_max
-                && let Some(target) = self.by_prefix.get(&path[..end])
+                && let Some(place) = self.by_prefix.get(&path[..end])
             {
-                let (script_name, path_info) = path.split_at(end);
-                return Some(Match { target, script_name, path_info });
+                match &place.target {
+                    Some(target) if owner.is_none_or(|owner| owner == &*place.tenant) => {
+                        let (script_name, path_info) = path.split_at(end);
+                        return Some(Match { target, script_name, path_info });
+                    }
+                    Some(_) => {}
+                    None => _ = owner.get_or_insert(&place.tenant),
+                }
             }
             end = boundaries(b'/', &path[..end]).next_back()?;
         }
@@ -162,7 +196,7 @@ mod tests {
     #[track_caller]
     fn check(routes: &[&str], host: &str, path: &[u8], expected: &str) {
         let specs: Vec<RouteSpec> = routes.iter().map(|text| route(text)).collect();
-        let router = Router::new(specs.iter().zip(routes.iter().copied()));
+        let router = Router::new(specs.iter().zip(routes.iter()).map(|(spec, text)| (spec, "", *text)), []);
         let host = (!host.is_empty()).then_some(host);
         let found = router.resolve(host, path).map_or_else(
             || "none".to_owned(),
@@ -248,8 +282,34 @@ mod tests {
     #[test]
     fn of_two_claims_the_first_stays() {
         let spec = route("/hello");
-        let router = Router::new([(&spec, 1), (&spec, 2)]);
+        let router = Router::new([(&spec, "", 1), (&spec, "", 2)], []);
         assert_eq!(router.resolve(None, b"/hello").map(|found| *found.target), Some(1));
+    }
+
+    #[test]
+    fn within_a_tenants_place_only_its_routes_count() {
+        let mounted = [("/", ""), ("/acme/shop", "acme"), ("/deep", "acme"), ("b.example/", "b"), ("*.example/", "")];
+        let given = [("/acme", "acme"), ("/acme/b", "b"), ("acme.example/", "acme"), ("b.example/", "b")];
+        let mounted = mounted.map(|(text, tenant)| (route(text), tenant, text));
+        let given = given.map(|(text, tenant)| (route(text), tenant));
+        let routes = mounted.iter().map(|(spec, tenant, text)| (spec, *tenant, *text));
+        let router = Router::new(routes, given.iter().map(|(spec, tenant)| (spec, *tenant)));
+        for (host, path, expected) in [
+            ("", "/acme/shop/1", Some("/acme/shop")),
+            ("", "/x", Some("/")),
+            // Nobody else is asked what a tenant does not serve: visitors of its own might have come.
+            ("", "/acme/other", None),
+            ("", "/acme/b/x", None),
+            // A host that was given is answered by the tenant's own routes of any host, and by nobody else's.
+            ("acme.example", "/acme/shop", Some("/acme/shop")),
+            ("acme.example", "/deep", Some("/deep")),
+            ("acme.example", "/x", None),
+            ("b.example", "/x", Some("b.example/")),
+            ("c.example", "/x", Some("*.example/")),
+        ] {
+            let found = router.resolve((!host.is_empty()).then_some(host), path.as_bytes()).map(|found| *found.target);
+            assert_eq!(found, expected, "{host} {path}");
+        }
     }
 
     #[test]
@@ -258,7 +318,7 @@ mod tests {
         let dots = ".".repeat(1 << 20);
         let routes = &["/hello", "*.example.com/hello"];
         let specs: Vec<RouteSpec> = routes.iter().map(|text| route(text)).collect();
-        let router = Router::new(specs.iter().map(|spec| (spec, ())));
+        let router = Router::new(specs.iter().map(|spec| (spec, "", ())), []);
         let started = std::time::Instant::now();
         for _ in 0..10 {
             assert!(router.resolve(Some("example.com"), &slashes).is_none());

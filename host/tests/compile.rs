@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use tempfile::NamedTempFile;
+use wasgi_host::config::Passes;
 use wasgi_host::deploy::compile::{Compiler, Failure};
 use wasgi_host::limits::Limits;
 use wasgi_host::sandbox::{self, Variant};
@@ -11,7 +12,7 @@ use wasgi_host::sandbox::{self, Variant};
 const STACK_BYTES: u64 = 1 << 20;
 
 async fn compile(wasm: &[u8], limits: &Limits) -> Result<Vec<u8>, Failure> {
-    let compiler = Compiler::new(STACK_BYTES).with_program(PathBuf::from(env!("CARGO_BIN_EXE_wasgi")));
+    let compiler = Compiler::new(STACK_BYTES, Passes::All).with_program(PathBuf::from(env!("CARGO_BIN_EXE_wasgi")));
     let output = NamedTempFile::new().expect("a temporary file can be made");
     let slot = compiler.slot().await;
     compiler.compile(&slot, wasm, Variant::Sync, limits, &output).await?;
@@ -64,7 +65,7 @@ async fn a_hungry_one_is_stopped() {
 
 #[tokio::test]
 async fn a_missing_program_is_a_passing_failure() {
-    let compiler = Compiler::new(STACK_BYTES).with_program(PathBuf::from("/nonexistent"));
+    let compiler = Compiler::new(STACK_BYTES, Passes::All).with_program(PathBuf::from("/nonexistent"));
     let output = NamedTempFile::new().expect("a temporary file can be made");
     let slot = compiler.slot().await;
     let result = compiler.compile(&slot, &component(1, 1), Variant::Sync, &Limits::default(), &output).await;

@@ -1,7 +1,9 @@
 //! A host as a child process, with directories and a port of its own.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -73,6 +75,10 @@ impl Builder {
         // For a run of the whole suite under another policy than the default: CONTRIBUTING.md.
         if let Ok(policy) = std::env::var("TEST_INSTANCES") {
             flags.push(("--instances".to_owned(), policy));
+        }
+        // Or without the passes that are not needed.
+        if let Ok(passes) = std::env::var("TEST_PASSES") {
+            flags.push(("--passes".to_owned(), passes));
         }
         Self {
             folder,
@@ -301,6 +307,20 @@ impl Host {
         assert!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
         let apps: Vec<serde_json::Value> = serde_json::from_slice(&listed.stdout).expect("it prints JSON");
         apps.into_iter().map(Event::new).find(|event| event.text("name") == app)
+    }
+
+    /// A figure of `/metrics` by its name and labels; none where it is not there.
+    ///
+    /// # Panics
+    /// If the admin socket does not answer.
+    #[track_caller]
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        let socket = UnixStream::connect(self.state_dir().join("admin.sock"));
+        let mut socket = socket.expect("the admin socket can be opened");
+        socket.write_all(b"GET /metrics HTTP/1.0\r\nHost: wasgi\r\n\r\n").expect("it takes a request");
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).expect("it answers");
+        answer.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
     }
 
     /// Waits until `wasgi apps` shows the app with a problem that says `words`.

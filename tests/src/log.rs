@@ -43,6 +43,16 @@ impl Event {
     }
 }
 
+impl std::fmt::Display for Event {
+    /// All of the line.
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.0 {
+            Value::String(line) => formatter.write_str(line),
+            object => object.fmt(formatter),
+        }
+    }
+}
+
 /// All lines so far.
 #[derive(Clone, Default)]
 pub struct Log(Arc<Shared>);

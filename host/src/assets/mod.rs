@@ -15,7 +15,7 @@ use headers::ETag;
 use http::HeaderValue;
 
 use self::negotiation::Coding;
-use crate::admission::Admission;
+use crate::admission::Gate;
 use crate::bundle::{Tree, TreeEntry};
 use crate::config::AssetSpec;
 use crate::limits::Limits;
@@ -25,7 +25,7 @@ pub struct Assets {
     tree: Arc<Tree>,
     /// By the decoded path below the app's own.
     by_path: HashMap<Vec<u8>, Asset>,
-    admission: Admission,
+    gate: Gate,
 }
 
 /// What is served at one path.
@@ -85,8 +85,8 @@ impl Assets {
                 return Err(format!("static \"{prefix}/\": there is nothing at \"{target}\" in its bundle"));
             }
         }
-        let admission = Admission::new(&Limits { concurrent_calls: limits.concurrent_assets, ..limits.clone() });
-        Ok(Self { tree, by_path, admission })
+        let gate = Gate::new(limits.concurrent_assets, limits);
+        Ok(Self { tree, by_path, gate })
     }
 
     /// What is served at a path below the app's own.

@@ -86,7 +86,7 @@ impl Found<'_> {
     }
 
     async fn body(&self, variant: &Variant, range: Range<u64>) -> Result<ResponseBody, Error> {
-        let permit = self.assets.admission.admit().await?;
+        let permit = self.assets.gate.pass().await?;
         let (tree, path) = (Arc::clone(&self.assets.tree), Arc::clone(&variant.path));
         let length = range.end - range.start;
         let start = range.start;

@@ -9,9 +9,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
-
-use crate::admission::Permit;
 
 /// What is read at once, and so what a slow client has in memory.
 const BLOCK_BYTES: u64 = 128 << 10;
@@ -22,11 +21,11 @@ pub(crate) struct FileBody {
     left: Range<u64>,
     reading: Option<JoinHandle<io::Result<Bytes>>>,
     /// It counts as being sent until its end.
-    _permit: Permit,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl FileBody {
-    pub(crate) fn new(file: File, range: Range<u64>, permit: Permit) -> Self {
+    pub(crate) fn new(file: File, range: Range<u64>, permit: OwnedSemaphorePermit) -> Self {
         Self { file: Arc::new(file), left: range, reading: None, _permit: permit }
     }
 

@@ -47,11 +47,11 @@ impl Apps {
     }
 }
 
-const HEADINGS: [&str; 8] = ["NAME", "STATE", "RELEASE", "KIND", "ROUTES", "INSTANCES", "SINCE", "REQUESTS"];
+const HEADINGS: [&str; 9] = ["NAME", "TENANT", "STATE", "RELEASE", "KIND", "ROUTES", "INSTANCES", "SINCE", "REQUESTS"];
 
 /// A line for each app; what is wrong with it stands on a line of its own, since it is long and matters whole.
 fn table(apps: &[AppStatus]) -> String {
-    let rows: Vec<[String; 8]> = apps.iter().map(row).collect();
+    let rows: Vec<[String; 9]> = apps.iter().map(row).collect();
     let mut widths = HEADINGS.map(str::len);
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -65,6 +65,9 @@ fn table(apps: &[AppStatus]) -> String {
             let since = app.problem_since.as_deref().unwrap_or("?");
             text.push_str(&format!("  ! {} (since {since})\n", printable(problem)));
         }
+        if let Some(throttled) = &app.throttled {
+            text.push_str(&format!("  ! it keeps failing: its calls are refused for another {throttled}\n"));
+        }
         for rival in &app.rivals {
             text.push_str(&format!("  ! {}\n", printable(rival)));
         }
@@ -72,11 +75,12 @@ fn table(apps: &[AppStatus]) -> String {
     text
 }
 
-fn row(app: &AppStatus) -> [String; 8] {
+fn row(app: &AppStatus) -> [String; 9] {
     let or_dash = |text: &Option<String>| text.as_deref().map_or_else(|| "-".to_owned(), printable);
     let release = app.release.as_ref().map(|hash| hash.chars().take(12).collect());
     [
         printable(&app.name),
+        or_dash(&app.tenant),
         app.state.as_str().to_owned(),
         or_dash(&release),
         or_dash(&app.kind),
@@ -87,7 +91,7 @@ fn row(app: &AppStatus) -> [String; 8] {
     ]
 }
 
-fn line(cells: &[String; 8], widths: &[usize; 8]) -> String {
+fn line(cells: &[String; 9], widths: &[usize; 9]) -> String {
     let cells = cells.iter().zip(widths).map(|(cell, width)| {
         let gap = width.saturating_sub(cell.chars().count());
         format!("{cell}{}", " ".repeat(gap))
@@ -110,6 +114,7 @@ mod tests {
     fn columns_are_aligned_and_reasons_are_whole() {
         let live = AppStatus {
             name: "hello".to_owned(),
+            tenant: None,
             state: State::Live,
             release: Some("0123456789abcdef0123".to_owned()),
             kind: Some("wsgi".to_owned()),
@@ -117,12 +122,14 @@ mod tests {
             instances: Some("fresh".to_owned()),
             since: Some("2026-11-22T10:00:00Z".to_owned()),
             requests: 42,
+            throttled: Some("8s".to_owned()),
             problem: None,
             problem_since: None,
             rivals: Vec::new(),
         };
         let refused = AppStatus {
             name: "a\x1b[2J".to_owned(),
+            tenant: Some("acme".to_owned()),
             state: State::Refused,
             release: None,
             kind: None,
@@ -130,6 +137,7 @@ mod tests {
             instances: None,
             since: None,
             requests: 0,
+            throttled: None,
             problem: Some("apps/a.wasm: not a component".to_owned()),
             problem_since: Some("2026-11-22T10:00:01Z".to_owned()),
             rivals: Vec::new(),
@@ -137,10 +145,11 @@ mod tests {
         assert_eq!(
             table(&[refused, live]),
             "\
-NAME   STATE    RELEASE       KIND  ROUTES                 INSTANCES  SINCE                 REQUESTS
-a\u{fffd}[2J  refused  -             -     -                      -          -                     0
+NAME   TENANT  STATE    RELEASE       KIND  ROUTES                 INSTANCES  SINCE                 REQUESTS
+a\u{fffd}[2J  acme    refused  -             -     -                      -          -                     0
   ! apps/a.wasm: not a component (since 2026-11-22T10:00:01Z)
-hello  live     0123456789ab  wsgi  /hello *.example.com/  fresh      2026-11-22T10:00:00Z  42
+hello  -       live     0123456789ab  wsgi  /hello *.example.com/  fresh      2026-11-22T10:00:00Z  42
+  ! it keeps failing: its calls are refused for another 8s
 "
         );
     }

@@ -3,16 +3,19 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
 use wasgi_host::admin;
 use wasgi_host::bundle::archive::{self, Bounds};
 use wasgi_host::bundle::{Manifest, Refusal, Sections};
-use wasgi_host::config::{AppSpec, Config, Instances, Settings};
+use wasgi_host::config::{Access, AppSpec, Config, Instances, Settings};
+use wasgi_host::deploy::Report;
 use wasgi_host::deploy::inspect::{self, Form, Grant, Inspection};
 use wasgi_host::guest::Kind;
 use wasgi_host::limits::Limits;
+use wasgi_host::manage;
 use wasgi_host::{deploy, sandbox};
 
 use super::{complain, say};
@@ -75,7 +78,9 @@ fn check(config: &Config, path: &Path, verbose: bool) -> anyhow::Result<String> 
     if path.extension().is_none_or(|extension| extension != "wasm") {
         bail!("its name does not end in .wasm, so that `wasgi serve` would not see it");
     }
-    let name = path.file_stem().and_then(|stem| stem.to_str()).context("its name is not UTF-8: rename it")?;
+    let stem = path.file_stem().and_then(|stem| stem.to_str()).context("its name is not UTF-8: rename it")?;
+    // In the apps directory it is a tenant's; anywhere else it is taken for an app of the operator's own.
+    let name = &manage::app_name(&config.apps_dir, path).unwrap_or_else(|_| stem.to_owned());
     let sidecar_path = path.with_extension("toml");
     let sidecar = match fs::read_to_string(&sidecar_path) {
         Ok(text) => Some(text),
@@ -83,7 +88,7 @@ fn check(config: &Config, path: &Path, verbose: bool) -> anyhow::Result<String> 
         Err(error) => return Err(error).with_context(|| sidecar_path.display().to_string()),
     };
     let place = || if sidecar.is_some() { sidecar_path.display().to_string() } else { "its name".to_owned() };
-    let limits = config.app_limits(sidecar.as_deref()).with_context(place)?;
+    let limits = config.app_limits(name, sidecar.as_deref()).with_context(place)?;
     let bytes_max = limits.module_bytes;
     if metadata.len() > bytes_max {
         bail!("{} bytes: more than limits.module_size = {bytes_max} bytes", metadata.len());
@@ -100,8 +105,14 @@ fn check(config: &Config, path: &Path, verbose: bool) -> anyhow::Result<String> 
         report.push_str(&spec_lines(&sidecar_path, &spec));
     }
     let rewinds = matches!(spec.instances, Instances::Rewind(_));
-    if rewinds || (verbose && inspection.kind == Kind::Wsgi) {
-        report.push_str(&rewind_line(&wasm));
+    if verbose || rewinds {
+        let prepared = deploy::prepare(&wasm, config.passes)?;
+        if verbose {
+            prepared.reports.iter().for_each(|pass| report.push_str(&pass_line(pass)));
+        }
+        if inspection.kind == Kind::Wsgi {
+            report.push_str(&rewind_line(&prepared.component));
+        }
     }
     Ok(report)
 }
@@ -164,7 +175,7 @@ fn bundle_lines(manifest: &Manifest, archive: Option<&[u8]>, limits: &Limits) ->
 }
 
 fn spec_lines(sidecar: &Path, spec: &AppSpec) -> String {
-    let routes: Vec<_> = spec.routes.iter().map(admin::route_text).collect();
+    let routes: Vec<_> = spec.routes.iter().map(ToString::to_string).collect();
     let mut text = format!(
         "  {}: routes {}; instances {}\n",
         sidecar.display(),
@@ -176,7 +187,31 @@ fn spec_lines(sidecar: &Path, spec: &AppSpec) -> String {
         let names: Vec<_> = spec.env.iter().map(|(name, _)| name.as_str()).collect();
         text.push_str(&format!("    env {}\n", names.join(", ")));
     }
+    if !spec.secrets.is_empty() {
+        let names: Vec<_> = spec.secrets.iter().map(|(name, _)| name.as_str()).collect();
+        text.push_str(&format!("    secrets {}\n", names.join(", ")));
+    }
+    for directory in &spec.directories {
+        let access = match directory.access {
+            Access::Read => "read only",
+            Access::Write => "to read and write",
+        };
+        text.push_str(&format!("    {} is {}, {access}\n", directory.place, directory.path.display()));
+    }
     text
+}
+
+/// What a pass did, and what it saved.
+fn pass_line(pass: &Report) -> String {
+    let Report { pass: name, outcome, bytes_before, bytes_after, took } = pass;
+    let time = humantime::format_duration(Duration::from_millis(took.as_millis() as u64));
+    match outcome {
+        Ok(done) => {
+            let (before, after) = (size(*bytes_before as u64), size(*bytes_after as u64));
+            format!("  {name}: {done}; {before} are {after} ({time})\n")
+        }
+        Err(reason) => format!("  {name}: left as it is: {reason} ({time})\n"),
+    }
 }
 
 /// Whether its instances could be rewound.

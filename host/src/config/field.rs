@@ -7,7 +7,7 @@ use bytesize::ByteSize;
 use toml::Value;
 
 use super::Config;
-use crate::limits::{EdgeLimits, Limits};
+use crate::limits::{Budget, EdgeLimits, Limits};
 
 /// One numeric setting of a `T`. Its value passes through a `u64`: bytes, nanoseconds or a count.
 pub(super) struct Field<T: 'static> {
@@ -121,6 +121,20 @@ pub(super) static LIMITS: &[Field<Limits>] = &[
     size!("outbound_received_size", outbound_received_bytes, KIB, TIB),
 ];
 
+/// `[budget]`, of each tenant.
+pub(super) static BUDGET: &[Field<Budget>] = &[
+    count!("concurrent_calls", concurrent_calls, 1, 100_000),
+    count!("queued_calls", queued_calls, 0, 1_000_000),
+    count!("call_rate", calls_per_second, 1, 10_000_000),
+    count!("weight", weight, 1, 1000),
+    size!("memory", memory_bytes, 64 * KIB, 64 * TIB),
+    time!("cpu_time", cpu_time, MILLISECOND, DAY),
+    time!("cpu_window", cpu_window, 100 * MILLISECOND, HOUR),
+    size!("log_rate", log_bytes_per_second, KIB, GIB),
+    count!("faults", faults, 1, 1_000_000),
+    time!("fault_pause", fault_pause, SECOND, HOUR),
+];
+
 /// `[edge]`.
 pub(super) static EDGE: &[Field<EdgeLimits>] = &[
     count!("connections", connections, 1, 1_000_000),
@@ -158,8 +172,17 @@ impl<T> Field<T> {
         }
     }
 
+    /// Whether what the host has laid out at its start depends on it: nobody can have more than that.
+    pub(super) fn lays_out_the_pool(&self) -> bool {
+        ["memory", "table_elements"].contains(&self.key)
+    }
+
     pub(super) fn exceeds(&self, of: &T, ceiling: &T) -> bool {
         (self.get)(of) > (self.get)(ceiling)
+    }
+
+    pub(super) fn differs(&self, of: &T, other: &T) -> bool {
+        (self.get)(of) != (self.get)(other)
     }
 
     fn parse(&self, value: &Value) -> Result<u64, String> {

@@ -29,24 +29,41 @@ pub(super) struct File {
     pub(super) settle_time: Item,
     pub(super) instances: Item,
     pub(super) chunked_bodies: Item,
+    pub(super) passes: Item,
     pub(super) reuse_requests: Item,
     pub(super) reuse_idle_time: Item,
     pub(super) reuse_memory: Item,
     pub(super) data_dir: Item,
     pub(super) outbound_cafile: Item,
+    pub(super) tenants_dir: Item,
     pub(super) grant: GrantTable,
+    pub(super) tenant: BTreeMap<Spanned<String>, TenantTable>,
     pub(super) limits: Items,
+    pub(super) budget: Items,
     pub(super) edge: Items,
     pub(super) log: LogTable,
     pub(super) access_log: AccessLogTable,
 }
 
-/// Who may have what beyond a sandbox.
+/// `[tenant.NAME]`, or the whole of `NAME.toml` among the files of tenants.
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct TenantTable {
+    pub(super) routes: Item,
+    pub(super) grant: GrantTable,
+    pub(super) limits: Items,
+    pub(super) budget: Items,
+}
+
+/// What apps may have beyond a sandbox.
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct GrantTable {
     pub(super) data: Item,
     pub(super) outbound: Items,
+    pub(super) env: Items,
+    pub(super) secrets: Items,
+    pub(super) directories: Items,
 }
 
 #[derive(Default, Deserialize)]
@@ -110,17 +127,65 @@ impl Source {
     }
 
     /// A value together with where it stands and what it is called.
-    pub(super) fn given<'v>(&self, key: &str, item: &'v Spanned<Value>) -> Given<'v> {
+    pub(super) fn given<'v>(&'v self, key: &str, item: &'v Spanned<Value>) -> Given<'v> {
         Given {
             place: self.place(item.span().start),
             key: key.to_owned(),
             value: std::borrow::Cow::Borrowed(item.as_ref()),
+            folder: self.folder(),
         }
+    }
+
+    pub(super) fn if_given<'v>(&'v self, key: &str, item: &'v Item) -> Option<Given<'v>> {
+        item.as_ref().map(|item| self.given(key, item))
+    }
+
+    /// The tables of one tenant in it: `prefix` is what its keys begin with.
+    pub(super) fn section(&self, prefix: String) -> Section<'_> {
+        Section { source: self, prefix }
     }
 
     /// The folder that relative paths in the file start from.
     pub(super) fn folder(&self) -> &Path {
         self.path.as_deref().and_then(Path::parent).unwrap_or(Path::new(""))
+    }
+}
+
+/// A part of a file that has the same keys as others.
+pub(super) struct Section<'s> {
+    pub(super) source: &'s Source,
+    /// "" or `tenant.acme.`.
+    pub(super) prefix: String,
+}
+
+impl Section<'_> {
+    pub(super) fn given<'v>(&'v self, key: &str, item: &'v Spanned<Value>) -> Given<'v> {
+        self.source.given(&format!("{}{key}", self.prefix), item)
+    }
+
+    /// A value, where there is one.
+    pub(super) fn item<T>(
+        &self,
+        key: &str,
+        item: &Item,
+        parse: impl Fn(&Given<'_>) -> Result<T, ConfigError>,
+    ) -> Result<Option<T>, ConfigError> {
+        item.as_ref().map(|item| parse(&self.given(key, item))).transpose()
+    }
+
+    /// The values of a table whose keys are names.
+    pub(super) fn items<T>(
+        &self,
+        table: &str,
+        items: &Items,
+        parse: impl Fn(&str, &Given<'_>) -> Result<T, ConfigError>,
+    ) -> Result<BTreeMap<String, T>, ConfigError> {
+        let entry = |(name, item): (&Spanned<String>, &Spanned<Value>)| {
+            let name = name.as_ref();
+            let parsed = parse(name, &self.given(&format!("{table}.\"{}\"", name.escape_debug()), item));
+            parsed.map(|parsed| (name.to_owned(), parsed))
+        };
+        items.iter().map(entry).collect()
     }
 }
 
@@ -130,6 +195,8 @@ pub(super) struct Given<'v> {
     /// As the user wrote it: `limits.memory`; empty where the place says it all (`--workers`).
     pub(super) key: String,
     pub(super) value: std::borrow::Cow<'v, Value>,
+    /// The folder that a relative path in it starts from.
+    pub(super) folder: &'v Path,
 }
 
 impl Given<'static> {
@@ -139,6 +206,7 @@ impl Given<'static> {
             place: place.to_owned(),
             key: String::new(),
             value: std::borrow::Cow::Owned(Value::String(text.to_owned())),
+            folder: Path::new(""),
         }
     }
 }
@@ -147,6 +215,21 @@ impl Given<'_> {
     pub(super) fn refuse(&self, reason: impl std::fmt::Display) -> ConfigError {
         let key = if self.key.is_empty() { String::new() } else { format!("{} = ", self.key) };
         ConfigError::new(self.place.clone(), format!("{key}{}: {reason}", self.value))
+    }
+
+    /// Where the value may be a secret, or says nothing.
+    pub(super) fn refuse_key(&self, reason: impl std::fmt::Display) -> ConfigError {
+        ConfigError::new(self.place.clone(), format!("{}: {reason}", self.key))
+    }
+
+    /// A value that is part of this one.
+    pub(super) fn part<'p>(&'p self, key: &str, value: &'p Value) -> Given<'p> {
+        Given {
+            place: self.place.clone(),
+            key: format!("{}.{key}", self.key),
+            value: std::borrow::Cow::Borrowed(value),
+            folder: self.folder,
+        }
     }
 
     pub(super) fn text(&self) -> Result<&str, ConfigError> {

@@ -1,25 +1,72 @@
-//! `[grant]`: what the operator allows which apps beyond their sandboxes. Apps ask for it in their sidecars; asking without a grant
-//! refuses the app.
+//! `[grant]`: what the operator allows apps beyond their sandboxes, those of the top level or, as `[tenant.NAME.grant]`, those of a
+//! tenant. Apps ask for it in their sidecars; asking without a grant refuses the app.
+//!
+//! Another grant is a field of [`Grants`], a key of `GrantTable`, and a line each in [`Grants::parse`] and [`Grants::lines`].
 
 mod outbound;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::ConfigError;
-use super::file::Given;
+use toml::Value;
 
 pub use outbound::{Destination, Destinations, OutboundGrants, Protocol, host_name};
 
-/// Who may have what.
+use super::file::{Given, GrantTable, Section};
+use super::{ConfigError, DirectoryGrant, SecretGrant, sidecar};
+
+/// What the apps of one tenant may have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grants {
     /// A directory for data.
     pub data: AppNames,
     /// Requests and connections to elsewhere.
     pub outbound: OutboundGrants,
+    /// Variables that all of its apps have.
+    pub env: BTreeMap<String, String>,
+    /// Variables whose values nobody else sees: an app has those that it asks for.
+    pub secrets: BTreeMap<String, SecretGrant>,
+    /// Directories of the host, by where guests see them: an app has those that it asks for.
+    pub directories: BTreeMap<String, DirectoryGrant>,
 }
 
-/// Names of apps: `shop`, all apps of a folder as `blog/*`, all apps as `*`.
+impl Grants {
+    pub(super) fn parse(table: &GrantTable, section: &Section<'_>) -> Result<Self, ConfigError> {
+        Ok(Self {
+            data: section.item("grant.data", &table.data, AppNames::parse)?.unwrap_or_default(),
+            env: sidecar::env(section, "grant.env", &table.env)?.into_iter().collect(),
+            secrets: section.items("grant.secrets", &table.secrets, |name, given| {
+                sidecar::env_name(name).map_err(|reason| given.refuse_key(reason))?;
+                SecretGrant::parse(given)
+            })?,
+            directories: section.items("grant.directories", &table.directories, DirectoryGrant::parse)?,
+            outbound: OutboundGrants::parse(section, &table.outbound)?,
+        })
+    }
+
+    /// As they are written: tables with their keys and values, `table` being that of the grants.
+    pub(super) fn lines(&self, table: &str) -> Vec<(String, Vec<(String, Value)>)> {
+        let quoted = |name: &String| Value::String(name.clone()).to_string();
+        vec![
+            (table.to_owned(), vec![("data".to_owned(), self.data.toml())]),
+            (
+                format!("{table}.env"),
+                self.env.iter().map(|(name, value)| (quoted(name), Value::String(value.clone()))).collect(),
+            ),
+            (
+                format!("{table}.secrets"),
+                self.secrets.iter().map(|(name, secret)| (quoted(name), secret.toml())).collect(),
+            ),
+            (
+                format!("{table}.directories"),
+                self.directories.iter().map(|(place, directory)| (quoted(place), directory.toml())).collect(),
+            ),
+            (format!("{table}.outbound"), self.outbound.lines().collect()),
+        ]
+    }
+}
+
+/// Names of a tenant's apps, without its folder: `shop`, all apps of a folder in it as `blog/*`, all apps as `*`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AppNames(Vec<Pattern>);
 
@@ -36,6 +83,11 @@ impl AppNames {
         patterns.collect::<Result<_, _>>().map(Self)
     }
 
+    /// All apps.
+    pub fn all() -> Self {
+        Self(vec![Pattern::Below(String::new())])
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -44,9 +96,16 @@ impl AppNames {
         self.0.iter().any(|pattern| pattern.fits(app))
     }
 
+    /// The first that lies in a folder, if any does.
+    pub(super) fn folder(&self) -> Option<&str> {
+        self.0.iter().find_map(|pattern| match pattern {
+            Pattern::Name(name) | Pattern::Below(name) => name.split_once('/').map(|(folder, _)| folder),
+        })
+    }
+
     /// As they are written.
-    pub(super) fn texts(&self) -> Vec<String> {
-        self.0.iter().map(Pattern::text).collect()
+    pub(super) fn toml(&self) -> Value {
+        Value::Array(self.0.iter().map(|pattern| Value::String(pattern.text())).collect())
     }
 }
 
@@ -58,7 +117,7 @@ impl Pattern {
         };
         let is_whole = !is_below || path.is_empty() || text.ends_with("/*");
         if !is_whole || !(is_name(path) || (is_below && path.is_empty())) {
-            let wanted = "names of apps are wanted, as `wasgi apps` lists them: \"shop\", \"blog/*\" or \"*\"";
+            let wanted = "names of the tenant's apps are wanted: \"shop\", \"blog/*\" or \"*\"";
             return Err(given.refuse(wanted));
         }
         Ok(match is_below {
@@ -84,7 +143,7 @@ impl Pattern {
 }
 
 /// As the names of files in the apps directory may be.
-fn is_name(path: &str) -> bool {
+pub(super) fn is_name(path: &str) -> bool {
     path.split('/').all(|segment| {
         let is_unreserved = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
         !segment.is_empty() && !segment.starts_with('.') && segment.bytes().all(is_unreserved)
@@ -117,7 +176,7 @@ mod tests {
     fn names(texts: &[&str]) -> Result<AppNames, ConfigError> {
         let list = texts.iter().map(|text| Value::String((*text).to_owned())).collect();
         let value = std::borrow::Cow::Owned(Value::Array(list));
-        AppNames::parse(&Given { place: "test".to_owned(), key: "grant.data".to_owned(), value })
+        AppNames::parse(&Given { value, ..Given::flag("test", "") })
     }
 
     #[test]
@@ -138,7 +197,8 @@ mod tests {
         }
         assert!(names(&["*"]).expect("all").contain("any/thing"));
         assert!(!AppNames::default().contain("shop"));
-        assert_eq!(some.texts(), ["shop", "blog/*", "a/b"]);
+        assert_eq!(some.toml().to_string(), r#"["shop", "blog/*", "a/b"]"#);
+        assert_eq!((some.folder(), names(&["shop", "*"]).expect("they are names").folder()), (Some("blog"), None));
     }
 
     #[test]

@@ -4,14 +4,16 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Component, Path, PathBuf};
 
 use super::bind::{self, Place, Scheme};
-use super::field::{self, EDGE, Field, LIMITS};
+use super::field::{self, BUDGET, EDGE, Field, LIMITS};
 use super::file::{File, Given, Item, Source};
 use super::{
-    AccessLogFormat, AccessLogTarget, AppNames, CHUNKED_BODIES, Certificate, Config, ConfigError, INSTANCES,
-    LOG_FORMATS, OutboundGrants, Policy, Settings, TrustedPeers, apply_table, top,
+    AccessLogFormat, AccessLogTarget, CHUNKED_BODIES, Certificate, Config, ConfigError, Grants, INSTANCES, LOG_FORMATS,
+    PASSES, Policy, Settings, TrustedPeers, apply_table, tenant, top,
 };
 
 const FILE_NAME: &str = "wasgi.toml";
+/// Where the tenants' files are, beside it.
+const TENANTS_DIR: &str = "tenants.d";
 const ACCESS_LOG_FORMATS: &[(&str, AccessLogFormat)] =
     &[("combined", AccessLogFormat::Combined), ("json", AccessLogFormat::Json)];
 
@@ -22,19 +24,31 @@ pub(super) fn load(settings: &Settings) -> Result<Config, ConfigError> {
         Some(path) => Some(Source::read(path)?),
         None => Path::new(FILE_NAME).exists().then(|| Source::read(Path::new(FILE_NAME))).transpose()?,
     };
-    let mut bound = false;
-    if let Some(source) = &source {
-        let file: File = source.parse()?;
-        bound = file.bind.is_some();
-        apply_file(source, &file, &mut config, &mut policy)?;
+    let file: Option<File> = source.as_ref().map(Source::parse).transpose()?;
+    let file = source.as_ref().zip(file.as_ref());
+    if let Some((source, file)) = file {
+        apply_file(source, file, &mut config, &mut policy)?;
     }
     apply_settings(settings, &mut config, &mut policy)?;
-    if settings.bind.is_empty() && !bound {
+    if settings.bind.is_empty() && file.is_none_or(|(_, file)| file.bind.is_none()) {
         bind_as_told_by_the_environment(settings, &mut config)?;
     }
     config.instances = config.policy(policy);
-    check_together(&config)?;
+    // The last: their limits are those of all layers where nothing else is said.
+    let tenants_dir = tenants_dir(settings, file)?;
+    config.tenants = tenant::load(&config, file.map(|(source, file)| (source, &file.tenant)), &tenants_dir)?;
+    check_together(&config, &tenants_dir)?;
     Ok(config)
+}
+
+/// The folder with the tenants' files.
+fn tenants_dir(settings: &Settings, file: Option<(&Source, &File)>) -> Result<PathBuf, ConfigError> {
+    if let Some(path) = &settings.tenants_dir {
+        return Ok(path.clone());
+    }
+    let Some((source, file)) = file else { return Ok(PathBuf::from(TENANTS_DIR)) };
+    let said = file.tenants_dir.as_ref().map(|item| path(&source.given("tenants_dir", item))).transpose()?;
+    Ok(source.folder().join(said.unwrap_or_else(|| PathBuf::from(TENANTS_DIR))))
 }
 
 fn apply_file(source: &Source, file: &File, config: &mut Config, policy: &mut Policy) -> Result<(), ConfigError> {
@@ -53,62 +67,64 @@ fn apply_file(source: &Source, file: &File, config: &mut Config, policy: &mut Po
             assign(top(key), &source.given(key, item), config)?;
         }
     }
-    let given = |key: &str, item: &'_ Item| {
-        item.as_ref().map(|item| {
-            let Given { place, key, value } = source.given(key, item);
-            Given { place, key, value: std::borrow::Cow::Owned(value.into_owned()) }
-        })
-    };
     let folder = source.folder();
-    if let Some(given) = given("apps_dir", &file.apps_dir) {
+    if let Some(given) = source.if_given("apps_dir", &file.apps_dir) {
         config.apps_dir = folder.join(path(&given)?);
     }
-    if let Some(given) = given("state_dir", &file.state_dir) {
+    if let Some(given) = source.if_given("state_dir", &file.state_dir) {
         config.state_dir = folder.join(path(&given)?);
     }
-    if let Some(given) = given("data_dir", &file.data_dir) {
+    if let Some(given) = source.if_given("data_dir", &file.data_dir) {
         config.data_dir = folder.join(path(&given)?);
     }
-    if let Some(given) = given("grant.data", &file.grant.data) {
-        config.grants.data = AppNames::parse(&given)?;
+    let section = source.section(String::new());
+    config.grants = Grants::parse(&file.grant, &section)?;
+    if let (Some(folder), Some(given)) = (config.grants.data.folder(), source.if_given("grant.data", &file.grant.data))
+    {
+        let reason =
+            format!("apps in the folder {folder} belong to the tenant {folder}: write [tenant.{folder}.grant]");
+        return Err(given.refuse(reason));
     }
-    config.grants.outbound = OutboundGrants::parse(source, &file.grant.outbound)?;
-    if let Some(given) = given("outbound_cafile", &file.outbound_cafile) {
+    if let Some(given) = source.if_given("outbound_cafile", &file.outbound_cafile) {
         config.outbound_cafile = Some(folder.join(path(&given)?));
     }
-    if let Some(given) = given("bind", &file.bind) {
+    if let Some(given) = source.if_given("bind", &file.bind) {
         config.bind = bind::parse_all(&given, given.texts()?, folder)?;
     }
-    if let Some(given) = given("forwarded_allow_ips", &file.forwarded_allow_ips) {
+    if let Some(given) = source.if_given("forwarded_allow_ips", &file.forwarded_allow_ips) {
         config.forwarded_allow_ips = TrustedPeers::parse(&given, given.texts()?)?;
     }
-    let certfile = given("certfile", &file.certfile).map(|given| path(&given)).transpose()?;
-    let keyfile = given("keyfile", &file.keyfile).map(|given| path(&given)).transpose()?;
+    let certfile = source.if_given("certfile", &file.certfile).map(|given| path(&given)).transpose()?;
+    let keyfile = source.if_given("keyfile", &file.keyfile).map(|given| path(&given)).transpose()?;
     let of_folder = |path: PathBuf| folder.join(path);
     apply_certificate(certfile.map(of_folder), keyfile.map(of_folder), config)?;
-    if let Some(given) = given("dev", &file.dev) {
+    if let Some(given) = source.if_given("dev", &file.dev) {
         config.dev = given.truth()?;
     }
-    if let Some(given) = given("instances", &file.instances) {
+    if let Some(given) = source.if_given("instances", &file.instances) {
         *policy = given.word(INSTANCES)?;
     }
-    if let Some(given) = given("chunked_bodies", &file.chunked_bodies) {
+    if let Some(given) = source.if_given("chunked_bodies", &file.chunked_bodies) {
         config.chunked_bodies = given.word(CHUNKED_BODIES)?;
     }
-    if let Some(given) = given("log.filter", &file.log.filter) {
+    if let Some(given) = source.if_given("passes", &file.passes) {
+        config.passes = given.word(PASSES)?;
+    }
+    if let Some(given) = source.if_given("log.filter", &file.log.filter) {
         config.log.filter = filter(&given)?;
     }
-    if let Some(given) = given("log.format", &file.log.format) {
+    if let Some(given) = source.if_given("log.format", &file.log.format) {
         config.log.json = given.word(LOG_FORMATS)?;
     }
-    if let Some(given) = given("access_log.file", &file.access_log.file) {
+    if let Some(given) = source.if_given("access_log.file", &file.access_log.file) {
         config.access_log = access_log(&given, folder)?;
     }
-    if let Some(given) = given("access_log.format", &file.access_log.format) {
+    if let Some(given) = source.if_given("access_log.format", &file.access_log.format) {
         config.access_log_format = given.word(ACCESS_LOG_FORMATS)?;
     }
-    apply_table(LIMITS, "limits", source, &file.limits, &mut config.limits, |_, _, _| Ok(()))?;
-    apply_table(EDGE, "edge", source, &file.edge, &mut config.edge, |_, _, _| Ok(()))
+    apply_table(LIMITS, "limits", &section, &file.limits, &mut config.limits, |_, _, _| Ok(()))?;
+    apply_table(BUDGET, "budget", &section, &file.budget, &mut config.budget, |_, _, _| Ok(()))?;
+    apply_table(EDGE, "edge", &section, &file.edge, &mut config.edge, |_, _, _| Ok(()))
 }
 
 fn apply_settings(settings: &Settings, config: &mut Config, policy: &mut Policy) -> Result<(), ConfigError> {
@@ -158,6 +174,9 @@ fn apply_settings(settings: &Settings, config: &mut Config, policy: &mut Policy)
     if let Some(text) = &settings.chunked_bodies {
         let given = Given::flag("--chunked-bodies (WASGI_CHUNKED_BODIES)", text);
         config.chunked_bodies = given.word(CHUNKED_BODIES)?;
+    }
+    if let Some(text) = &settings.passes {
+        config.passes = Given::flag("--passes (WASGI_PASSES)", text).word(PASSES)?;
     }
     if let Some(text) = &settings.log_filter {
         config.log.filter = filter(&Given::flag("--log-filter (WASGI_LOG_FILTER)", text))?;
@@ -267,7 +286,7 @@ fn access_log(given: &Given<'_>, folder: &Path) -> Result<Option<AccessLogTarget
 const UNIX_PATH_BYTES_MAX: usize = 107;
 
 /// What is right alone and wrong together.
-fn check_together(config: &Config) -> Result<(), ConfigError> {
+fn check_together(config: &Config, tenants_dir: &Path) -> Result<(), ConfigError> {
     let edge = &config.edge;
     if edge.request_target_bytes > edge.request_head_bytes {
         let reason = "is larger than edge.request_head_size, of which it is a part";
@@ -293,15 +312,13 @@ fn check_together(config: &Config) -> Result<(), ConfigError> {
         }
     }
     let (apps, state) = (real_path(&config.apps_dir)?, real_path(&config.state_dir)?);
-    let data = real_path(&config.data_dir)?;
-    for (name, other, path) in [("apps", &apps, &config.apps_dir), ("state", &state, &config.state_dir)] {
-        if !config.grants.data.is_empty() && (data.starts_with(other) || other.starts_with(&data)) {
-            return Err(ConfigError::new(
-                format!("data_dir {}", config.data_dir.display()),
-                format!("it and the {name} directory {} may not lie in each other", path.display()),
-            ));
-        }
+    if real_path(tenants_dir)?.starts_with(&apps) {
+        return Err(ConfigError::new(
+            format!("tenants_dir {}", tenants_dir.display()),
+            format!("it lies inside the apps directory {}, whose writers it judges", config.apps_dir.display()),
+        ));
     }
+    check_directories(config, &apps, &state)?;
     if state.starts_with(&apps) {
         return Err(ConfigError::new(
             format!("state_dir {}", config.state_dir.display()),
@@ -316,6 +333,31 @@ fn check_together(config: &Config) -> Result<(), ConfigError> {
             format!("apps_dir {}", config.apps_dir.display()),
             format!("it lies inside the state directory {}, which is the host's alone", config.state_dir.display()),
         ));
+    }
+    Ok(())
+}
+
+/// What guests may write to lies in no directory of the host's, and none of these in it.
+fn check_directories(config: &Config, apps: &Path, state: &Path) -> Result<(), ConfigError> {
+    let all = || std::iter::once(&config.grants).chain(config.tenants.values().map(|tenant| &tenant.grants));
+    let data = real_path(&config.data_dir)?;
+    let check = |what: String, path: &Path, others: &[(&str, &Path)]| {
+        let clash = others.iter().find(|(_, other)| path.starts_with(other) || other.starts_with(path));
+        match clash {
+            Some((name, other)) => {
+                let reason = format!("it and the {name} directory {} may not lie in each other", other.display());
+                Err(ConfigError::new(what, reason))
+            }
+            None => Ok(()),
+        }
+    };
+    let own = [("apps", apps), ("state", state)];
+    if all().any(|grants| !grants.data.is_empty()) {
+        check(format!("data_dir {}", config.data_dir.display()), &data, &own)?;
+    }
+    for (place, directory) in all().flat_map(|grants| &grants.directories) {
+        let what = format!("grant.directories.\"{place}\" {}", directory.path.display());
+        check(what, &real_path(&directory.path)?, &[own[0], own[1], ("data", &data)])?;
     }
     Ok(())
 }

@@ -6,30 +6,39 @@
 //! `--limit KEY=VALUE` and `--edge KEY=VALUE`, or `WASGI_LIMITS` and `WASGI_EDGE` with commas between them. A flag
 //! counts more than a variable, that more than the file, that more than a default.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::bundle::Manifest;
-use crate::limits::{EdgeLimits, Limits};
+use crate::limits::{Budget, EdgeLimits, Limits};
 
 mod bind;
+mod directory;
 mod field;
 mod file;
 mod grant;
 mod load;
 mod print;
+mod route;
+mod secret;
 mod settings;
 mod sidecar;
+mod tenant;
 #[cfg(test)]
 mod tests;
 mod trust;
 
 pub use bind::{Bind, Place, Scheme};
+pub use directory::{Access, DirectoryGrant, DirectorySpec};
 use field::{Field, TOP};
-use file::{Given, Items, Source};
+use file::{Given, Items, Section};
 pub use grant::{AppNames, Destination, Destinations, Grants, OutboundGrants, Protocol, host_name};
+pub use route::{HostPattern, RouteSpec};
+pub use secret::{Secret, SecretGrant, SecretSource, Secrets};
 pub use settings::{Environment, Settings};
+pub use tenant::{Tenant, tenant_name};
 pub use trust::TrustedPeers;
 
 /// Everything an operator can say, checked.
@@ -41,10 +50,12 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Where the data of apps is kept, a directory for each that has some.
     pub data_dir: PathBuf,
-    /// What apps may have beyond their sandboxes.
+    /// What apps that lie in no folder may have beyond their sandboxes.
     pub grants: Grants,
     /// The certificates that servers of outgoing requests are judged by: PEM. None for the system's.
     pub outbound_cafile: Option<PathBuf>,
+    /// What the operator says of tenants, by their folders.
+    pub tenants: BTreeMap<String, Tenant>,
     /// Where to listen.
     pub bind: Vec<Bind>,
     /// What HTTPS is spoken with.
@@ -62,10 +73,14 @@ pub struct Config {
     pub edge: EdgeLimits,
     /// The default and the ceiling of every app's limits.
     pub limits: Limits,
+    /// What each tenant may use where nothing else is said of it.
+    pub budget: Budget,
     /// How instances serve calls where an app does not say.
     pub instances: Instances,
     /// What becomes of request bodies of unknown length where an app does not say.
     pub chunked_bodies: ChunkedBodies,
+    /// What is done to apps before they are compiled.
+    pub passes: Passes,
     /// Of an app that says "reuse" or "rewind": calls after which an instance is retired. An app may lower it.
     pub reuse_requests_max: u32,
     /// Of an app that says "reuse" or "rewind": an instance unused for this long is retired. An app may lower it.
@@ -90,6 +105,7 @@ impl Default for Config {
             data_dir: PathBuf::from("data"),
             grants: Grants::default(),
             outbound_cafile: None,
+            tenants: BTreeMap::new(),
             bind: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 8000)).into()],
             certificate: None,
             forwarded_allow_ips: TrustedPeers::default(),
@@ -99,8 +115,10 @@ impl Default for Config {
             stack_bytes: 1 << 20,
             edge: EdgeLimits::default(),
             limits: Limits::default(),
+            budget: Budget::default(),
             instances: Instances::Fresh,
             chunked_bodies: ChunkedBodies::Spool,
+            passes: Passes::All,
             reuse_requests_max: 1000,
             reuse_idle_time: Duration::from_secs(60),
             reuse_memory_bytes: 96 << 20,
@@ -133,12 +151,17 @@ impl Config {
         sidecar::app_spec(self, name, sidecar, manifest)
     }
 
-    /// The limits of an app by its sidecar: what has to be known before its file is read.
+    /// The limits of the app `name` by its sidecar: what has to be known before its file is read.
     ///
     /// # Errors
     /// As [`Self::app_spec`].
-    pub fn app_limits(&self, sidecar: Option<&str>) -> Result<Limits, ConfigError> {
-        sidecar::app_limits(self, sidecar)
+    pub fn app_limits(&self, name: &str, sidecar: Option<&str>) -> Result<Limits, ConfigError> {
+        sidecar::app_limits(self, name, sidecar)
+    }
+
+    /// Whether an app that is live may stay so: it has no place and no grant that the operator has taken away since.
+    pub fn still_allows(&self, spec: &AppSpec) -> bool {
+        sidecar::still_allows(self, spec)
     }
 
     /// `new` as far as a running host that was started with this can take it over, and the keys where it cannot: they stay
@@ -146,11 +169,15 @@ impl Config {
     pub fn reloaded(&self, new: Self) -> (Self, Vec<&'static str>) {
         let fixed = self.needs_restart(&new);
         // The pool's slots are laid out for the largest sandbox when the host starts: smaller fits, larger does not.
-        let limits = Limits {
-            memory_bytes: new.limits.memory_bytes.min(self.limits.memory_bytes),
-            table_elements: new.limits.table_elements.min(self.limits.table_elements),
-            ..new.limits
+        let fitting = |limits: Limits| Limits {
+            memory_bytes: limits.memory_bytes.min(self.limits.memory_bytes),
+            table_elements: limits.table_elements.min(self.limits.table_elements),
+            ..limits
         };
+        let tenants = new.tenants.into_iter().map(|(name, tenant)| {
+            let limits = fitting(tenant.limits);
+            (name, Tenant { limits, ..tenant })
+        });
         let reloaded = Self {
             state_dir: self.state_dir.clone(),
             data_dir: self.data_dir.clone(),
@@ -158,11 +185,13 @@ impl Config {
             // Other files with a certificate are read; whether there is one decides what the listeners speak.
             certificate: new.certificate.filter(|_| self.certificate.is_some()).or_else(|| self.certificate.clone()),
             dev: self.dev,
+            passes: self.passes,
             workers: self.workers,
             sandboxes: self.sandboxes,
             stack_bytes: self.stack_bytes,
             edge: EdgeLimits { connections: self.edge.connections, ..new.edge },
-            limits,
+            limits: fitting(new.limits),
+            tenants: tenants.collect(),
             log: self.log.clone(),
             ..new
         };
@@ -178,6 +207,7 @@ impl Config {
             ("bind", self.bind != new.bind),
             ("certfile", self.certificate.is_some() != new.certificate.is_some()),
             ("dev", self.dev != new.dev),
+            ("passes", self.passes != new.passes),
             ("workers", self.workers != new.workers),
             ("sandboxes", self.sandboxes != new.sandboxes),
             ("stack", self.stack_bytes != new.stack_bytes),
@@ -316,9 +346,13 @@ pub enum ChunkedBodies {
 pub struct AppSpec {
     /// Its path in the apps directory without `.wasm`: `hello`, `shop/cart`.
     pub name: String,
+    /// Whose it is: the first folder of its name; "" where it lies in none.
+    pub tenant: String,
     pub routes: Vec<RouteSpec>,
     /// Environment variables for the guest, by name; they go into environ as they are.
     pub env: Vec<(String, String)>,
+    /// Variables that are secrets, and where to find them.
+    pub secrets: Vec<(String, SecretSource)>,
     pub instances: Instances,
     pub chunked_bodies: ChunkedBodies,
     /// Where spooled bodies go that are too large for memory.
@@ -331,7 +365,29 @@ pub struct AppSpec {
     pub data: Option<PathBuf>,
     /// Where it asks to go, and may: it reaches that, as far as it is granted at that moment, and nothing else.
     pub outbound: Destinations,
+    /// Directories that it asks for and may have.
+    pub directories: Vec<DirectorySpec>,
     pub limits: Limits,
+}
+
+impl AppSpec {
+    /// Reads its secrets.
+    ///
+    /// # Errors
+    /// Which one cannot be read, and why.
+    pub fn read_secrets(&self) -> Result<Secrets, String> {
+        let read = |(name, source): &(String, SecretSource)| match source.read() {
+            Ok(secret) => Ok((name.clone(), secret)),
+            Err(reason) => Err(format!("the secret {name} cannot be read: {reason}")),
+        };
+        let secrets: Secrets = self.secrets.iter().map(read).collect::<Result<_, _>>()?;
+        let given = secrets.iter().map(|(name, secret)| name.len() + secret.expose().len());
+        let own = self.env.iter().map(|(name, value)| name.len() + value.len());
+        match given.chain(own).sum::<usize>() <= sidecar::ENV_BYTES_MAX {
+            true => Ok(secrets),
+            false => Err("its variables and secrets together are too large for an environment".to_owned()),
+        }
+    }
 }
 
 /// A part of an app's URL space that is files.
@@ -343,25 +399,18 @@ pub struct AssetSpec {
     pub target: String,
 }
 
-/// One place in the URL space.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RouteSpec {
-    pub host: HostPattern,
-    /// "" for the root, else `/a/b`: no trailing slash, no empty or dot segments, percent-decoded.
-    pub prefix: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum HostPattern {
-    /// Any host, tried last.
-    Any,
-    /// `*.example.com`: the suffix `.example.com`, lower case. Tried second, the longest suffix first.
-    Suffix(String),
-    /// `example.com`, lower case, no port. Tried first.
-    Exact(String),
-}
-
 const INSTANCES: &[(&str, Policy)] = &[("fresh", Policy::Fresh), ("rewind", Policy::Rewind), ("reuse", Policy::Reuse)];
+
+/// What is done to apps before they are compiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Passes {
+    /// All that makes their instances cheaper.
+    All,
+    /// What is needed to run them at all.
+    Needed,
+}
+
+const PASSES: &[(&str, Passes)] = &[("all", Passes::All), ("needed", Passes::Needed)];
 
 /// The values of `chunked_bodies`.
 const CHUNKED_BODIES: &[(&str, ChunkedBodies)] = &[("spool", ChunkedBodies::Spool), ("stream", ChunkedBodies::Stream)];
@@ -378,13 +427,13 @@ fn top(key: &str) -> &'static Field<Config> {
 fn apply_table<T>(
     fields: &[Field<T>],
     table: &str,
-    source: &Source,
+    section: &Section<'_>,
     items: &Items,
     of: &mut T,
     check: impl Fn(&Field<T>, &Given<'_>, &T) -> Result<(), ConfigError>,
 ) -> Result<(), ConfigError> {
     for (key, item) in items {
-        let given = source.given(&format!("{table}.{}", key.as_ref()), item);
+        let given = section.given(&format!("{table}.{}", key.as_ref()), item);
         let Some(field) = fields.iter().find(|field| field.key == key.as_ref()) else {
             let known = field::keys(fields);
             return Err(ConfigError::new(

@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use toml::Value;
 
-use super::field::{EDGE, Field, LIMITS, TOP};
-use super::{AccessLogFormat, AccessLogTarget, CHUNKED_BODIES, Config};
+use super::field::{BUDGET, EDGE, Field, LIMITS, TOP};
+use super::{AccessLogFormat, AccessLogTarget, CHUNKED_BODIES, Config, Grants, PASSES};
 
 pub(super) fn to_toml(config: &Config) -> String {
     let text = |text: &str| Value::String(text.to_owned()).to_string();
@@ -31,14 +31,10 @@ pub(super) fn to_toml(config: &Config) -> String {
     line("instances", &text(&config.instances.to_string()));
     let known = CHUNKED_BODIES.iter().find(|(_, meaning)| *meaning == config.chunked_bodies);
     line("chunked_bodies", &text(known.map_or("", |(word, _)| word)));
+    let known = PASSES.iter().find(|(_, meaning)| *meaning == config.passes);
+    line("passes", &text(known.map_or("", |(word, _)| word)));
     for field in TOP {
         line(field.key, &field.toml(config));
-    }
-    line("\n[grant]\ndata", &list(config.grants.data.texts()));
-    let mut title = "\n[grant.outbound]\n";
-    for (apps, destinations) in config.grants.outbound.texts() {
-        line(&format!("{title}{}", text(&apps)), &list(destinations));
-        title = "";
     }
     line("\n[log]\nfilter", &text(&config.log.filter));
     line("format", if config.log.json { "\"json\"" } else { "\"text\"" });
@@ -53,13 +49,51 @@ pub(super) fn to_toml(config: &Config) -> String {
         AccessLogFormat::Json => "\"json\"",
     };
     line("format", format);
-    table(&mut lines, "edge", EDGE, &config.edge);
-    table(&mut lines, "limits", LIMITS, &config.limits);
+    table(&mut lines, "edge", EDGE, |_| true, &config.edge);
+    table(&mut lines, "limits", LIMITS, |_| true, &config.limits);
+    table(&mut lines, "budget", BUDGET, |_| true, &config.budget);
+    grants(&mut lines, "grant", &config.grants);
+    for tenant in config.tenants.values() {
+        let name = text(&tenant.name);
+        lines.push_str(&format!("\n[tenant.{name}]\n"));
+        lines.push_str(&format!("routes = {}\n", list(tenant.routes.iter().map(ToString::to_string).collect())));
+        // What is not said is what stands above.
+        let (limits, budget) = (&tenant.limits, &tenant.budget);
+        table(
+            &mut lines,
+            &format!("tenant.{name}.limits"),
+            LIMITS,
+            |field| field.differs(limits, &config.limits),
+            limits,
+        );
+        table(
+            &mut lines,
+            &format!("tenant.{name}.budget"),
+            BUDGET,
+            |field| field.differs(budget, &config.budget),
+            budget,
+        );
+        grants(&mut lines, &format!("tenant.{name}.grant"), &tenant.grants);
+    }
     lines
 }
 
-fn table<T>(lines: &mut String, name: &str, fields: &[Field<T>], of: &T) {
-    lines.push_str(&format!("\n[{name}]\n"));
+/// Where secrets are, never what they are.
+fn grants(lines: &mut String, name: &str, grants: &Grants) {
+    for (table, entries) in grants.lines(name).into_iter().filter(|(_, entries)| !entries.is_empty()) {
+        lines.push_str(&format!("\n[{table}]\n"));
+        for (key, value) in entries {
+            lines.push_str(&format!("{key} = {value}\n"));
+        }
+    }
+}
+
+/// The fields that are worth printing.
+fn table<T>(lines: &mut String, name: &str, fields: &[Field<T>], is_printed: impl Fn(&Field<T>) -> bool, of: &T) {
+    let mut fields = fields.iter().filter(|field| is_printed(field)).peekable();
+    if fields.peek().is_some() {
+        lines.push_str(&format!("\n[{name}]\n"));
+    }
     for field in fields {
         lines.push_str(&format!("{} = {}\n", field.key, field.toml(of)));
     }

@@ -47,6 +47,10 @@ pub struct Settings {
     #[arg(long, value_name = "FILE", env = "WASGI_OUTBOUND_CAFILE", hide_env_values = true)]
     pub outbound_cafile: Option<PathBuf>,
 
+    /// Read what tenants may have from the files NAME.toml in DIR [default: tenants.d beside wasgi.toml]
+    #[arg(long, value_name = "DIR", env = "WASGI_TENANTS_DIR", hide_env_values = true)]
+    pub tenants_dir: Option<PathBuf>,
+
     /// Development mode: show why an app failed to whoever asks; listens on this machine only
     #[arg(long, env = "WASGI_DEV", value_parser = clap::builder::FalseyValueParser::new(), hide_env_values = true)]
     pub dev: bool,
@@ -72,6 +76,11 @@ pub struct Settings {
     /// of it is there) or "stream" [default: spool]
     #[arg(long, value_name = "WAY", env = "WASGI_CHUNKED_BODIES", hide_env_values = true)]
     pub chunked_bodies: Option<String>,
+
+    /// What is done to apps before they are compiled: "all" (what makes their instances cheaper) or "needed" (what they cannot
+    /// run without) [default: all]
+    #[arg(long, value_name = "PASSES", env = "WASGI_PASSES", hide_env_values = true)]
+    pub passes: Option<String>,
 
     /// With "reuse": requests after which an instance is retired [default: 1000]
     #[arg(long, value_name = "N", env = "WASGI_REUSE_REQUESTS", hide_env_values = true)]

@@ -2,16 +2,17 @@
 //! destinations, lower limits.
 
 use std::collections::BTreeMap;
-use std::net::Ipv6Addr;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 use toml::Value;
 
 use super::field::{self, LIMITS};
-use super::file::{FILE_BYTES_MAX, Given, Item, Items, Source};
+use super::file::{FILE_BYTES_MAX, Given, Item, Items, Section, Source};
+use super::tenant::{name_within, tenant_name};
 use super::{
-    AppSpec, AssetSpec, Config, ConfigError, Destinations, HostPattern, Instances, Policy, RouteSpec, apply_table,
+    AppSpec, AssetSpec, Config, ConfigError, Destinations, DirectorySpec, Instances, Policy, RouteSpec, SecretSource,
+    Tenant, apply_table, route,
 };
 use crate::bundle::Manifest;
 use crate::limits::Limits;
@@ -29,17 +30,17 @@ struct Sidecar {
     reuse_memory: Item,
     data: Item,
     outbound: Item,
+    secrets: Item,
+    directories: Item,
     #[serde(rename = "static")]
     assets: Items,
     limits: Items,
 }
 
-const ROUTES_MAX: usize = 100;
 const ASSETS_MAX: usize = 100;
-const ROUTE_BYTES_MAX: usize = 1024;
 
 /// The variables go into every request's environ, so they have a bound too: names and values together.
-const ENV_BYTES_MAX: usize = 32 << 10;
+pub(super) const ENV_BYTES_MAX: usize = 32 << 10;
 
 /// What CGI (RFC 3875 §4.1) and wasgi put into environ. An app that set one of them would deceive itself.
 const ENV_RESERVED: &[&str] = &[
@@ -60,9 +61,9 @@ const ENV_RESERVED: &[&str] = &[
 ];
 const ENV_RESERVED_PREFIXES: &[&str] = &["HTTP_", "REMOTE_", "SERVER_", "wsgi.", "wasgi."];
 
-pub(super) fn app_limits(config: &Config, text: Option<&str>) -> Result<Limits, ConfigError> {
+pub(super) fn app_limits(config: &Config, name: &str, text: Option<&str>) -> Result<Limits, ConfigError> {
     let (source, sidecar) = parse(text)?;
-    limits(config, &source, &sidecar)
+    limits(&config.tenant_of(name), &source, &sidecar)
 }
 
 pub(super) fn app_spec(
@@ -72,14 +73,15 @@ pub(super) fn app_spec(
     manifest: &Manifest,
 ) -> Result<AppSpec, ConfigError> {
     let (source, sidecar) = parse(text)?;
-    let routes = match &sidecar.routes {
-        Some(item) => routes(&source.given("routes", item))?,
-        None => vec![default_route(name)?],
-    };
+    let tenant = &*config.tenant_of(name);
+    let asker = Asker { config, tenant, name, source: &source };
+    let secrets = asker.secrets(&sidecar)?;
     Ok(AppSpec {
         name: name.to_owned(),
-        routes,
-        env: env(&source, &sidecar.env)?,
+        tenant: tenant.name.clone(),
+        routes: asker.routes(&sidecar)?,
+        env: asker.env(&sidecar, &secrets)?,
+        secrets,
         instances: instances(config, &source, &sidecar, manifest)?,
         chunked_bodies: match &sidecar.chunked_bodies {
             Some(item) => source.given("chunked_bodies", item).word(super::CHUNKED_BODIES)?,
@@ -88,10 +90,160 @@ pub(super) fn app_spec(
         spool_dir: config.state_dir.clone(),
         instances_chosen: sidecar.instances.is_some(),
         assets: assets(&source, &sidecar.assets, manifest)?,
-        data: data(config, name, &source, &sidecar, manifest)?,
-        outbound: outbound(config, name, &source, &sidecar)?,
-        limits: limits(config, &source, &sidecar)?,
+        data: asker.data(&sidecar, manifest)?,
+        directories: asker.directories(&sidecar)?,
+        outbound: asker.outbound(&sidecar)?,
+        limits: limits(tenant, &source, &sidecar)?,
     })
+}
+
+pub(super) fn still_allows(config: &Config, spec: &AppSpec) -> bool {
+    let tenant = config.tenant_of(&spec.name);
+    let (name, grants) = (name_within(&spec.name), &tenant.grants);
+    let has_secret = |(key, source): &(String, SecretSource)| {
+        grants.secrets.get(key).is_some_and(|grant| grant.apps.contain(name) && grant.source == *source)
+    };
+    let has_directory = |directory: &DirectorySpec| {
+        grants.directories.get(&directory.place).is_some_and(|grant| {
+            grant.apps.contain(name) && (&grant.path, grant.access) == (&directory.path, directory.access)
+        })
+    };
+    spec.routes.iter().all(|route| config.gives(&tenant, route))
+        && (spec.data.is_none() || grants.data.contain(name))
+        && spec.secrets.iter().all(has_secret)
+        && spec.directories.iter().all(has_directory)
+}
+
+/// An app that asks for what its tenant may have. What it is not granted refuses it, with the line that asks.
+struct Asker<'a> {
+    config: &'a Config,
+    tenant: &'a Tenant,
+    name: &'a str,
+    source: &'a Source,
+}
+
+impl Asker<'_> {
+    /// Its places. Who has one that it may not have is not said: that would tell tenants of each other.
+    fn routes(&self, sidecar: &Sidecar) -> Result<Vec<RouteSpec>, ConfigError> {
+        let refused = match self.tenant.name.as_str() {
+            "" => "it was given to a tenant".to_owned(),
+            name => {
+                let places: Vec<_> = self.tenant.routes.iter().map(|route| format!("\"{route}\"")).collect();
+                format!("the operator has not given it to {name}, which has {}", places.join(", "))
+            }
+        };
+        let Some(item) = &sidecar.routes else {
+            let place = || format!("app \"{}\"", self.name.escape_debug());
+            let below = self.tenant.routes.first().map(|first| first.below(name_within(self.name)));
+            let route = below.unwrap_or_else(|| Err("its tenant has no place".to_owned()));
+            let route = route.map_err(|reason| {
+                ConfigError::new(place(), format!("{reason}: rename it, or give it routes in a sidecar"))
+            })?;
+            return match self.config.gives(self.tenant, &route) {
+                true => Ok(vec![route]),
+                false => Err(ConfigError::new(place(), format!("its place is {route}, and {refused}"))),
+            };
+        };
+        let given = self.source.given("routes", item);
+        let none = "at least one route is wanted; without the key an app is served at its name";
+        let routes = route::parse_all(&given, none)?;
+        match routes.iter().find(|route| !self.config.gives(self.tenant, route)) {
+            Some(route) => Err(route::refuse(&given, &route.to_string(), &refused)),
+            None => Ok(routes),
+        }
+    }
+
+    /// Its variables: its tenant's, with its own on top.
+    fn env(&self, sidecar: &Sidecar, secrets: &[(String, SecretSource)]) -> Result<Vec<(String, String)>, ConfigError> {
+        let section = self.source.section(String::new());
+        let own = env(&section, "env", &sidecar.env)?;
+        if let Some((name, item)) =
+            sidecar.env.iter().find(|(name, _)| secrets.iter().any(|(secret, _)| secret == name.as_ref()))
+        {
+            let given = section.given(&format!("env.{}", name.as_ref()), item);
+            return Err(given.refuse_key("it is asked for as a secret as well: remove one of them"));
+        }
+        let mut variables = self.tenant.grants.env.clone();
+        variables.extend(own);
+        // A secret of that name is what was asked for.
+        variables.retain(|name, _| secrets.iter().all(|(secret, _)| secret != name));
+        Ok(variables.into_iter().collect())
+    }
+
+    fn secrets(&self, sidecar: &Sidecar) -> Result<Vec<(String, SecretSource)>, ConfigError> {
+        self.asked("secrets", &sidecar.secrets, |name| {
+            let grant = self.tenant.grants.secrets.get(name)?;
+            grant.apps.contain(name_within(self.name)).then(|| (name.to_owned(), grant.source.clone()))
+        })
+    }
+
+    fn directories(&self, sidecar: &Sidecar) -> Result<Vec<DirectorySpec>, ConfigError> {
+        self.asked("directories", &sidecar.directories, |place| {
+            let grant = self.tenant.grants.directories.get(place)?;
+            let (path, access) = (grant.path.clone(), grant.access);
+            grant.apps.contain(name_within(self.name)).then(|| DirectorySpec { place: place.to_owned(), path, access })
+        })
+    }
+
+    /// The grants that a list of names asks for.
+    fn asked<T>(&self, key: &str, item: &Item, find: impl Fn(&str) -> Option<T>) -> Result<Vec<T>, ConfigError> {
+        let Some(item) = item else { return Ok(Vec::new()) };
+        let given = self.source.given(key, item);
+        let mut names = given.texts()?;
+        names.sort_unstable();
+        names.dedup();
+        let granted = names.into_iter().map(|name| {
+            let table = self.grant_table();
+            let name_text = name.escape_debug();
+            find(name).ok_or_else(|| {
+                given.refuse(format!("the operator has not granted \"{name_text}\": it is to stand in [{table}.{key}]"))
+            })
+        });
+        granted.collect()
+    }
+
+    /// The directory of its data, if it asks for one.
+    fn data(&self, sidecar: &Sidecar, manifest: &Manifest) -> Result<Option<PathBuf>, ConfigError> {
+        let given = sidecar.data.as_ref().map(|item| self.source.given("data", item));
+        if !given.as_ref().map_or(Ok(manifest.data), Given::truth)? {
+            return Ok(None);
+        }
+        let refused = |reason: String| match &given {
+            Some(given) => given.refuse(reason),
+            None => ConfigError::new("manifest", format!("data = true: {reason}")),
+        };
+        let name = name_within(self.name);
+        if !self.tenant.grants.data.contain(name) {
+            let table = self.grant_table();
+            return Err(refused(format!("the operator has not granted it: put \"{name}\" into `data` of [{table}]")));
+        }
+        super::grant::data_path(&self.config.data_dir, self.name).map(Some).map_err(refused)
+    }
+
+    /// Where it asks to go.
+    fn outbound(&self, sidecar: &Sidecar) -> Result<Destinations, ConfigError> {
+        let Some(item) = &sidecar.outbound else { return Ok(Destinations::default()) };
+        let given = self.source.given("outbound", item);
+        let asked = Destinations::parse(&given)?;
+        let name = name_within(self.name);
+        let granted = self.tenant.grants.outbound.of(name);
+        let missing = asked.iter().find(|destination| !granted.cover(destination)).cloned();
+        match missing {
+            None => Ok(asked),
+            Some(destination) => Err(given.refuse(format!(
+                "the operator has not granted {destination}: put it into [{}.outbound], as \"{name}\" = [\"{destination}\"]",
+                self.grant_table()
+            ))),
+        }
+    }
+
+    /// Where the operator grants what it asks for.
+    fn grant_table(&self) -> String {
+        match tenant_name(self.name) {
+            "" => "grant".to_owned(),
+            tenant => format!("tenant.{tenant}.grant"),
+        }
+    }
 }
 
 fn parse(text: Option<&str>) -> Result<(Source, Sidecar), ConfigError> {
@@ -109,11 +261,11 @@ fn assets(source: &Source, items: &Items, manifest: &Manifest) -> Result<Vec<Ass
     let mut assets = BTreeMap::new();
     for (path, target) in &manifest.assets {
         let refused = |reason| ConfigError::new("manifest", format!("static \"{}\": {reason}", path.escape_debug()));
-        assets.insert(asset_prefix(path).map_err(refused)?, asset_target(target).map_err(refused)?);
+        assets.insert(route::path_below(path).map_err(refused)?, asset_target(target).map_err(refused)?);
     }
     for (path, item) in items {
         let given = source.given(&format!("static.\"{}\"", path.as_ref().escape_debug()), item);
-        let prefix = asset_prefix(path.as_ref()).map_err(|reason| given.refuse(reason))?;
+        let prefix = route::path_below(path.as_ref()).map_err(|reason| given.refuse(reason))?;
         match given.value.as_ref() {
             Value::Boolean(false) => _ = assets.remove(&prefix),
             _ => _ = assets.insert(prefix, asset_target(given.text()?).map_err(|reason| given.refuse(reason))?),
@@ -125,13 +277,6 @@ fn assets(source: &Source, items: &Items, manifest: &Manifest) -> Result<Vec<Ass
     Ok(assets.into_iter().map(|(prefix, target)| AssetSpec { prefix, target }).collect())
 }
 
-fn asset_prefix(path: &str) -> Result<String, String> {
-    if !path.starts_with('/') || path.len() > ROUTE_BYTES_MAX {
-        return Err("a path below the app's own is wanted, such as \"/static/\"".to_owned());
-    }
-    prefix(path)
-}
-
 fn asset_target(target: &str) -> Result<String, String> {
     let inner = target.strip_suffix('/').unwrap_or(target);
     let is_inner = inner.split('/').all(|segment| !matches!(segment, "" | "." | ".."));
@@ -141,159 +286,15 @@ fn asset_target(target: &str) -> Result<String, String> {
     }
 }
 
-/// The directory of the app's data, if it asks for one: what the operator does not grant refuses the app.
-fn data(
-    config: &Config,
-    name: &str,
-    source: &Source,
-    sidecar: &Sidecar,
-    manifest: &Manifest,
-) -> Result<Option<PathBuf>, ConfigError> {
-    let given = sidecar.data.as_ref().map(|item| source.given("data", item));
-    if !given.as_ref().map_or(Ok(manifest.data), Given::truth)? {
-        return Ok(None);
-    }
-    let refused = |reason: String| match &given {
-        Some(given) => given.refuse(reason),
-        None => ConfigError::new("manifest", format!("data = true: {reason}")),
-    };
-    if !config.grants.data.contain(name) {
-        return Err(refused(format!(
-            "the operator has not granted it: put \"{name}\" into `data` of [grant] in wasgi.toml"
-        )));
-    }
-    super::grant::data_path(&config.data_dir, name).map(Some).map_err(refused)
-}
-
-/// Where the app asks to go: what the operator does not grant refuses it.
-fn outbound(config: &Config, name: &str, source: &Source, sidecar: &Sidecar) -> Result<Destinations, ConfigError> {
-    let Some(item) = &sidecar.outbound else { return Ok(Destinations::default()) };
-    let given = source.given("outbound", item);
-    let asked = Destinations::parse(&given)?;
-    let granted = config.grants.outbound.of(name);
-    let missing = asked.iter().find(|destination| !granted.cover(destination)).cloned();
-    match missing {
-        None => Ok(asked),
-        Some(destination) => Err(given.refuse(format!(
-            "the operator has not granted {destination}: put it into [grant.outbound] in wasgi.toml, as \"{name}\" = [\"{destination}\"]"
-        ))),
-    }
-}
-
-/// `hello` → `/hello`, `index` → the root, `shop/index` → `/shop`.
-fn default_route(name: &str) -> Result<RouteSpec, ConfigError> {
-    let path = format!("/{name}");
-    let path = path.strip_suffix("/index").unwrap_or(&path);
-    let prefix = prefix(path).map_err(|reason| {
-        ConfigError::new(
-            format!("app \"{}\"", name.escape_debug()),
-            format!("{reason}: rename it, or give it routes in a sidecar"),
-        )
-    })?;
-    Ok(RouteSpec { host: HostPattern::Any, prefix })
-}
-
-fn routes(given: &Given<'_>) -> Result<Vec<RouteSpec>, ConfigError> {
-    let texts = given.texts()?;
-    if texts.is_empty() {
-        return Err(given.refuse("at least one route is wanted; without the key an app is served at its name"));
-    }
-    if texts.len() > ROUTES_MAX {
-        return Err(given.refuse(format!("at most {ROUTES_MAX} routes are allowed")));
-    }
-    let mut routes = Vec::with_capacity(texts.len());
-    for text in texts {
-        let refused = |reason: String| {
-            ConfigError::new(given.place.clone(), format!("route \"{}\": {reason}", text.escape_debug()))
-        };
-        let route = route(text).map_err(refused)?;
-        if routes.contains(&route) {
-            return Err(refused("it is there twice".to_owned()));
-        }
-        routes.push(route);
-    }
-    Ok(routes)
-}
-
-/// `/shop`, `example.com/shop`, `*.example.com`.
-fn route(text: &str) -> Result<RouteSpec, String> {
-    if text.len() > ROUTE_BYTES_MAX {
-        return Err(format!("at most {ROUTE_BYTES_MAX} bytes are allowed"));
-    }
-    let (host, path) = match text.find('/') {
-        Some(slash) => text.split_at(slash),
-        // "shop" is more often a path whose slash was forgotten than the host `shop`.
-        None if !text.contains(['.', ':']) => {
-            return Err(format!("a route begins with \"/\" or with a host: is \"/{text}\" meant, or \"{text}/\"?"));
-        }
-        None => (text, ""),
-    };
-    Ok(RouteSpec { host: host_pattern(host)?, prefix: prefix(path)? })
-}
-
-fn host_pattern(host: &str) -> Result<HostPattern, String> {
-    if host.is_empty() {
-        return Ok(HostPattern::Any);
-    }
-    let host = host.to_ascii_lowercase();
-    if let Some(address) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        return match address.parse::<Ipv6Addr>() {
-            Ok(address) => Ok(HostPattern::Exact(format!("[{address}]"))),
-            Err(_) => Err(format!("\"{host}\" is no IPv6 address")),
-        };
-    }
-    let (wildcard, name) = match host.strip_prefix("*.") {
-        Some(rest) => (true, rest),
-        None => (false, host.as_str()),
-    };
-    if name.contains('*') {
-        return Err("a wildcard stands only at the beginning, as \"*.\"".to_owned());
-    }
-    if name.contains(':') {
-        return Err("a host stands without port".to_owned());
-    }
-    if !name.is_ascii() {
-        return Err("a host name is written in ASCII (\"xn--…\")".to_owned());
-    }
-    let is_label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
-    };
-    if name.len() > 253 || !name.split('.').all(is_label) {
-        return Err(format!("\"{}\" is no host name", host.escape_debug()));
-    }
-    Ok(if wildcard { HostPattern::Suffix(format!(".{name}")) } else { HostPattern::Exact(host) })
-}
-
-/// The path of a route, checked, without the slash at its end.
-fn prefix(path: &str) -> Result<String, String> {
-    let path = path.strip_suffix('/').unwrap_or(path);
-    if path.is_empty() {
-        return Ok(String::new());
-    }
-    for segment in path.split('/').skip(1) {
-        match segment {
-            "" => return Err("a path has no empty segments".to_owned()),
-            "." | ".." => return Err(format!("a path has no \"{segment}\" segments")),
-            _ => {}
-        }
-    }
-    if let Some(character) = path.chars().find(|character| character.is_control() || "?#%\\".contains(*character)) {
-        let hint = if character == '%' { "; write the path decoded" } else { "" };
-        return Err(format!("a path has no '{}'{hint}", character.escape_debug()));
-    }
-    Ok(path.to_owned())
-}
-
-fn env(source: &Source, items: &Items) -> Result<Vec<(String, String)>, ConfigError> {
+/// A table of variables, checked.
+pub(super) fn env(section: &Section<'_>, table: &str, items: &Items) -> Result<Vec<(String, String)>, ConfigError> {
     let mut bytes = 0;
     let mut variables = Vec::with_capacity(items.len());
     for (name, item) in items {
         let name = name.as_ref();
-        let given = source.given(&format!("env.{name}"), item);
+        let given = section.given(&format!("{table}.{}", name.escape_debug()), item);
         // The value may be a secret: it is in no message.
-        let refused =
-            |reason: String| ConfigError::new(given.place.clone(), format!("env.{}: {reason}", name.escape_debug()));
+        let refused = |reason: String| given.refuse_key(reason);
         env_name(name).map_err(refused)?;
         let Some(value) = given.value.as_str() else {
             return Err(refused("a text in quotes is wanted".to_owned()));
@@ -313,7 +314,7 @@ fn env(source: &Source, items: &Items) -> Result<Vec<(String, String)>, ConfigEr
     Ok(variables)
 }
 
-fn env_name(name: &str) -> Result<(), String> {
+pub(super) fn env_name(name: &str) -> Result<(), String> {
     let starts_well = name.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
     if !starts_well || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte)) {
         return Err("a name has letters, digits, \"_\", \".\" and \"-\", and begins with a letter or \"_\"".to_owned());
@@ -370,11 +371,11 @@ fn instances(
     }
 }
 
-fn limits(config: &Config, source: &Source, sidecar: &Sidecar) -> Result<Limits, ConfigError> {
-    let mut limits = config.limits.clone();
-    apply_table(LIMITS, "limits", source, &sidecar.limits, &mut limits, |field, given, limits| {
-        if field.exceeds(limits, &config.limits) {
-            let ceiling = field.text(&config.limits);
+fn limits(tenant: &Tenant, source: &Source, sidecar: &Sidecar) -> Result<Limits, ConfigError> {
+    let (mut limits, section) = (tenant.limits.clone(), source.section(String::new()));
+    apply_table(LIMITS, "limits", &section, &sidecar.limits, &mut limits, |field, given, limits| {
+        if field.exceeds(limits, &tenant.limits) {
+            let ceiling = field.text(&tenant.limits);
             return Err(given.refuse(format!("more than the operator's {ceiling}; an app may only lower its limits")));
         }
         Ok(())

@@ -5,6 +5,8 @@ use std::path::Path;
 use super::*;
 use crate::bundle::Manifest;
 
+mod tenants;
+
 /// Loads `text` as a configuration file, with `change` made to the flags and the environment.
 fn load_with(text: &str, change: impl FnOnce(&mut Settings)) -> Result<Config, String> {
     let folder = tempfile::tempdir().expect("a folder");
@@ -83,20 +85,55 @@ fn every_key_is_read_and_survives_printing() {
         settle_time = "0s"
         instances = "reuse"
         chunked_bodies = "stream"
+        passes = "needed"
         reuse_requests = 5
         reuse_idle_time = "1m 30s"
         reuse_memory = "1MiB"
         [grant]
-        data = ["shop", "blog/*"]
+        data = ["shop", "*"]
         [grant.outbound]
         shop = ["https://api.example.com", "tcp://10.0.0.0/8:5432"]
+        [grant.env]
+        REGION = "eu"
+        [grant.secrets]
+        KEY = { env = "HOST_KEY" }
+        [grant.directories]
+        "/media" = { path = "/srv/media" }
+        [tenant.acme]
+        routes = ["acme.example", "/acme"]
+        [tenant.acme.limits]
+        memory = "32MiB"
+        cpu_time = "1s"
+        [tenant.acme.budget]
+        weight = 7
+        [tenant.acme.grant]
+        data = ["blog/*"]
+        [tenant.acme.grant.outbound]
         "blog/*" = "http://*.example.org:8080"
+        [tenant.acme.grant.env]
+        "my.key" = "\""
+        [tenant.acme.grant.secrets]
+        DB = { file = "/run/db", apps = ["shop"] }
+        [tenant.acme.grant.directories]
+        "/media" = { path = "/srv/acme", write = true, apps = ["shop", "blog/*"] }
+        [tenant.other]
         [log]
         filter = "warn,wasgi_host=debug"
         format = "json"
         [access_log]
         file = "/var/log/wasgi.log"
         format = "json"
+        [budget]
+        concurrent_calls = 10
+        queued_calls = 0
+        call_rate = 12
+        weight = 2
+        memory = "1GiB"
+        cpu_time = "8s"
+        cpu_window = "4s"
+        log_rate = "3KiB"
+        faults = 4
+        fault_pause = "9s"
         [edge]
         connections = 10
         streams = 11
@@ -139,9 +176,14 @@ fn every_key_is_read_and_survives_printing() {
     let config = load(text).expect("it is right");
     let kept = Kept { requests_max: 5, idle_time: Duration::from_secs(90), memory_bytes_max: 1 << 20 };
     assert_eq!(config.instances, Instances::Reuse(kept));
-    assert!(config.grants.data.contain("blog/x") && !config.grants.data.contain("other"));
-    assert!(config.grants.outbound.of("blog/x").name(Protocol::Http, "a.example.org", 8080));
-    assert!(config.grants.outbound.of("other").is_empty());
+    assert_eq!(config.tenants.len(), 2);
+    let acme = config.tenants["acme"].clone();
+    assert!(acme.grants.data.contain("blog/x") && !acme.grants.data.contain("other"));
+    assert_eq!((acme.limits.memory_bytes, acme.limits.cpu_time), (32 << 20, Duration::from_secs(1)));
+    assert_eq!(acme.grants.directories["/media"].access, Access::Write);
+    assert!(config.outbound_of("acme/blog/x").name(Protocol::Http, "a.example.org", 8080));
+    assert!(config.outbound_of("shop").name(Protocol::Https, "api.example.com", 443));
+    assert!(config.outbound_of("blog/x").is_empty() && config.outbound_of("acme/shop").is_empty());
     assert_eq!(config.outbound_cafile, Some("/etc/wasgi/ca.pem".into()));
     assert_eq!(config.chunked_bodies, ChunkedBodies::Stream);
     assert_eq!(
@@ -155,6 +197,10 @@ fn every_key_is_read_and_survives_printing() {
     for field in field::LIMITS {
         assert_ne!(field.text(&config.limits), field.text(&default.limits), "{} was not read", field.key);
     }
+    for field in field::BUDGET {
+        assert_ne!(field.text(&config.budget), field.text(&default.budget), "{} was not read", field.key);
+    }
+    assert_eq!((acme.budget.weight, acme.budget.faults), (7, 4), "numbers are inherited");
     for field in field::EDGE {
         assert_ne!(field.text(&config.edge), field.text(&default.edge), "{} was not read", field.key);
     }
@@ -424,10 +470,10 @@ fn a_manifest_asks_and_a_sidecar_goes_before_it() {
     // Numbers of reuse are of use where the manifest says it.
     assert!(spec("reuse_requests = 5").is_ok());
     let other = config.app_spec("b", None, &manifest).expect_err("it may not").to_string();
-    let remedy = "put \"b\" into `data` of [grant] in wasgi.toml";
+    let remedy = "put \"b\" into `data` of [grant]";
     assert_eq!(other, format!("manifest: data = true: the operator has not granted it: {remedy}"));
     check_sidecar_refused("data = 1", "line 1: data = 1: true or false is wanted");
-    let wanted = "put \"hello\" into `data` of [grant] in wasgi.toml";
+    let wanted = "put \"hello\" into `data` of [grant]";
     check_sidecar_refused("data = true", &format!("line 1: data = true: the operator has not granted it: {wanted}"));
 }
 

@@ -22,6 +22,7 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use super::passes;
+use crate::config::Passes;
 
 /// What the directory may hold before entries that were not used for long go.
 const BYTES_MAX: u64 = 8 << 30;
@@ -36,6 +37,8 @@ pub struct Cache {
     directory: PathBuf,
     /// The directory that was checked, whatever is at its path later: code is loaded from this one.
     handle: OwnedFd,
+    /// What is done to components before they are compiled.
+    passes: Passes,
     /// File names by component and engine: `<wasm>-<engine>`.
     entries: Mutex<HashMap<String, String>>,
 }
@@ -45,7 +48,7 @@ impl Cache {
     ///
     /// # Errors
     /// If the directory cannot be made or read, or if anybody else may write in it.
-    pub fn open(state_dir: &Path) -> anyhow::Result<Self> {
+    pub fn open(state_dir: &Path, passes: Passes) -> anyhow::Result<Self> {
         let directory = state_dir.join("cache");
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).with_context(|| {
             format!("cannot make the directory {} for compiled code: choose another state_dir", directory.display())
@@ -59,14 +62,14 @@ impl Cache {
         let handle = rustix::fs::open(&directory, flags, Mode::empty())
             .with_context(|| format!("cannot open {}: it should be a directory", directory.display()))?;
         check_private(&directory, &rustix::fs::fstat(&handle)?)?;
-        let cache = Self { directory, handle, entries: Mutex::default() };
+        let cache = Self { directory, handle, passes, entries: Mutex::default() };
         cache.index().with_context(|| format!("cannot read {}", cache.directory.display()))?;
         Ok(cache)
     }
 
     /// Loads the code that was compiled for a component, if it is there and sound. `wasm_hash` is the component's SHA-256 in hex.
     pub fn load(&self, engine: &Engine, wasm_hash: &str) -> Option<Component> {
-        let key = key(engine, wasm_hash);
+        let key = self.key(engine, wasm_hash);
         let name = self.entries().get(&key).cloned()?;
         let path = self.directory.join(&name);
         match self.load_entry(engine, &name) {
@@ -86,7 +89,7 @@ impl Cache {
     /// # Errors
     /// Says why it cannot be loaded.
     pub fn load_new(&self, engine: &Engine, wasm_hash: &str) -> anyhow::Result<Component> {
-        let key = key(engine, wasm_hash);
+        let key = self.key(engine, wasm_hash);
         let name = self.entries().get(&key).cloned();
         let name = name.ok_or_else(|| anyhow::anyhow!("its compiled code is gone"))?;
         self.load_entry(engine, &name).inspect_err(|_| {
@@ -110,11 +113,22 @@ impl Cache {
     pub fn keep(&self, engine: &Engine, wasm_hash: &str, compiled: NamedTempFile) -> anyhow::Result<()> {
         let code_hash = hash(&mut compiled.reopen()?)?;
         compiled.as_file().sync_all()?;
-        let key = key(engine, wasm_hash);
+        let key = self.key(engine, wasm_hash);
         let name = format!("{key}-{code_hash}{SUFFIX}");
         compiled.persist(self.directory.join(&name))?;
         self.entries().insert(key, name);
         Ok(())
+    }
+
+    /// What an entry is known by: the component, what was done to it, and which engine can load the code (version, settings and
+    /// processor).
+    fn key(&self, engine: &Engine, wasm_hash: &str) -> String {
+        let mut hasher = DefaultHasher::new();
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+        env!("CARGO_PKG_VERSION").hash(&mut hasher);
+        passes::VERSION.hash(&mut hasher);
+        self.passes.hash(&mut hasher);
+        format!("{wasm_hash}-{:016x}", hasher.finish())
     }
 
     fn load_entry(&self, engine: &Engine, name: &str) -> anyhow::Result<Component> {
@@ -202,16 +216,6 @@ fn check_private(path: &Path, stat: &Stat) -> anyhow::Result<()> {
 
 fn own_uid() -> u32 {
     rustix::process::geteuid().as_raw()
-}
-
-/// What an entry is known by: the component, what was done to it, and which engine can load the code (version, settings and
-/// processor).
-fn key(engine: &Engine, wasm_hash: &str) -> String {
-    let mut hasher = DefaultHasher::new();
-    engine.precompile_compatibility_hash().hash(&mut hasher);
-    env!("CARGO_PKG_VERSION").hash(&mut hasher);
-    passes::VERSION.hash(&mut hasher);
-    format!("{wasm_hash}-{:016x}", hasher.finish())
 }
 
 /// The SHA-256 of all that is read, in hex.

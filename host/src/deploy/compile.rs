@@ -11,8 +11,9 @@ use tokio::process::Command;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::child::{self, Outcome};
-use super::passes::{adapt, rewind};
+use super::passes::{self, rewind};
 use super::unpack::Unpacker;
+use crate::config::Passes;
 use crate::limits::Limits;
 use crate::sandbox::{self, Variant};
 
@@ -46,6 +47,7 @@ pub struct Compiler {
     is_here: bool,
     /// The wasm stack's size is compiled into the code's checks.
     stack_bytes: u64,
+    passes: Passes,
     slots: Semaphore,
     threads: usize,
 }
@@ -58,7 +60,7 @@ pub struct Slot<'a> {
 
 impl Compiler {
     /// A compiler for engines with this stack size. It uses half of the cores.
-    pub fn new(stack_bytes: u64) -> Self {
+    pub fn new(stack_bytes: u64, passes: Passes) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let half = (cores / 2).max(1);
         // The file that this process was started from, also when another one has taken its name since.
@@ -69,6 +71,7 @@ impl Compiler {
             #[cfg(test)]
             is_here: false,
             stack_bytes,
+            passes,
             slots: Semaphore::new(half),
             threads: half.min(2),
         }
@@ -113,7 +116,7 @@ impl Compiler {
     ) -> Result<(), Failure> {
         #[cfg(test)]
         if self.is_here {
-            let code = compile(wasm, self.stack_bytes, variant)?;
+            let code = compile(wasm, self.stack_bytes, variant, self.passes)?;
             return std::fs::write(output.path(), code).map_err(|error| child::passing("write", error));
         }
         let command = self.command(wasm.len() as u64, variant, limits, output)?;
@@ -138,6 +141,7 @@ impl Compiler {
             child::cpu_seconds(limits.compile_time),
             code_bytes_max,
             variant_number(variant),
+            u64::from(self.passes == Passes::All),
         ];
         let mut command = child::command(&self.program);
         command.arg(SUBCOMMAND).args(numbers.map(|number| number.to_string())).stdout(code);
@@ -171,11 +175,12 @@ fn failure(outcome: Outcome, limits: &Limits) -> Failure {
     })
 }
 
-/// The compiler's process: `wasgi compile STACK_BYTES MEMORY_BYTES CPU_SECONDS CODE_BYTES VARIANT`, the component on stdin, the
-/// code to stdout. For `main`, before it does anything else.
+/// The compiler's process: `wasgi compile STACK_BYTES MEMORY_BYTES CPU_SECONDS CODE_BYTES VARIANT PASSES`, the component on
+/// stdin, the code to stdout. For `main`, before it does anything else.
 pub fn compile_child_main<'a>(arguments: impl IntoIterator<Item = &'a OsStr>) -> ExitCode {
     let numbers: Option<Vec<u64>> = arguments.into_iter().map(|argument| argument.to_str()?.parse().ok()).collect();
-    let Some(Ok([stack_bytes, memory_bytes, cpu_seconds, code_bytes, variant])) = numbers.map(<[u64; 5]>::try_from)
+    let Some(Ok([stack_bytes, memory_bytes, cpu_seconds, code_bytes, variant, passes])) =
+        numbers.map(<[u64; 6]>::try_from)
     else {
         return child::not_for_people();
     };
@@ -186,7 +191,8 @@ pub fn compile_child_main<'a>(arguments: impl IntoIterator<Item = &'a OsStr>) ->
     let Some(variant) = VARIANTS.into_iter().find(|known| variant_number(*known) == variant) else {
         return child::fail(child::NOT_LIMITED, "this variant is unknown");
     };
-    match compile_stdin(stack_bytes, variant) {
+    let passes = if passes == 0 { Passes::Needed } else { Passes::All };
+    match compile_stdin(stack_bytes, variant, passes) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::NotRewound(reason)) => child::fail(NOT_REWOUND, &reason),
         Err(Failure::Refused(reason) | Failure::Passing(reason)) => child::fail(child::REFUSED, &reason),
@@ -204,20 +210,20 @@ fn variant_number(variant: Variant) -> u64 {
     }
 }
 
-fn compile_stdin(stack_bytes: u64, variant: Variant) -> Result<(), Failure> {
+fn compile_stdin(stack_bytes: u64, variant: Variant, passes: Passes) -> Result<(), Failure> {
     let mut wasm = Vec::new();
     std::io::stdin()
         .lock()
         .read_to_end(&mut wasm)
         .map_err(|error| child::passing("cannot read the component", error))?;
-    let code = compile(&wasm, stack_bytes, variant)?;
+    let code = compile(&wasm, stack_bytes, variant, passes)?;
     std::io::stdout().lock().write_all(&code).map_err(|error| child::passing("cannot write the code", error))
 }
 
 /// The passes, then the compiler.
-fn compile(wasm: &[u8], stack_bytes: u64, variant: Variant) -> Result<Vec<u8>, Failure> {
+fn compile(wasm: &[u8], stack_bytes: u64, variant: Variant, passes: Passes) -> Result<Vec<u8>, Failure> {
     let refused = |error: &dyn std::fmt::Display| Failure::Refused(format!("{error:#}"));
-    let mut component = adapt::component(wasm).map_err(|error| refused(&error))?;
+    let mut component = passes::prepare(wasm, passes).map_err(|error| refused(&error))?.component;
     if variant == Variant::Rewind {
         let prepared = rewind::component(&component).map_err(|refusal| Failure::NotRewound(refusal.to_string()))?;
         component = prepared.into();

@@ -1,8 +1,6 @@
 //! One file (with its sidecar) → an app that is ready to be called, or the reason why not. It publishes nothing.
 
 use std::collections::{HashMap, HashSet};
-use std::io::{self, Read};
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,25 +9,24 @@ use tokio::sync::{OnceCell, Semaphore};
 use wasmtime::component::Component;
 
 use super::Loaded;
-use super::cache::{self, Cache};
+use super::cache::Cache;
 use super::compile::{Compiler, Failure};
+use super::content::{Archive, Content, read_sidecar, read_wasm, refused_sidecar};
 use super::inspect;
 use super::library::Library;
-use super::scan::{self, Candidate};
+use super::scan::Candidate;
+use crate::account::{Account, Accounts};
 use crate::admission::Admission;
 use crate::apps::{App, Release};
 use crate::assets::Assets;
-use crate::bundle::{self, Manifest, Tree};
-use crate::config::{AppSpec, Config, ConfigError, Instances};
-use crate::data::DataDir;
+use crate::bundle::Tree;
+use crate::config::{AppSpec, Config, DirectorySpec, Instances, Secrets};
+use crate::data::{DataDir, Directory};
 use crate::guest::{Guest, Kind};
 use crate::limits::Limits;
 use crate::outbound::{Network, Outbound};
 use crate::sandbox::{Abi, Belongings, Engine, Variant};
 use crate::telemetry::AppLog;
-
-/// A sidecar is a page of text.
-const SIDECAR_BYTES_MAX: u64 = 64 << 10;
 
 /// How a component becomes callable: `guest::load`, or a test's stand-in.
 pub type LoadGuest = fn(&Arc<Engine>, Kind, &Component, &AppSpec, Belongings) -> anyhow::Result<Box<dyn Guest>>;
@@ -42,6 +39,7 @@ pub struct Loader {
     compiler: Compiler,
     load_guest: LoadGuest,
     network: Arc<Network>,
+    pub(super) accounts: Accounts,
     /// The same bytes under two names are compiled and mapped once.
     components: Mutex<HashMap<Wanted, Arc<OnceCell<Code>>>>,
     /// Files in memory at the same time, and threads that read, hash and link.
@@ -105,25 +103,10 @@ enum Compiled {
     NotRewound(String),
 }
 
-/// A file's content, known to be what its hashes say.
-struct Content {
-    hash: String,
-    /// The file without its bundle.
-    code: Vec<u8>,
-    code_hash: String,
-    manifest: Manifest,
-    archive: Option<Archive>,
-}
-
-/// The files that it carries.
-struct Archive {
-    bytes: Vec<u8>,
-    hash: String,
-}
-
 /// All that an app is made of.
 struct Parts {
     spec: AppSpec,
+    secrets: Arc<Secrets>,
     kind: Kind,
     component: Component,
     not_rewound: Option<String>,
@@ -154,7 +137,8 @@ impl Loader {
     ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let hands = Semaphore::new(cores);
-        Self { engine, cache, library, compiler, load_guest, network, components: Mutex::default(), hands }
+        let accounts = Accounts::new(engine.sandboxes());
+        Self { engine, cache, library, compiler, load_guest, network, accounts, components: Mutex::default(), hands }
     }
 
     /// Does all of it: read, inspect, compile or fetch, link.
@@ -196,10 +180,16 @@ impl Loader {
     /// # Errors
     /// Why there is none.
     pub async fn load_one(self: &Arc<Self>, order: Order) -> Result<Loaded, Outcome> {
-        let Parts { spec, component, files, .. } = self.parts(&Arc::new(order)).await?.ok_or(Outcome::Unchanged)?;
+        let order = Arc::new(order);
+        let Parts { spec, secrets, component, files, .. } = self.parts(&order).await?.ok_or(Outcome::Unchanged)?;
         let data = open_data(&spec, None)?;
+        let directories = open_directories(&spec)?;
         let outbound = self.outbound(&spec, None);
-        Ok(Loaded { spec, component, files, data, outbound })
+        // Whoever runs it by hand has their own patience.
+        let account = Account::of_nobody();
+        let log = Arc::new(AppLog::new(&spec.name, &spec.limits, &account));
+        let own = Belongings { log, files, data, directories, secrets, account, outbound };
+        Ok(Loaded { spec, component, own })
     }
 
     /// Reads, inspects, compiles or fetches, unpacks or finds. None if it is what serves already.
@@ -207,21 +197,23 @@ impl Loader {
     /// # Errors
     /// What else became of it.
     async fn parts(self: &Arc<Self>, order: &Arc<Order>) -> Result<Option<Parts>, Outcome> {
-        let (spec, mut content) = self
+        let (spec, secrets, mut content) = self
             .by_hand({
                 let order = Arc::clone(order);
                 move |_| {
                     let sidecar = read_sidecar(&order)?;
                     let refused = |error| refused_sidecar(&order, error);
-                    let limits = order.config.app_limits(sidecar.as_deref()).map_err(refused)?;
+                    let limits = order.config.app_limits(&order.name, sidecar.as_deref()).map_err(refused)?;
                     let content = read_wasm(&order, &limits)?;
                     let spec = order.config.app_spec(&order.name, sidecar.as_deref(), &content.manifest);
-                    Ok((spec.map_err(refused)?, content))
+                    let spec = spec.map_err(refused)?;
+                    let secrets = spec.read_secrets().map_err(Outcome::Passing)?;
+                    Ok((spec, Arc::new(secrets), content))
                 }
             })
             .await?;
         let (hash, code_hash) = (content.hash.clone(), content.code_hash.clone());
-        if order.live.as_ref().is_some_and(|live| live.release.hash == hash && is_settled(&spec, live)) {
+        if order.live.as_ref().is_some_and(|live| live.release.hash == hash && is_settled(&spec, &secrets, live)) {
             return Ok(None);
         }
         // Its bytes would wait in memory for their turn.
@@ -234,7 +226,7 @@ impl Loader {
         let settled = code.kind.settle(spec);
         let spec = settled.map_err(|error| Outcome::Refused(format!("{}.toml: {error}", order.name)))?;
         let Code { component, kind, not_rewound } = code;
-        Ok(Some(Parts { spec, kind, component, not_rewound, files, hash, code_hash, origin }))
+        Ok(Some(Parts { spec, secrets, kind, component, not_rewound, files, hash, code_hash, origin }))
     }
 
     /// The files of its bundle: known, found on disk, or unpacked.
@@ -370,15 +362,25 @@ impl Loader {
     }
 
     fn app(&self, order: &Order, parts: Parts) -> Result<App, Outcome> {
-        let Parts { spec, kind, component, not_rewound, files, hash, code_hash, origin: _ } = parts;
+        let Parts { spec, secrets, kind, component, not_rewound, files, hash, code_hash, origin: _ } = parts;
         let refused = |error: anyhow::Error| Outcome::Refused(format!("{error:#}"));
-        let log = AppLog::new(&spec.name, &spec.limits);
+        let account = self.accounts.of(&order.config, &spec.name);
+        let log = AppLog::new(&spec.name, &spec.limits, &account);
         let log = Arc::new(if order.config.dev { log.keeping_lines() } else { log });
         let live = order.live.as_ref();
         let assets = assets(&spec, files.as_ref()).map_err(refused)?;
         let data = open_data(&spec, live)?;
+        let directories = open_directories(&spec)?;
         let outbound = self.outbound(&spec, live);
-        let own = Belongings { log: Arc::clone(&log), files, data: data.clone(), outbound: outbound.clone() };
+        let own = Belongings {
+            log: Arc::clone(&log),
+            files,
+            data: data.clone(),
+            directories,
+            secrets: Arc::clone(&secrets),
+            account: Arc::clone(&account),
+            outbound: outbound.clone(),
+        };
         let guest = (self.load_guest)(&self.engine, kind, &component, &spec, own).map_err(refused)?;
         let now = SystemTime::now();
         let release = Release {
@@ -397,9 +399,12 @@ impl Loader {
         let stats = live.map(|live| Arc::clone(&live.stats)).unwrap_or_default();
         let admission = match live {
             Some(live) if live.spec.limits == spec.limits => Arc::clone(&live.admission),
-            _ => Arc::new(Admission::new(&spec.limits)),
+            _ => Arc::new(Admission::new(&spec.limits, account)),
         };
-        Ok(App { admission, spec, release, guest, log, stats, assets, data, outbound })
+        // Another file may do better.
+        let throttle = live.filter(|live| live.release.hash == release.hash).map(|live| Arc::clone(&live.throttle));
+        let throttle = throttle.unwrap_or_default();
+        Ok(App { admission, throttle, spec, release, guest, log, stats, assets, data, outbound, secrets })
     }
 
     /// The way to where it asks to go, if it does.
@@ -424,8 +429,8 @@ impl Loader {
 }
 
 /// Whether an app with the same bytes already is what it should be.
-fn is_settled(spec: &AppSpec, live: &App) -> bool {
-    live.release.kind.settle(spec.clone()).is_ok_and(|spec| spec == live.spec)
+fn is_settled(spec: &AppSpec, secrets: &Secrets, live: &App) -> bool {
+    *live.secrets == *secrets && live.release.kind.settle(spec.clone()).is_ok_and(|spec| spec == live.spec)
 }
 
 /// What it serves without its guest.
@@ -450,66 +455,16 @@ fn open_data(spec: &AppSpec, live: Option<&Arc<App>>) -> Result<Option<Arc<DataD
     }
 }
 
-/// The text of its sidecar. One that cannot be read refuses the app: its limits might be in it.
-fn read_sidecar(order: &Order) -> Result<Option<String>, Outcome> {
-    let Some(stamp) = order.candidate.sidecar else { return Ok(None) };
-    let path = format!("{}.toml", order.name);
-    let bytes = read(&order.config.apps_dir, &path, stamp, SIDECAR_BYTES_MAX)?;
-    let text = String::from_utf8(bytes).map_err(|_| Outcome::Refused(format!("{path} is not UTF-8 text")))?;
-    Ok(Some(text))
-}
-
-fn refused_sidecar(order: &Order, error: ConfigError) -> Outcome {
-    Outcome::Refused(one_line(&format!("{}.toml: {error}", order.name)))
-}
-
-fn read_wasm(order: &Order, limits: &Limits) -> Result<Content, Outcome> {
-    let path = format!("{}.wasm", order.name);
-    let mut code = read(&order.config.apps_dir, &path, order.candidate.wasm, limits.module_bytes)?;
-    let hash = cache::hash_bytes(&code);
-    let refused = |refusal: bundle::Refusal| Outcome::Refused(refusal.to_string());
-    let sections = bundle::Sections::find(&code).map_err(refused)?;
-    let manifest = sections.manifest(&code).map_err(refused)?;
-    let archive =
-        sections.files(&code).map(|archive| Archive { bytes: archive.to_owned(), hash: cache::hash_bytes(archive) });
-    let code_hash = match sections.strip(&mut code) {
-        true => cache::hash_bytes(&code),
-        false => hash.clone(),
+/// Directories that it was granted beside that.
+fn open_directories(spec: &AppSpec) -> Result<Arc<[Directory]>, Outcome> {
+    let open = |spec: &DirectorySpec| {
+        Directory::open(spec).map_err(|error| {
+            Outcome::Passing(format!(
+                "the directory {} that it was granted at {}: {error}",
+                spec.path.display(),
+                spec.place
+            ))
+        })
     };
-    Ok(Content { hash, code, code_hash, manifest, archive })
-}
-
-/// Reads a whole file that should be in the state that was seen. Its size is judged before anything is read.
-fn read(apps_dir: &Path, path: &str, seen: scan::Stamp, bytes_max: u64) -> Result<Vec<u8>, Outcome> {
-    if seen.bytes > bytes_max {
-        let (size, limit) = (bytesize::ByteSize::b(seen.bytes), bytesize::ByteSize::b(bytes_max));
-        return Err(Outcome::Refused(format!("{path} has {size}, the limit is {limit}")));
-    }
-    let read = || -> io::Result<Option<Vec<u8>>> {
-        let (file, stamp) = scan::open(apps_dir, path)?;
-        if stamp != seen {
-            return Ok(None);
-        }
-        // The sizes fit: they were compared with the limit, and a limit beyond the address space reads nothing extra.
-        let mut bytes = Vec::with_capacity(usize::try_from(seen.bytes).unwrap_or(0));
-        // One more than expected, to notice growth without reading all of it.
-        (&file).take(seen.bytes + 1).read_to_end(&mut bytes)?;
-        let still = scan::stamp(&file)? == seen && bytes.len() as u64 == seen.bytes;
-        Ok(still.then_some(bytes))
-    };
-    match read() {
-        Ok(Some(bytes)) => Ok(bytes),
-        Ok(None) => Err(Outcome::Moved),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Outcome::Moved),
-        // A change of mode is a change that is noticed.
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            Err(Outcome::Refused(format!("{path} cannot be read by wasgi: chmod it ({error})")))
-        }
-        Err(error) => Err(Outcome::Passing(format!("{path} cannot be read: {error}"))),
-    }
-}
-
-/// Messages about TOML point at the place in several lines; a log line is one.
-fn one_line(text: &str) -> String {
-    text.split('\n').map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" / ")
+    spec.directories.iter().map(open).collect()
 }

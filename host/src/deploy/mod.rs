@@ -9,6 +9,7 @@ mod child;
 mod claims;
 mod command;
 pub mod compile;
+mod content;
 pub mod inspect;
 mod library;
 mod load;
@@ -21,6 +22,7 @@ pub mod unpack;
 mod watch;
 
 pub use passes::rewind::component as prepare_for_rewinding;
+pub use passes::{Prepared, Report, prepare};
 
 use std::io;
 use std::path::PathBuf;
@@ -40,12 +42,10 @@ use self::reconcile::Records;
 use self::scan::Scan;
 use self::watch::Watch;
 use crate::apps::Apps;
-use crate::bundle::Tree;
 use crate::config::{AppSpec, Config};
-use crate::data::DataDir;
 use crate::guest;
-use crate::outbound::{Network, Outbound, Plan};
-use crate::sandbox::Engine;
+use crate::outbound::{Network, Plan};
+use crate::sandbox::{Belongings, Engine};
 
 /// Between two looks, however many events there are: a directory that changes all the time costs this much and no more.
 const LOOK_TIME_MIN: Duration = Duration::from_millis(20);
@@ -123,7 +123,7 @@ impl Deployer {
     /// If compiled code cannot be kept safely in `config.state_dir`, or the certificates of authorities cannot be read that apps
     /// need for what they may reach.
     pub fn start(config: Arc<Config>, engine: Arc<Engine>, apps: Arc<Apps>) -> anyhow::Result<DeployHandle> {
-        let compiler = Compiler::new(config.stack_bytes);
+        let compiler = Compiler::new(config.stack_bytes, config.passes);
         Self::start_with(config, engine, apps, compiler, guest::load)
     }
 
@@ -134,7 +134,7 @@ impl Deployer {
         compiler: Compiler,
         load_guest: LoadGuest,
     ) -> anyhow::Result<DeployHandle> {
-        let cache = Cache::open(&config.state_dir)?;
+        let cache = Cache::open(&config.state_dir, config.passes)?;
         let library = Library::open(&config.state_dir, compiler.unpacker())?;
         let network = Network::new(Plan::of(&config)?);
         let (reloads, reload) = mpsc::channel(1);
@@ -180,6 +180,7 @@ impl Deployer {
     /// What is to be done from time to time.
     fn sweep(&self) {
         self.records.live().for_each(|app| app.guest.sweep());
+        self.loader.accounts.tidy();
         // At the start, files may be there that are about to be used.
         if *self.ready.borrow() {
             self.loader.tidy();
@@ -291,7 +292,7 @@ impl Deployer {
 
     fn publish(&mut self) {
         self.publish_at = None;
-        let table = self.records.table();
+        let table = self.records.table(&self.config);
         self.loader.retain(&self.records.code_hashes());
         self.apps.publish(table);
         self.records.announce();
@@ -311,7 +312,11 @@ impl Deployer {
             self.watch = Watch::new(&config.apps_dir);
         }
         self.config = config;
-        self.records.judge_again();
+        self.loader.accounts.reconfigure(&self.config);
+        if self.records.judge_again(&self.config) {
+            // What was taken away is not served until the rest has been judged.
+            self.publish();
+        }
         self.look_soon(Duration::ZERO);
     }
 }
@@ -320,9 +325,7 @@ impl Deployer {
 pub struct Loaded {
     pub spec: AppSpec,
     pub component: Component,
-    pub files: Option<Arc<Tree>>,
-    pub data: Option<Arc<DataDir>>,
-    pub outbound: Option<Arc<Outbound>>,
+    pub own: Belongings,
 }
 
 /// Loads one app of the apps directory, as a deployer would.
@@ -330,8 +333,8 @@ pub struct Loaded {
 /// # Errors
 /// Why it would not be deployed.
 pub async fn load_one(config: &Arc<Config>, engine: &Arc<Engine>, name: &str) -> anyhow::Result<Loaded> {
-    let cache = Cache::open(&config.state_dir)?;
-    let compiler = Compiler::new(config.stack_bytes);
+    let cache = Cache::open(&config.state_dir, config.passes)?;
+    let compiler = Compiler::new(config.stack_bytes, config.passes);
     let library = Library::open(&config.state_dir, compiler.unpacker())?;
     let network = Network::new(Plan::of(config)?);
     let loader = Arc::new(Loader::new(Arc::clone(engine), cache, library, compiler, guest::load, network));

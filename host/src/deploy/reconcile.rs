@@ -12,7 +12,7 @@ use super::claims::{self, Claim, Ruling};
 use super::load::{Origin, Outcome, Ready};
 use super::scan::{Candidate, Scan, Stamp};
 use crate::apps::{App, Entry, Problem, Table};
-use crate::config::{HostPattern, RouteSpec};
+use crate::config::{Config, tenant_name};
 use crate::route::Router;
 
 /// When a failure that may pass is tried again.
@@ -177,12 +177,22 @@ impl Records {
         true
     }
 
-    /// Everything is to be judged again, since the configuration is another.
-    pub fn judge_again(&mut self) {
-        for record in self.records.values_mut() {
+    /// Everything is to be judged again, since the configuration is another. What is live by what the operator has taken away since
+    /// is live no more; says whether anything is.
+    pub fn judge_again(&mut self, config: &Config) -> bool {
+        let mut is_less = false;
+        for (name, record) in &mut self.records {
             record.cancel();
             record.judged = None;
+            // Whatever waits was judged by what was said before.
+            record.ready = None;
+            if let Some(live) = record.live.take_if(|live| !config.still_allows(&live.app.spec)) {
+                let release = short(&live.app.release.hash);
+                tracing::warn!(app = %name, release, "no longer served: the operator has taken away what it was given");
+                is_less = true;
+            }
         }
+        is_less
     }
 
     /// Whether anything is being loaded.
@@ -202,26 +212,20 @@ impl Records {
     }
 
     /// Lets what is ready go live where its place is free, and makes the table of it.
-    pub fn table(&mut self) -> Table {
+    pub fn table(&mut self, config: &Config) -> Table {
         let (losers, winners) = self.contest();
         self.records.values_mut().for_each(|record| record.rivals.clear());
-        for Loser { name, holder, route } in losers {
-            let told = self.records.get_mut(&name).is_some_and(|record| {
-                let remedy = format!("give one of them another route, or remove {holder}");
-                record.complain(&name, format!("{holder} has the route {route} already: {remedy}"))
-            });
-            if let Some(record) = self.records.get_mut(&holder) {
-                let rival = format!("{name} claims the route {route} too, and is refused");
-                if told {
-                    tracing::warn!(app = %holder, "{rival}");
-                }
-                record.rivals.push(rival);
-            }
+        for loser in losers {
+            self.tell(loser);
         }
         for name in winners {
             self.go_live(&name);
         }
-        let routes = self.live().flat_map(|app| app.spec.routes.iter().map(move |route| (route, Arc::clone(app))));
+        let routes = self.live().flat_map(|app| {
+            let tenant = app.spec.tenant.as_str();
+            app.spec.routes.iter().map(move |route| (route, tenant, Arc::clone(app)))
+        });
+        let router = Router::new(routes, config.given_places());
         let entries = self.records.iter().filter(|(_, record)| record.is_listed()).map(|(name, record)| {
             let entry = Entry {
                 live: record.live.as_ref().map(|live| Arc::clone(&live.app)),
@@ -231,7 +235,26 @@ impl Records {
             };
             (name.clone(), entry)
         });
-        Table { router: Router::new(routes), entries: entries.collect() }
+        Table { router, entries: entries.collect() }
+    }
+
+    /// Says to both sides that a route is wanted twice. What one tenant may read names nothing of another's.
+    fn tell(&mut self, Loser { name, holder, route }: Loser) {
+        let is_shared = tenant_name(&name) == tenant_name(&holder);
+        let reason = match is_shared {
+            true => {
+                format!("{holder} has the route {route} already: give one of them another route, or remove {holder}")
+            }
+            false => format!("the route {route} is taken: give it another route"),
+        };
+        let told = self.records.get_mut(&name).is_some_and(|record| record.complain(&name, reason));
+        if told {
+            tracing::warn!(app = %holder, "{name} claims the route {route} too, and is refused");
+        }
+        if let Some(record) = self.records.get_mut(&holder) {
+            let rival = if is_shared { name.as_str() } else { "an app of another tenant" };
+            record.rivals.push(format!("{rival} claims the route {route} too, and is refused"));
+        }
     }
 
     fn forget_removed(&mut self, scan: &Scan, findings: &mut Findings) {
@@ -275,7 +298,7 @@ impl Records {
                 Ruling::Granted => _ = winners.insert(claim.name.to_owned()),
                 Ruling::Lost { route, holder } => {
                     let (name, holder) = (claim.name.to_owned(), holder.to_owned());
-                    losers.push(Loser { name, holder, route: show(route) });
+                    losers.push(Loser { name, holder, route: route.to_string() });
                 }
             }
         }
@@ -309,7 +332,7 @@ impl Records {
     /// Logs what is live since the table was put in force: who reads the line may ask for it.
     pub fn announce(&mut self) {
         for News { app, replaces, origin, took } in self.news.drain(..) {
-            let routes: Vec<String> = app.spec.routes.iter().map(show).collect();
+            let routes: Vec<String> = app.spec.routes.iter().map(ToString::to_string).collect();
             tracing::info!(
                 app = %app.spec.name,
                 release = short(&app.release.hash),
@@ -379,14 +402,4 @@ fn unrest(
 /// A hash as people compare it.
 fn short(hash: &str) -> &str {
     hash.get(..12).unwrap_or(hash)
-}
-
-/// A route as it is written in a sidecar.
-fn show(route: &RouteSpec) -> String {
-    let path = if route.prefix.is_empty() { "/" } else { &route.prefix };
-    match &route.host {
-        HostPattern::Any => path.to_owned(),
-        HostPattern::Suffix(suffix) => format!("*{suffix}{path}"),
-        HostPattern::Exact(host) => format!("{host}{path}"),
-    }
 }

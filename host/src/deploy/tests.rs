@@ -10,7 +10,7 @@ use wasmtime::component::Component;
 use super::compile::Compiler;
 use super::{DeployHandle, Deployer};
 use crate::apps::{App, Apps, Entry, Table};
-use crate::config::{AppSpec, Config};
+use crate::config::{AppSpec, Config, Passes};
 use crate::guest::{Call, Guest};
 use crate::outbound::Plan;
 use crate::sandbox::task::Task;
@@ -64,7 +64,7 @@ fn config(root: &Path) -> Config {
 }
 
 fn compiler(config: &Config) -> Compiler {
-    Compiler::new(config.stack_bytes).here()
+    Compiler::new(config.stack_bytes, config.passes).here()
 }
 
 fn start(config: &Arc<Config>, compiler: Compiler) -> (Arc<Apps>, DeployHandle) {
@@ -310,7 +310,7 @@ async fn a_restart_loads_what_was_compiled_and_rebuilds_what_was_damaged() {
         handle.stop().await;
         apps
     };
-    let broken = || Compiler::new(config.stack_bytes).with_program("/nonexistent".into());
+    let broken = || Compiler::new(config.stack_bytes, config.passes).with_program("/nonexistent".into());
     assert!(at(&restart(broken()).await.snapshot(), "/hello").is_some(), "nothing had to be compiled");
     let cache = root.path().join("state/cache");
     let entry =
@@ -353,12 +353,12 @@ fn a_cache_that_others_can_write_is_refused() {
     use std::os::unix::fs::PermissionsExt;
     let root = tempfile::tempdir().expect("a temporary directory can be made");
     let cache = root.path().join("cache");
-    assert!(super::cache::Cache::open(root.path()).is_ok());
+    assert!(super::cache::Cache::open(root.path(), Passes::All).is_ok());
     let mode = std::fs::metadata(&cache).expect("it was made").permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
     for path in [&cache, &root.path().to_owned()] {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).expect("modes can be set");
-        let refused = super::cache::Cache::open(root.path()).err().map(|error| error.to_string());
+        let refused = super::cache::Cache::open(root.path(), Passes::All).err().map(|error| error.to_string());
         assert!(refused.as_ref().is_some_and(|error| error.contains("chmod 700")), "{refused:?}");
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).expect("modes can be set");
     }
@@ -367,7 +367,7 @@ fn a_cache_that_others_can_write_is_refused() {
 #[test]
 fn compiled_code_of_one_engine_is_not_loaded_by_the_other() {
     let root = tempfile::tempdir().expect("a temporary directory can be made");
-    let cache = super::cache::Cache::open(root.path()).expect("the directory is ours");
+    let cache = super::cache::Cache::open(root.path(), Passes::All).expect("the directory is ours");
     let [sync, rewind, concurrent] = [Variant::Sync, Variant::Rewind, Variant::Async]
         .map(|variant| sandbox::compiler(1 << 20, variant).expect("this machine is supported"));
     let temp = cache.temp().expect("the directory is ours");

@@ -10,7 +10,7 @@ use http::{HeaderValue, Response, header, request};
 
 use super::{Gateway, Record, decode_path, error_page};
 use crate::error::Error;
-use crate::guest::environ::{EnvironBlock, Place, authority};
+use crate::guest::environ::{Constant, EnvironBlock, Place, authority};
 use crate::origin::Origin;
 use crate::server::Connection;
 
@@ -44,8 +44,12 @@ impl Gateway {
         let prefix = self.resolve(&parts, &path).map_or(0, |(_, length)| length);
         let (script_name, path_info) = path.split_at(prefix);
         let place = Place { script_name, path_info, origin, spooled_bytes: None };
-        let env = record.app.as_ref().map(|app| app.spec.env.as_slice()).unwrap_or_default();
-        let environ = EnvironBlock::of_request(&EnvironBlock::constant(env), &parts, &place).into_bytes();
+        let spec = record.app.as_ref().map(|app| &app.spec);
+        let env = spec.into_iter().flat_map(|spec| &spec.env).map(|(name, value)| (name.as_str(), value.as_str()));
+        // Of secrets, this page never has more than their names.
+        let secrets =
+            spec.into_iter().flat_map(|spec| &spec.secrets).map(|(name, _)| (name.as_str(), "(not shown: a secret)"));
+        let environ = EnvironBlock::of_request(&Constant::new(env.chain(secrets)), &parts, &place).into_bytes();
 
         let table = self.apps.snapshot();
         let problems = table.entries.iter().filter_map(|(name, entry)| {

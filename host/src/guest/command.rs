@@ -39,10 +39,11 @@ pub async fn run(
     let export = super::exported::<(), cgi::Returned>(&linked, cgi::INTERFACE, "run")?;
     let app = Arc::new(AppContext::new(spec, own));
     // Whoever sits before it ends it.
-    let call = Arc::new(CallState::new(RequestId::next(), Instant::now(), Duration::MAX));
+    let call = Arc::new(CallState::new(RequestId::next(), Instant::now(), Duration::MAX, &app.account));
     let mut store = sandbox::store(linked.engine(), &app, &call);
-    let mut env = app.env.clone();
-    env.retain(|(name, _)| command.env.iter().all(|(given, _)| given != name));
+    let is_new = |(name, _): &(&str, &str)| command.env.iter().all(|(given, _)| given != name);
+    let own = app.variables().filter(is_new).map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let mut env: Vec<_> = own.collect();
     env.extend(command.env);
     store.data_mut().start(Process {
         args: [vec![app.name.clone()], command.args].concat(),

@@ -7,12 +7,31 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, Method, Version, header, request};
 
+use zeroize::Zeroizing;
+
 use crate::origin::Origin;
 
 /// A variable per line of this would be: name, NUL, value, NUL.
 #[derive(Debug, Default)]
 pub(crate) struct EnvironBlock {
     bytes: Vec<u8>,
+}
+
+/// Variables that are the same for all requests of an app, packed once. There may be secrets among them: it is overwritten when it
+/// is dropped.
+#[derive(Default)]
+pub(crate) struct Constant(Zeroizing<Vec<u8>>);
+
+impl Constant {
+    pub(crate) fn new<'a>(variables: impl Iterator<Item = (&'a str, &'a str)> + Clone) -> Self {
+        let own = [("SERVER_SOFTWARE", concat!("wasgi/", env!("CARGO_PKG_VERSION"))), ("GATEWAY_INTERFACE", "CGI/1.1")];
+        let all = variables.chain(own);
+        // Room for all of it, so that nothing is left behind where it grew.
+        let bytes = all.clone().map(|(name, value)| name.len() + value.len() + 2).sum();
+        let mut block = EnvironBlock { bytes: Vec::with_capacity(bytes) };
+        all.for_each(|(name, value)| block.push(name.as_bytes(), value.as_bytes()));
+        Self(Zeroizing::new(block.bytes))
+    }
 }
 
 /// What environ needs to know beside the request's head.
@@ -26,21 +45,11 @@ pub(crate) struct Place<'a> {
 }
 
 impl EnvironBlock {
-    /// Variables that are the same for all requests of an app: packed once.
-    pub(crate) fn constant(env: &[(String, String)]) -> Self {
-        let mut block = Self::default();
-        for (name, value) in env {
-            block.push(name.as_bytes(), value.as_bytes());
-        }
-        block.push(b"SERVER_SOFTWARE", concat!("wasgi/", env!("CARGO_PKG_VERSION")).as_bytes());
-        block.push(b"GATEWAY_INTERFACE", b"CGI/1.1");
-        block
-    }
-
     /// The block of one request.
-    pub(crate) fn of_request(constant: &Self, parts: &request::Parts, place: &Place<'_>) -> Self {
-        let mut block = Self { bytes: Vec::with_capacity(constant.bytes.len() + 1024) };
-        block.bytes.extend_from_slice(&constant.bytes);
+    pub(crate) fn of_request(constant: &Constant, parts: &request::Parts, place: &Place<'_>) -> Self {
+        let Constant(constant) = constant;
+        let mut block = Self { bytes: Vec::with_capacity(constant.len() + 1024) };
+        block.bytes.extend_from_slice(constant);
         block.push_request_line(parts, place);
         block.push_addresses(parts, place);
         block.push_headers(parts);
@@ -211,7 +220,7 @@ mod tests {
             ),
             spooled_bytes: None,
         };
-        let constant = EnvironBlock::constant(&[("GREETING".into(), "hi".into())]);
+        let constant = Constant::new([("GREETING", "hi")].into_iter());
         let bytes = EnvironBlock::of_request(&constant, &parts, &place).into_bytes();
         let mut fields = bytes.split(|byte| *byte == 0);
         let mut variables = BTreeMap::new();

@@ -74,7 +74,7 @@ impl std::fmt::Display for Kind {
 /// One request on its way through a guest.
 pub struct Call {
     pub(crate) state: Arc<CallState>,
-    pub(crate) parts: request::Parts,
+    pub(crate) parts: Box<request::Parts>,
     /// None where a local redirect made the request.
     pub(crate) body: Option<Incoming>,
     /// The part of the decoded path that led to the app, in bytes: `SCRIPT_NAME`.

@@ -1,5 +1,5 @@
 //! WASI for guests: what every sandbox has (clocks, randomness, environment, lines to its log, the files of its bundle), the
-//! directory of data and the connections that an app was granted, and nothing else that would need a grant.
+//! directories and the connections that an app was granted, and nothing else that would need a grant.
 
 use std::path::Path;
 use std::pin::Pin;
@@ -14,7 +14,7 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, async_trait};
 
 use super::sockets::{self, Sockets};
-use crate::config::Protocol;
+use crate::config::{Access, Protocol};
 use crate::sandbox::{AppContext, State};
 use crate::telemetry::{AppLog, LineBuffer, LogStream, RequestId};
 
@@ -71,7 +71,10 @@ pub(crate) fn context(app: &AppContext, stdio: &Stdio, sockets: Option<&Sockets>
             }
             builder.envs(&env).args(&args).stdin(stdin).stdout(stdout)
         }
-        None => builder.envs(&app.env).args(&[&app.name]).stdout(stdio.stdout.clone()),
+        None => {
+            let variables: Vec<_> = app.variables().collect();
+            builder.envs(&variables).args(&[&app.name]).stdout(stdio.stdout.clone())
+        }
     };
     builder
         .max_random_size(RANDOM_BYTES_MAX)
@@ -89,6 +92,13 @@ pub(crate) fn context(app: &AppContext, stdio: &Stdio, sockets: Option<&Sockets>
     }
     if let Some(data) = &app.data {
         preopen(&mut builder, app, &data.root(), "/data", FsPerms::ReadWrite);
+    }
+    for directory in app.directories.iter() {
+        let perms = match directory.spec.access {
+            Access::Read => FsPerms::ReadOnly,
+            Access::Write => FsPerms::ReadWrite,
+        };
+        preopen(&mut builder, app, &directory.root(), &directory.spec.place, perms);
     }
     builder.build()
 }

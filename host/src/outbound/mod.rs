@@ -24,19 +24,19 @@ use tokio_rustls::client::TlsStream;
 
 use self::policy::{Denied, Host, Rights, Target};
 use self::resolve::{Resolve, System};
-use crate::config::{Config, Destinations, OutboundGrants, Protocol};
+use crate::config::{Config, Destinations, Protocol};
 use crate::limits::Limits;
 
 /// The way out, of all apps.
 pub struct Network {
-    granted: watch::Sender<Arc<OutboundGrants>>,
+    granted: watch::Sender<Arc<Config>>,
     resolver: Arc<dyn Resolve>,
     tls: RwLock<Option<Arc<ClientConfig>>>,
 }
 
 /// A configuration as far as it is about the way out, with its files read.
 pub struct Plan {
-    granted: Arc<OutboundGrants>,
+    granted: Arc<Config>,
     tls: Option<Arc<ClientConfig>>,
 }
 
@@ -46,8 +46,9 @@ impl Plan {
     /// # Errors
     /// Names the file, and what is wrong with it.
     pub fn of(config: &Config) -> anyhow::Result<Self> {
-        let granted = Arc::new(config.grants.outbound.clone());
-        let wants_tls = granted.need_tls() || config.outbound_cafile.is_some();
+        let granted = Arc::new(config.clone());
+        let all = config.tenants.values().map(|tenant| &tenant.grants).chain([&config.grants]);
+        let wants_tls = config.outbound_cafile.is_some() || all.into_iter().any(|grants| grants.outbound.need_tls());
         let tls = wants_tls.then(|| tls::client(config.outbound_cafile.as_deref())).transpose()?;
         Ok(Self { granted, tls })
     }
@@ -114,7 +115,7 @@ impl Outbound {
 
     /// What the app may reach at this moment.
     pub(crate) fn rights(&self) -> Rights<'_> {
-        let granted = self.network.granted.borrow().of(&self.app);
+        let granted = self.network.granted.borrow().outbound_of(&self.app);
         Rights { asked: &self.asked, granted }
     }
 

@@ -11,7 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::resolve::{Looking, Resolve};
 use super::*;
-use crate::config::Protocol;
+use crate::config::{OutboundGrants, Protocol};
 
 /// Each look-up of a name has the next of its answers; the last one stays.
 #[derive(Default)]
@@ -40,7 +40,9 @@ fn destinations(texts: &[&str]) -> Destinations {
 }
 
 fn plan(granted: &[&str]) -> Plan {
-    Plan { granted: Arc::new(OutboundGrants::to_all(destinations(granted))), tls: None }
+    let mut config = Config::default();
+    config.grants.outbound = OutboundGrants::to_all(destinations(granted));
+    Plan { granted: Arc::new(config), tls: None }
 }
 
 struct Way {

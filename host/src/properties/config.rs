@@ -89,7 +89,7 @@ proptest! {
         let folder = tempfile::tempdir().expect("a folder");
         match load(folder.path(), &text) {
             Err(reason) => {
-                let place = ["wasgi.toml line ", "wasgi.toml: ", "edge.", "state_dir ", "apps_dir ", "dev"];
+                let place = ["wasgi.toml line ", "wasgi.toml: ", "edge.", "state_dir ", "apps_dir ", "dev", "tenant", "data_dir "];
                 prop_assert!(place.iter().any(|place| reason.starts_with(place)), "{}", reason);
                 prop_assert!(!reason.chars().any(|char| char == '\n' || char == '\0'), "{reason:?}");
             }

@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, Request, Version};
 use proptest::prelude::*;
 
 use super::bytes_like;
-use crate::guest::environ::{EnvironBlock, Place};
+use crate::guest::environ::{Constant, EnvironBlock, Place};
 use crate::origin::Origin;
 
 const NAMES: &[&str] = &[
@@ -84,7 +84,7 @@ proptest! {
         let origin = Origin::of_connection(remote, Some("127.0.0.1:8000".parse().expect("an address")), false);
         let place = Place { script_name: &script_name, path_info: &path_info, origin: &origin, spooled_bytes: spooled };
         let env: Vec<_> = env.into_iter().collect();
-        let block = EnvironBlock::of_request(&EnvironBlock::constant(&env), &parts, &place).into_bytes();
+        let block = EnvironBlock::of_request(&Constant::new(env.iter().map(|(name, value)| (name.as_str(), value.as_str()))), &parts, &place).into_bytes();
         let variables = take_apart(&block)?;
         let value = |name: &str| variables.get(name).map(Vec::as_slice);
 

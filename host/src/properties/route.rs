@@ -77,7 +77,7 @@ proptest! {
         host in prop::option::of(text_like(HOST, 8)),
         path in bytes_like(b"/ab%\xc3\xa9.", 24),
     ) {
-        let router = Router::new(routes.iter().map(|route| (route, route)));
+        let router = Router::new(routes.iter().map(|route| (route, "", route)), []);
         let found = router.resolve(host.as_deref(), &path);
         if let Some(found) = &found {
             prop_assert_eq!([found.script_name, found.path_info].concat(), path.clone());
@@ -101,7 +101,7 @@ proptest! {
             path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
         let best = routes.iter().filter(|route| fits(&route.host, host) && is_prefix(&route.prefix)).map(rank).max();
-        let router = Router::new(routes.iter().map(|route| (route, route)));
+        let router = Router::new(routes.iter().map(|route| (route, "", route)), []);
         let found = router.resolve(host, path.as_bytes()).map(|found| rank(found.target));
         prop_assert_eq!(found, best);
     }
@@ -114,7 +114,7 @@ proptest! {
         let encoded = percent_encoding::utf8_percent_encode(&routes[0].prefix, percent_encoding::CONTROLS).to_string();
         let path = if encoded.is_empty() { "/" } else { &encoded };
         let decoded = decode_path(path).map_err(|error| TestCaseError::fail(error.to_string()))?;
-        let router = Router::new(routes.iter().map(|route| (route, ())));
+        let router = Router::new(routes.iter().map(|route| (route, "", ())), []);
         prop_assert!(router.resolve(None, &decoded).is_some_and(|found| found.script_name == routes[0].prefix.as_bytes()));
     }
 }

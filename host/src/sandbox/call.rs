@@ -1,17 +1,20 @@
 //! What host functions, the guest's task and the connection share during one call: its clocks and its outbox.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::HeaderMap;
 
+use crate::account::Account;
 use crate::body::ReadError;
 use crate::error::Error;
 use crate::guest::head::Head;
 use crate::sandbox::fault::Stopped;
+use crate::sandbox::pace;
+use crate::sandbox::runs::Run;
 use crate::telemetry::RequestId;
 
 /// One call, from admission to the end of its body.
@@ -19,6 +22,8 @@ pub struct CallState {
     pub id: RequestId,
     pub began: Instant,
     cpu_time: Duration,
+    /// Its tenant's, which pays as well.
+    account: Arc<Account>,
     /// Nanoseconds of processor time in polls that have ended.
     cpu_nanos: AtomicU64,
     /// When the poll under way began, in nanoseconds since `began`, plus one; 0 outside of polls.
@@ -29,6 +34,9 @@ pub struct CallState {
     awaits_input: AtomicBool,
     /// The poll under way ends because the guest was interrupted, not because it waits.
     interrupted: AtomicBool,
+    /// It counts among the calls that compute. The flag is what is looked at after each poll.
+    is_run: AtomicBool,
+    run: Mutex<Option<Run>>,
     /// Who polls the call, where that is not who polls its guest.
     elsewhere: Mutex<Option<Waker>>,
     outbox: Mutex<Outbox>,
@@ -99,17 +107,20 @@ impl CallState {
         .await;
     }
 
-    pub fn new(id: RequestId, began: Instant, cpu_time: Duration) -> Self {
+    pub fn new(id: RequestId, began: Instant, cpu_time: Duration, account: &Arc<Account>) -> Self {
         Self {
             id,
             began,
             cpu_time,
+            account: Arc::clone(account),
             cpu_nanos: AtomicU64::new(0),
             // The first poll begins with the call: one look at the clock less for each request.
             poll_began: AtomicU64::new(1),
             input_progress: AtomicU64::new(0),
             awaits_input: AtomicBool::new(false),
             interrupted: AtomicBool::new(false),
+            is_run: AtomicBool::new(false),
+            run: Mutex::default(),
             elsewhere: Mutex::default(),
             outbox: Mutex::default(),
         }
@@ -139,7 +150,35 @@ impl CallState {
     /// The guest's task has been polled: what it took is charged, what it waits from now on is not.
     pub(crate) fn poll_ends(&self) {
         let began = self.poll_began.swap(0, Ordering::Relaxed);
-        self.cpu_nanos.fetch_add((self.now() + 1).saturating_sub(began), Ordering::Relaxed);
+        self.charge(Duration::from_nanos((self.now() + 1).saturating_sub(began)));
+    }
+
+    /// The guest has been polled, and has not ended. What it reads from disk it has at once; what it waits for of its client
+    /// may take long, and others do not wait with it.
+    pub(crate) fn run_pauses(&self) {
+        if !self.is_run.load(Ordering::Relaxed) {
+            return;
+        }
+        let waits_for_client = self.awaits_input() || self.outbox().block.is_some();
+        let run = self.run.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_worth_waiting = run.as_ref().is_some_and(|run| run.is_worth_waiting(self.cpu()));
+        drop(run);
+        if waits_for_client || !is_worth_waiting {
+            self.run_ends();
+        }
+    }
+
+    pub(crate) fn run_ends(&self) {
+        if self.is_run.swap(false, Ordering::Relaxed) {
+            let run = self.run.lock().unwrap_or_else(PoisonError::into_inner).take();
+            drop(run);
+        }
+    }
+
+    /// Its sandbox is one of those that are kept: it counts among the calls that compute.
+    pub(crate) fn computes(&self, run: Run) {
+        *self.run.lock().unwrap_or_else(PoisonError::into_inner) = Some(run);
+        self.is_run.store(true, Ordering::Relaxed);
     }
 
     /// Processor time charged so far: the time in which the guest's task was polled, by the wall clock.
@@ -151,9 +190,10 @@ impl CallState {
         Duration::from_nanos(self.cpu_nanos.load(Ordering::Relaxed) + under_way)
     }
 
-    /// Time that was spent elsewhere for this call.
+    /// Time that was spent for this call, in its own polls or elsewhere.
     pub(crate) fn charge(&self, time: Duration) {
         self.cpu_nanos.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.account.charge_cpu(time);
     }
 
     /// Whether it has had more than its processor time.
@@ -182,7 +222,17 @@ impl CallState {
         self.interrupted.store(true, Ordering::Relaxed);
         match self.overdrawn() {
             Some(error) => Err(wasmtime::Error::new(Stopped(error))),
-            None => Ok(()),
+            None => {
+                self.tell_pace();
+                Ok(())
+            }
+        }
+    }
+
+    /// Its guest is running: whether for long is of interest to the others on this worker.
+    pub(crate) fn tell_pace(&self) {
+        if self.cpu() > pace::LONG {
+            pace::long_call_runs();
         }
     }
 

@@ -130,9 +130,19 @@ impl Engine {
         Ok(&half.get_or_init(|| made).engine)
     }
 
+    /// Sandboxes that may exist at the same time.
+    pub fn sandboxes(&self) -> u32 {
+        self.config.sandboxes
+    }
+
     /// The right to make one more sandbox that is rewound. None if there are as many as may be.
     pub(crate) fn seat(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.seats).try_acquire_owned().ok()
+    }
+
+    /// Threads on which guests run.
+    pub(crate) fn workers(&self) -> usize {
+        self.config.workers
     }
 
     /// Whether a component was prepared to be rewound.
@@ -253,6 +263,9 @@ fn pool(config: &Config) -> PoolingAllocationConfig {
         .total_stacks(sandboxes)
         .max_memories_per_component(8)
         .max_tables_per_component(32)
+        // The modules of a component become one where they can (`deploy/passes/flatten`).
+        .max_memories_per_module(8)
+        .max_tables_per_module(32)
         .max_memory_size(usize::try_from(config.limits.memory_bytes).expect("config bounds the memory"))
         .table_elements(usize::try_from(config.limits.table_elements).expect("config bounds the tables"))
         .linear_memory_keep_resident(MEMORY_KEPT_BYTES)

@@ -6,6 +6,7 @@ use wasmtime_wasi_http::FieldMapError;
 
 use crate::error::{Busy, Error};
 use crate::sandbox::State;
+use crate::sandbox::meter::Refused;
 
 /// A guest was stopped by the host: carried through wasmtime as the error of a host function or of the ticker's callback.
 #[derive(Debug)]
@@ -31,8 +32,11 @@ pub(crate) fn classify(fault: wasmtime::Error, state: &State) -> Error {
     let described = describe(&fault);
     // What the guest named counts as text of the guest's.
     let charged = |text| state.app.log.charged(text);
-    if state.meter.refused() {
-        return Error::Memory(charged(described));
+    match state.meter.refused() {
+        Some(Refused::Limit) => return Error::Memory(charged(described)),
+        // Other sandboxes of the tenant have it.
+        Some(Refused::Budget) => return Error::Busy(Busy::TenantsMemory),
+        None => {}
     }
     match fault.downcast_ref::<Trap>() {
         Some(Trap::StackOverflow) => return Error::Stack(charged(described)),

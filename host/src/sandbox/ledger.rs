@@ -111,6 +111,7 @@ impl Ledger {
         let mut debtor = None;
         for payer in payers {
             payer.call.charge(time);
+            payer.call.tell_pace();
             debtor = debtor.or_else(|| Some((payer.call.id, payer.call.overdrawn()?)));
         }
         let Some((id, error)) = debtor else { return Ok(()) };

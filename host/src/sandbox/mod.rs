@@ -10,13 +10,16 @@ pub(crate) mod fault;
 pub(crate) mod ledger;
 mod memory;
 pub(crate) mod meter;
+pub(crate) mod pace;
 mod rewind;
+mod runs;
 mod state;
 mod stock;
 pub(crate) mod supply;
 pub mod task;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use wasmtime::{Store, UpdateDeadline};
 
@@ -41,6 +44,11 @@ pub(crate) fn store(engine: &wasmtime::Engine, app: &Arc<AppContext>, call: &Arc
         match context.data().ledger.clone() {
             None => context.data().call.interrupt()?,
             Some(ledger) => ledger.tick(context.async_call_stack()?)?,
+        }
+        // A tenant that has used up its processor time has its guests wait, as its new calls do.
+        let account = &context.data().app.account;
+        if account.cpu_debt(Instant::now()).is_some() {
+            return Ok(UpdateDeadline::YieldCustom(TICKS, Box::pin(Arc::clone(account).solvent())));
         }
         // Not a plain yield, which would wake the task at once: tokio's puts it behind all others, and behind new
         // events on sockets. So short calls overtake long ones, on a single worker too.

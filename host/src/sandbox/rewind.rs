@@ -18,7 +18,7 @@ use wasmtime::Store;
 use wasmtime::component::{ComponentExportIndex, TypedFunc};
 
 use super::memory::{Images, Made, Memories, Scanner};
-use super::meter::Meter;
+use super::meter::Mark;
 use super::{State, no_deadline};
 
 /// The function that `deploy/passes/rewind` adds. A component that has one of this name itself is refused by the pass.
@@ -36,7 +36,7 @@ pub(super) struct Rewind {
 pub(super) struct Beginning {
     put_back: TypedFunc<(), ()>,
     memories: Memories,
-    meter: Meter,
+    mark: Mark,
 }
 
 /// Why a sandbox serves no further call.
@@ -67,9 +67,9 @@ impl Rewind {
         let memories = kept.ok_or(Lasting::Differs)?;
         // The first time it keeps the globals' values.
         run(&put_back, store).map_err(|error| failed(&error))?;
-        let meter = store.data().meter.clone();
-        store.data_mut().rewind(&meter);
-        Ok(Beginning { put_back, memories, meter })
+        let mark = store.data().meter.mark();
+        store.data_mut().rewind(mark);
+        Ok(Beginning { put_back, memories, mark })
     }
 }
 
@@ -81,7 +81,7 @@ impl Beginning {
         }
         self.memories.put_back(store).map_err(|error| Lasting::Failed(error.to_string()))?;
         run(&self.put_back, store).map_err(|error| Lasting::Failed(error.to_string()))?;
-        store.data_mut().rewind(&self.meter);
+        store.data_mut().rewind(self.mark);
         Ok(())
     }
 }

@@ -7,16 +7,17 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::sockets::{WasiSocketsCtx, WasiSocketsCtxView};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
+use crate::account::Account;
 use crate::bundle::Tree;
-use crate::config::{AppSpec, ChunkedBodies};
-use crate::data::DataDir;
+use crate::config::{AppSpec, ChunkedBodies, Secrets};
+use crate::data::{DataDir, Directory};
 use crate::guest::sockets::Sockets;
 use crate::guest::{http, wasi, wsgi};
 use crate::limits::Limits;
 use crate::outbound::Outbound;
 use crate::sandbox::call::CallState;
 use crate::sandbox::ledger::Ledger;
-use crate::sandbox::meter::Meter;
+use crate::sandbox::meter::{Mark, Meter};
 use crate::telemetry::{AppLog, RequestId};
 
 /// What all sandboxes of one app share.
@@ -24,6 +25,7 @@ pub struct AppContext {
     pub name: String,
     pub limits: Limits,
     pub env: Vec<(String, String)>,
+    pub secrets: Arc<Secrets>,
     pub chunked_bodies: ChunkedBodies,
     /// Where spooled request bodies go that are too large for memory.
     pub spool_dir: PathBuf,
@@ -31,20 +33,32 @@ pub struct AppContext {
     pub files: Option<Arc<Tree>>,
     pub data: Option<Arc<DataDir>>,
     pub outbound: Option<Arc<Outbound>>,
+    pub directories: Arc<[Directory]>,
+    /// What its tenant has in use.
+    pub account: Arc<Account>,
 }
 
 impl AppContext {
+    /// Its variables and its secrets: what guests are given.
+    pub(crate) fn variables(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
+        let variables = self.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        variables.chain(self.secrets.iter().map(|(name, secret)| (name.as_str(), secret.expose())))
+    }
+
     pub(crate) fn new(spec: &AppSpec, own: Belongings) -> Self {
         Self {
             name: spec.name.clone(),
             limits: spec.limits.clone(),
             env: spec.env.clone(),
+            secrets: own.secrets,
             chunked_bodies: spec.chunked_bodies,
             spool_dir: spec.spool_dir.clone(),
             log: own.log,
             files: own.files,
             data: own.data,
             outbound: own.outbound,
+            directories: own.directories,
+            account: own.account,
         }
     }
 }
@@ -59,6 +73,10 @@ pub struct Belongings {
     pub data: Option<Arc<DataDir>>,
     /// The way to where it may go.
     pub outbound: Option<Arc<Outbound>>,
+    /// What they see at other places.
+    pub directories: Arc<[Directory]>,
+    pub secrets: Arc<Secrets>,
+    pub account: Arc<Account>,
 }
 
 /// The data of a store.
@@ -97,7 +115,7 @@ impl State {
             app: Arc::clone(app),
             call: Arc::clone(call),
             speaker: Some(call.id),
-            meter: Meter::new(&app.limits),
+            meter: Meter::new(&app.limits, &app.account),
             ledger: None,
             wsgi: wsgi::gateway::Host::default(),
             http: http::Host::new(app, call.id),
@@ -129,10 +147,12 @@ impl State {
     }
 
     /// Becomes a new state, but for what the instance has of memory: the call's is over.
-    pub(crate) fn rewind(&mut self, meter: &Meter) {
-        let (app, call) = (Arc::clone(&self.app), Arc::clone(&self.call));
-        *self = Self::new(&app, &call);
-        self.meter = meter.clone();
+    pub(crate) fn rewind(&mut self, mark: Mark) {
+        let mut new = Self::new(&Arc::clone(&self.app), &Arc::clone(&self.call));
+        // What the instance has stays charged to its tenant.
+        std::mem::swap(&mut new.meter, &mut self.meter);
+        new.meter.go_back(mark);
+        *self = new;
     }
 
     /// Another call begins beside those that are under way: what is written from now on is nobody's in particular.

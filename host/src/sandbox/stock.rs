@@ -83,7 +83,7 @@ impl<E: Entry> Supply<E> {
     /// Makes sandboxes. What a guest does meanwhile is metered as in a call, and the batch together has one call's time.
     async fn make(&self, size: u32) {
         let limits = &self.app.limits;
-        let call = Arc::new(CallState::new(RequestId::next(), Instant::now(), limits.cpu_time));
+        let call = Arc::new(CallState::new(RequestId::next(), Instant::now(), limits.cpu_time, &self.app.account));
         let batch = async {
             for _ in 0..size {
                 // The next call will meet the same error, and report it.

@@ -12,6 +12,7 @@ use wasmtime::component::{Instance, InstancePre};
 
 use super::memory::Images;
 use super::rewind::{Beginning, Lasting, Rewind};
+use super::runs::{Patience, Run, Runs};
 use super::stock::Stock;
 use super::{AppContext, Belongings, CallState, Engine, Keeper, REWIND_FUNCTION, State, fault, memory};
 use crate::config::{AppSpec, Instances, Kept};
@@ -40,6 +41,8 @@ pub(crate) struct Supply<E: Entry> {
     has_complained: AtomicBool,
     /// Sandboxes that wait for their next call; where each serves only one, for that.
     idle: Mutex<Vec<Idle<E::Functions>>>,
+    /// Where they are reused.
+    runs: Option<Arc<Runs>>,
     pub(super) stock: Stock<E::Functions>,
 }
 
@@ -118,6 +121,7 @@ impl<E: Entry> Supply<E> {
             rewind,
             has_complained: AtomicBool::new(false),
             idle: Mutex::default(),
+            runs: matches!(spec.instances, Instances::Reuse(_)).then(|| Runs::new(engine.workers())),
             stock: Stock::default(),
         });
         let keeper: Weak<Self> = Arc::downgrade(&supply);
@@ -143,13 +147,24 @@ impl<E: Entry> Supply<E> {
     /// A sandbox for a call: one that waits, or a new one.
     pub(crate) async fn open(self: &Arc<Self>, call: &Arc<CallState>) -> Result<Sandbox<E::Functions>, Error> {
         let turn = self.turn().await?;
-        let (idle, left) = {
+        let (mut idle, left) = {
             let mut idle = self.idle();
             (idle.pop(), idle.len())
         };
         // What initialisers do to the app's data they do in a turn: nothing is made in advance.
         if self.is_fresh() && turn.is_none() {
             self.restock(left);
+        }
+        if let Some(runs) = &self.runs {
+            let run = match &idle {
+                Some(_) => runs.begin(),
+                None => {
+                    let (run, freed) = Box::pin(self.run(runs)).await;
+                    idle = freed;
+                    run
+                }
+            };
+            call.computes(run);
         }
         if let Some(Idle { mut sandbox, .. }) = idle {
             super::renew(&mut sandbox.store, call);
@@ -171,11 +186,28 @@ impl<E: Entry> Supply<E> {
         }
     }
 
+    /// Waits until a sandbox is idle, or a worker that could run another one. Those that wait are calls, and no more than there are
+    /// permits.
+    async fn run(&self, runs: &Arc<Runs>) -> (Run, Option<Idle<E::Functions>>) {
+        let waiting = runs.wait();
+        let mut patience = Patience::Left;
+        loop {
+            if let Some(idle) = self.idle().pop() {
+                return (runs.begin(), Some(idle));
+            }
+            if let Some(run) = runs.begin_another(patience) {
+                return (run, None);
+            }
+            patience = waiting.changed().await;
+        }
+    }
+
     /// Waits until no other sandbox is at the app's data, if it has some. Those that wait are calls, and no more than there are
     /// permits; how long is bounded as for these.
     async fn turn(&self) -> Result<Option<Turn>, Error> {
         let Some(data) = &self.app.data else { return Ok(None) };
-        match tokio::time::timeout(self.app.limits.queue_time, data.turn()).await {
+        // Boxed: tokio's timers are aligned to 128 bytes, and would make every call's future so.
+        match Box::pin(tokio::time::timeout(self.app.limits.queue_time, data.turn())).await {
             Ok(Ok(turn)) => Ok(Some(turn)),
             Ok(Err(error)) => Err(Error::Host(format!("{} cannot be locked: {error}", data.path().display()))),
             Err(_) => Err(Error::Busy(Busy::Data)),

@@ -179,6 +179,9 @@ impl Task {
         self.call.poll_ends();
         if polled.is_ready() {
             self.guest = None;
+            self.call.run_ends();
+        } else {
+            self.call.run_pauses();
         }
         polled
     }

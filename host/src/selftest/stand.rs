@@ -22,6 +22,17 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) const SECRET_NAME: &str = "WASGI_SELFTEST_SECRET";
 pub(super) const SECRET: &str = "the-hosts-own-secret-5f1c";
 
+/// A tenant who has something that others want. It has no apps.
+pub(super) const VICTIM: &str = "selftest-victim";
+
+/// What the operator of the stand says of it.
+fn victim() -> String {
+    format!(
+        "routes = [\"/{VICTIM}\", \"{VICTIM}.example\"]\n[grant]\ndata = [\"*\"]\n[grant.secrets]\nKEY = {{ env = \"{SECRET_NAME}\" }}\n\
+         [grant.directories]\n\"/media\" = {{ path = \"media\" }}\n"
+    )
+}
+
 pub(super) struct Stand {
     child: Child,
     folder: TempDir,
@@ -40,10 +51,14 @@ pub(super) enum Judged {
 }
 
 impl Stand {
-    /// Starts the host. The configuration is the operator's; only where it listens and keeps things is another.
+    /// Starts the host. The configuration is the operator's; only where it listens and keeps things is another, and there is a tenant of
+    /// our own.
     pub(super) fn start(config: Config) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("wasgi-selftest-").tempdir().context("no temporary directory")?;
-        fs::create_dir(folder.path().join("apps"))?;
+        for name in ["apps", "tenants.d"] {
+            fs::create_dir(folder.path().join(name))?;
+        }
+        fs::write(folder.path().join("tenants.d").join(format!("{VICTIM}.toml")), victim())?;
         let mut command = Command::new(std::env::current_exe().context("where this program lies is not known")?);
         command.arg("serve").arg(folder.path().join("apps"));
         // It runs in another folder.
@@ -64,6 +79,11 @@ impl Stand {
             ])
             .arg("--state-dir")
             .arg(folder.path().join("state"))
+            // The operator's may lie beside the directories that are the stand's own.
+            .arg("--data-dir")
+            .arg(folder.path().join("data"))
+            .arg("--tenants-dir")
+            .arg(folder.path().join("tenants.d"))
             .env(SECRET_NAME, SECRET)
             .env_remove("PORT")
             .current_dir(folder.path())
@@ -170,9 +190,14 @@ impl Drop for Stand {
 
 /// Writes beside, then renames: a whole file appears at once.
 pub(super) fn put(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
-    let beside = folder.join(format!(".{name}.new"));
+    let place = folder.join(name);
+    let file_name = place.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let beside = place.with_file_name(format!(".{file_name}.new"));
+    if let Some(folder) = place.parent() {
+        fs::create_dir_all(folder)?;
+    }
     fs::write(&beside, bytes)?;
-    fs::rename(&beside, folder.join(name))
+    fs::rename(&beside, place)
 }
 
 /// A field of a line as text; "" where it is not there.

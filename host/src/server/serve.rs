@@ -19,6 +19,7 @@ use super::gate::Gate;
 use super::tls::{HTTP2, Tls};
 use super::{Drain, http2, proxy_protocol};
 use crate::gateway::Gateway;
+use crate::sandbox::pace;
 
 /// What a connection has to begin with.
 pub(super) struct Way {
@@ -124,7 +125,11 @@ async fn serve_http1(
     let gate = Gate::new(stream, Arc::clone(&connection), Arc::clone(&gateway));
     let service = service_fn(|request| {
         let (gateway, connection) = (Arc::clone(&gateway), Arc::clone(&connection));
-        async move { Ok::<_, Infallible>(gateway.serve(request, &connection).await) }
+        async move {
+            let response = gateway.serve(request, &connection).await;
+            others_first().await;
+            Ok::<_, Infallible>(response)
+        }
     });
     let served = http1::Builder::new()
         // Not pipeline_flush: with it hyper takes blocks without end from a guest whose client takes none.
@@ -139,6 +144,22 @@ async fn serve_http1(
         gateway.was_refused(error, &connection);
     }
     Ok(ended?)
+}
+
+/// Before a response is written, requests that have arrived with it are answered, so that the responses go out one after another.
+/// A write wakes whoever waits for it: one peer with many connections (a proxy, most often) is then woken once for all of them,
+/// and not for each, which costs more than a small response itself. Where guests compute for long, nobody waits for them.
+async fn others_first() {
+    let mut waits = !pace::is_crowded();
+    std::future::poll_fn(|context| {
+        if std::mem::take(&mut waits) {
+            // To the end of this worker's queue.
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    })
+    .await;
 }
 
 /// Drives a connection, and tells it when the drain begins.

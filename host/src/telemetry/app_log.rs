@@ -3,9 +3,10 @@
 
 use std::collections::VecDeque;
 use std::fmt::{self, Write};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use crate::account::Account;
 use crate::limits::Limits;
 use crate::telemetry::RequestId;
 
@@ -14,6 +15,8 @@ pub struct AppLog {
     app: String,
     line_bytes_max: usize,
     budget: Mutex<Budget>,
+    /// Its tenant's, which bounds the lines of all its apps together.
+    account: Arc<Account>,
     /// In development mode, the last lines of the app's calls.
     kept: Option<Mutex<VecDeque<Kept>>>,
 }
@@ -58,7 +61,7 @@ struct Budget {
 const LINE_COST_BYTES: usize = 64;
 
 impl AppLog {
-    pub fn new(app: &str, limits: &Limits) -> Self {
+    pub fn new(app: &str, limits: &Limits, account: &Arc<Account>) -> Self {
         let bytes_per_second = limits.log_bytes_per_second as f64;
         Self {
             app: app.to_owned(),
@@ -69,8 +72,21 @@ impl AppLog {
                 filled: Instant::now(),
                 dropped_lines: 0,
             }),
+            account: Arc::clone(account),
             kept: None,
         }
+    }
+
+    /// Whether a line of so many bytes may be logged now; and if it may, how many were dropped since the last one.
+    fn spend(&self, bytes: usize) -> (bool, u64) {
+        let (cost, now) = (bytes + LINE_COST_BYTES, Instant::now());
+        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        let (allowed, dropped) = budget.spend(cost, now);
+        if allowed && !self.account.log(cost, now) {
+            budget.dropped_lines += dropped + 1;
+            return (false, 0);
+        }
+        (allowed, dropped)
     }
 
     /// Keeps the last lines of its calls, for the pages of development mode.
@@ -101,10 +117,7 @@ impl AppLog {
     pub fn line(&self, stream: LogStream, request: Option<RequestId>, line: &[u8]) -> bool {
         let cut = line.len() > self.line_bytes_max;
         let line = &line[..line.len().min(self.line_bytes_max)];
-        let (allowed, dropped) = {
-            let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
-            budget.spend(line.len() + LINE_COST_BYTES, Instant::now())
-        };
+        let (allowed, dropped) = self.spend(line.len());
         self.report_dropped(dropped);
         if !allowed {
             return false;
@@ -123,10 +136,7 @@ impl AppLog {
     /// A text of the guest's that is to be part of a line of the host's: what an exception or a trap says. It counts like a
     /// line of the app; beyond the app's limit, what is returned says so instead.
     pub fn charged(&self, text: String) -> String {
-        let (allowed, dropped) = {
-            let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
-            budget.spend(text.len() + LINE_COST_BYTES, Instant::now())
-        };
+        let (allowed, dropped) = self.spend(text.len());
         self.report_dropped(dropped);
         if allowed { text } else { "(what it says is dropped: more than limits.log_rate)".to_owned() }
     }
@@ -134,7 +144,7 @@ impl AppLog {
     fn report_dropped(&self, lines: u64) {
         if lines > 0 {
             let app = self.app.as_str();
-            tracing::warn!(target: "wasgi::app", app, "{lines} lines of the app were dropped: more than limits.log_rate");
+            tracing::warn!(target: "wasgi::app", app, "{lines} lines of the app were dropped: more than limits.log_rate, or its tenant's budget.log_rate");
         }
     }
 
@@ -293,7 +303,11 @@ mod tests {
     }
 
     fn log(log_line_bytes: u64, log_bytes_per_second: u64) -> AppLog {
-        AppLog::new("hello", &Limits { log_line_bytes, log_bytes_per_second, ..Limits::default() })
+        AppLog::new(
+            "hello",
+            &Limits { log_line_bytes, log_bytes_per_second, ..Limits::default() },
+            &Account::of_nobody(),
+        )
     }
 
     #[track_caller]

@@ -1,8 +1,12 @@
 //! Which rows there are. To add one: a `Row` with its work, its side, the path to ask for and the command that serves it.
+//! The rows in Python are in `python`.
 
 use std::process::Command;
 
 use crate::machine::Programs;
+pub(crate) use python::{COMPARED as COMPARED_IN_PYTHON, python_rows};
+
+mod python;
 
 /// What a server is asked to do. The same for all sides, so that rows with the same work can be compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +17,10 @@ pub(crate) enum Work {
     Page,
     /// A POST of 1,000,000 bytes, which the app reads and counts.
     Upload,
+    /// A page with twenty rows, by Flask and Jinja.
+    FlaskPage,
+    /// The same by Django and its templates, with the middleware of a new project.
+    DjangoPage,
 }
 
 impl Work {
@@ -21,14 +29,16 @@ impl Work {
             Self::Hello => "hello",
             Self::Page => "100 KB page",
             Self::Upload => "1 MB upload",
+            Self::FlaskPage => "Flask page",
+            Self::DjangoPage => "Django page",
         }
     }
 
     /// Size of the request body in bytes; none for a GET.
     pub(crate) fn upload(self) -> Option<usize> {
         match self {
-            Self::Hello | Self::Page => None,
             Self::Upload => Some(1_000_000),
+            Self::Hello | Self::Page | Self::FlaskPage | Self::DjangoPage => None,
         }
     }
 
@@ -38,6 +48,9 @@ impl Work {
             Self::Hello => b"This is a sample WSGI Application.".to_vec(),
             Self::Page => vec![b'x'; 100_000],
             Self::Upload => b"1000000".to_vec(),
+            Self::FlaskPage => python::page().into_bytes(),
+            // Jinja leaves out a template's last newline.
+            Self::DjangoPage => (python::page() + "\n").into_bytes(),
         }
     }
 }
@@ -48,6 +61,15 @@ pub(crate) enum Side {
     Yardstick,
     Wasgi(Dialect, Instances),
     WasmtimeServe(Wasi, Instances),
+    /// A server of CPython's, on this machine as it is.
+    Native(PythonServer),
+}
+
+/// What Python apps are usually served by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PythonServer {
+    Gunicorn,
+    Uwsgi,
 }
 
 /// What the guest speaks.
@@ -58,6 +80,8 @@ pub(crate) enum Dialect {
     Cgi,
     /// The very component that `wasmtime serve` runs.
     Http(Wasi),
+    /// WSGI, by the SDK for Python.
+    Python,
 }
 
 /// Which `wasi:http`.
@@ -78,13 +102,28 @@ impl Wasi {
     }
 }
 
-/// What a row is to reach.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Goal {
-    /// The part of the yardstick.
-    pub(crate) yardstick: Option<f64>,
-    /// The multiple of `wasmtime serve`.
-    pub(crate) neighbour: Option<f64>,
+/// Which row another one is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Against {
+    /// The native row with the same work.
+    Yardstick,
+    /// `wasmtime serve` with the same work and the same policy on instances (fresh ones for rewound ones): with the same
+    /// component where it can run it.
+    WasmtimeServe,
+    /// The same app, with one worker.
+    Python(PythonServer),
+}
+
+impl Against {
+    /// What a ratio is called, above a column and in a sentence.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Yardstick => "of yardstick",
+            Self::WasmtimeServe => "× wasmtime serve",
+            Self::Python(PythonServer::Gunicorn) => "× gunicorn",
+            Self::Python(PythonServer::Uwsgi) => "× uWSGI",
+        }
+    }
 }
 
 /// Which sandbox serves a request.
@@ -98,7 +137,7 @@ pub(crate) enum Instances {
 }
 
 impl Instances {
-    const ALL: [Self; 3] = [Self::Fresh, Self::Rewind, Self::Reuse];
+    pub(crate) const ALL: [Self; 3] = [Self::Fresh, Self::Rewind, Self::Reuse];
 
     /// What others have to offer for the same promise.
     fn of_neighbour(self) -> Self {
@@ -108,7 +147,7 @@ impl Instances {
         }
     }
 
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Fresh => "fresh",
             Self::Rewind => "rewind",
@@ -129,34 +168,49 @@ pub(crate) struct Row<'p> {
 }
 
 impl Row<'_> {
-    /// The native row with the same work.
-    pub(crate) fn is_yardstick_of(&self, other: &Self) -> bool {
-        self.work == other.work && self.side == Side::Yardstick
+    pub(crate) fn is_compared_with(&self, other: &Self, against: Against) -> bool {
+        self.work == other.work && self.counterpart(against) == Some(other.side)
     }
 
-    /// `wasmtime serve` with the same work and the same policy on instances (fresh ones for rewound ones): with the same
-    /// component where it can run it.
-    pub(crate) fn is_neighbour_of(&self, other: &Self) -> bool {
-        let Side::Wasgi(dialect, instances) = other.side else { return false };
-        let wasi = match dialect {
-            Dialect::Wsgi | Dialect::Cgi => Wasi::P2,
-            Dialect::Http(wasi) => wasi,
-        };
-        self.work == other.work && self.side == Side::WasmtimeServe(wasi, instances.of_neighbour())
+    fn counterpart(&self, against: Against) -> Option<Side> {
+        match (against, self.side) {
+            (Against::Yardstick, _) => Some(Side::Yardstick),
+            (Against::WasmtimeServe, Side::Wasgi(dialect, instances)) => {
+                let wasi = match dialect {
+                    Dialect::Wsgi | Dialect::Cgi | Dialect::Python => Wasi::P2,
+                    Dialect::Http(wasi) => wasi,
+                };
+                Some(Side::WasmtimeServe(wasi, instances.of_neighbour()))
+            }
+            (Against::Python(server), Side::Wasgi(..)) => Some(Side::Native(server)),
+            _ => None,
+        }
     }
 
-    pub(crate) fn goal(&self) -> Option<Goal> {
-        let goal = |yardstick, neighbour| Some(Goal { yardstick, neighbour });
-        match (self.work, self.side) {
-            (Work::Hello, Side::Wasgi(Dialect::Wsgi, Instances::Fresh)) => goal(Some(0.30), Some(5.0)),
-            (Work::Hello, Side::Wasgi(Dialect::Wsgi, Instances::Rewind)) => goal(Some(0.70), None),
-            (Work::Hello, Side::Wasgi(Dialect::Wsgi, Instances::Reuse)) => goal(Some(0.60), Some(2.0)),
-            (Work::Hello, Side::Wasgi(Dialect::Http(Wasi::P2), _)) => goal(None, Some(2.0)),
-            (Work::Hello, Side::Wasgi(Dialect::Http(Wasi::P3), _)) => goal(None, Some(1.0)),
+    /// What is to be reached of the other one.
+    pub(crate) fn goal(&self, against: Against) -> Option<f64> {
+        let Side::Wasgi(dialect, instances) = self.side else { return None };
+        if dialect == Dialect::Python {
+            return python::goal(self.work, instances, against);
+        }
+        if self.work != Work::Hello {
+            return None;
+        }
+        match (dialect, instances, against) {
+            (Dialect::Wsgi, Instances::Fresh, Against::Yardstick) => Some(0.30),
+            (Dialect::Wsgi, Instances::Fresh, Against::WasmtimeServe) => Some(5.0),
+            (Dialect::Wsgi, Instances::Rewind, Against::Yardstick) => Some(0.70),
+            (Dialect::Wsgi, Instances::Reuse, Against::Yardstick) => Some(0.60),
+            (Dialect::Wsgi, Instances::Reuse, Against::WasmtimeServe) => Some(2.0),
+            (Dialect::Http(Wasi::P2), _, Against::WasmtimeServe) => Some(2.0),
+            (Dialect::Http(Wasi::P3), _, Against::WasmtimeServe) => Some(1.0),
             _ => None,
         }
     }
 }
+
+/// What [`rows`] are compared with.
+pub(crate) const COMPARED: &[Against] = &[Against::Yardstick, Against::WasmtimeServe];
 
 /// All rows whose name contains `wanted`, and those that they are compared with.
 pub(crate) fn rows<'p>(programs: &'p Programs, wanted: &str) -> Vec<Row<'p>> {
@@ -170,16 +224,19 @@ pub(crate) fn rows<'p>(programs: &'p Programs, wanted: &str) -> Vec<Row<'p>> {
             }
         }
     }
-    let compared = |row: &Row<'_>| {
-        let named = rows.iter().filter(|row| row.name.contains(wanted));
-        named
-            .into_iter()
-            .any(|named| named.name == row.name || row.is_yardstick_of(named) || row.is_neighbour_of(named))
+    keep(&mut rows, wanted, COMPARED);
+    rows
+}
+
+fn keep(rows: &mut Vec<Row<'_>>, wanted: &str, compared: &[Against]) {
+    let is_kept = |row: &Row<'_>| {
+        rows.iter()
+            .filter(|named| named.name.contains(wanted))
+            .any(|named| named.name == row.name || compared.iter().any(|against| named.is_compared_with(row, *against)))
     };
-    let kept: Vec<bool> = rows.iter().map(compared).collect();
+    let kept: Vec<bool> = rows.iter().map(is_kept).collect();
     let mut kept = kept.into_iter();
     rows.retain(|_| kept.next() == Some(true));
-    rows
 }
 
 fn yardstick(programs: &Programs, work: Work) -> Row<'_> {

@@ -104,6 +104,14 @@ pub(crate) struct Programs {
     pub(crate) wasi_http: PathBuf,
     pub(crate) wasi_http_p3: PathBuf,
     pub(crate) scratch: PathBuf,
+    pub(crate) python: Python,
+}
+
+/// What apps in Python are built with, and served by natively.
+pub(crate) struct Python {
+    pub(crate) sources: PathBuf,
+    pub(crate) sdk: PathBuf,
+    pub(crate) native: PathBuf,
 }
 
 impl Programs {
@@ -131,6 +139,11 @@ impl Programs {
             wasi_http: there(guests.join("wasi_http.wasm"))?,
             wasi_http_p3: there(guests.join("wasi_http_p3.wasm"))?,
             scratch: arguments.scratch.canonicalize()?,
+            python: Python {
+                sources: arguments.python_sources.canonicalize().context("--python-sources")?,
+                sdk: arguments.python_sdk.canonicalize().context("--python-sdk: run `make bench`")?,
+                native: arguments.native_python.canonicalize().context("--native-python: run `make bench`")?,
+            },
         };
         for (name, built) in [
             ("hello", guests.join("hello.wasm")),

@@ -9,6 +9,7 @@
 //! | [`load`] | many requests, by wrk |
 //! | [`throughput`] | interleaved rounds, and the ratios between rows |
 //! | [`deploy`] | dropped file → first 200; a directory of many apps |
+//! | [`python`] | apps in Python: from source to file, from file to first 200 |
 //! | [`table`] | how all of it is printed |
 //!
 //! It builds nothing (the Makefile does) and judges nothing: what is to be reached stands beside what was.
@@ -18,6 +19,7 @@ mod deploy;
 mod lineup;
 mod load;
 mod machine;
+mod python;
 mod server;
 mod table;
 mod throughput;
@@ -31,6 +33,7 @@ use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
 
 use crate::machine::{Machine, Programs};
+use crate::throughput::Rounds;
 
 /// What a run consists of. The Makefile fills in the paths.
 #[derive(Parser)]
@@ -47,6 +50,18 @@ struct Arguments {
     /// Built guests: hello.wasm, hello_lean.wasm, work.wasm, wasi_http.wasm.
     #[arg(long, value_name = "DIR")]
     guests: PathBuf,
+
+    /// Where pip has put gunicorn, uWSGI and the frameworks.
+    #[arg(long, value_name = "DIR")]
+    native_python: PathBuf,
+
+    /// Where pip has put the SDK for Python.
+    #[arg(long, value_name = "DIR")]
+    python_sdk: PathBuf,
+
+    /// The apps in Python: tests/bench/python.
+    #[arg(long, value_name = "DIR")]
+    python_sources: PathBuf,
 
     /// For apps, state and logs of the measured servers; emptied first.
     #[arg(long, value_name = "DIR")]
@@ -73,7 +88,7 @@ struct Arguments {
     connections: usize,
 
     /// The parts to run.
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Part::Throughput, Part::Micro, Part::Deploy])]
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Part::ALL)]
     parts: Vec<Part>,
 
     /// Only rows whose name contains TEXT, and the ones they are compared with.
@@ -93,6 +108,12 @@ enum Part {
     Micro,
     /// A dropped file's way to its first 200; a directory of many apps.
     Deploy,
+    /// Apps in Python: builds, starts, requests beside gunicorn and uWSGI.
+    Python,
+}
+
+impl Part {
+    const ALL: [Self; 4] = [Self::Throughput, Self::Micro, Self::Deploy, Self::Python];
 }
 
 impl Arguments {
@@ -114,6 +135,7 @@ fn main() -> Result<()> {
             Part::Throughput => throughput(&arguments, &machine, &programs)?,
             Part::Micro => micro(&arguments, &machine, &programs)?,
             Part::Deploy => deploy(&arguments, &machine, &programs)?,
+            Part::Python => python(&arguments, &machine, &programs)?,
         };
         print!("{section}");
         report.push_str(&section);
@@ -124,15 +146,33 @@ fn main() -> Result<()> {
     Ok(())
 }
 
+impl Arguments {
+    fn rounds_of_throughput(&self) -> Rounds {
+        Rounds {
+            count: self.or(self.rounds, 7, 2),
+            time: Duration::from_secs(self.or(self.seconds, 3, 1)),
+            connections: self.connections,
+        }
+    }
+}
+
 fn throughput(arguments: &Arguments, machine: &Machine, programs: &Programs) -> Result<String> {
     let rows = lineup::rows(programs, &arguments.rows);
     ensure!(!rows.is_empty(), "no row's name contains \"{}\"", arguments.rows);
-    let rounds = throughput::Rounds {
-        count: arguments.or(arguments.rounds, 7, 2),
-        time: Duration::from_secs(arguments.or(arguments.seconds, 3, 1)),
-        connections: arguments.connections,
-    };
-    throughput::measure(machine, programs, &rows, &rounds)
+    let rounds = arguments.rounds_of_throughput();
+    Ok(format!("\n## Requests\n\n{}", throughput::measure(machine, programs, &rows, lineup::COMPARED, &rounds)?))
+}
+
+fn python(arguments: &Arguments, machine: &Machine, programs: &Programs) -> Result<String> {
+    let rows = lineup::python_rows(programs, &arguments.rows, arguments.connections);
+    ensure!(!rows.is_empty(), "no row's name in Python contains \"{}\"", arguments.rows);
+    let apps: Vec<_> = python::APPS.iter().filter(|app| rows.iter().any(|row| row.work == app.work)).collect();
+    let mut section = format!("\n## Python\n\n{}", python::builds(programs, &apps)?);
+    section.push_str(&python::starts(machine, programs, &apps)?);
+    let rounds = arguments.rounds_of_throughput();
+    let requests = throughput::measure(machine, programs, &rows, lineup::COMPARED_IN_PYTHON, &rounds)?;
+    let _ = write!(section, "\n### Requests to apps in Python\n\n{}{requests}", python::versions(programs)?);
+    Ok(section)
 }
 
 fn micro(arguments: &Arguments, machine: &Machine, programs: &Programs) -> Result<String> {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use crate::client::{Client, free_port};
-use crate::lineup::Row;
+use crate::lineup::{Against, Row};
 use crate::load::Load;
 use crate::machine::{Machine, Programs};
 use crate::server::{Memory, Server};
@@ -39,7 +39,13 @@ struct Turn {
 }
 
 /// The section with the table.
-pub(crate) fn measure(machine: &Machine, programs: &Programs, rows: &[Row<'_>], rounds: &Rounds) -> Result<String> {
+pub(crate) fn measure(
+    machine: &Machine,
+    programs: &Programs,
+    rows: &[Row<'_>],
+    compared: &[Against],
+    rounds: &Rounds,
+) -> Result<String> {
     let load = Load::new(&programs.scratch, rounds.connections)?;
     let mut turns: Vec<Vec<Turn>> = rows.iter().map(|_| Vec::new()).collect();
     for round in 1..=rounds.count {
@@ -48,18 +54,18 @@ pub(crate) fn measure(machine: &Machine, programs: &Programs, rows: &[Row<'_>], 
             turns.push(turn(machine, programs, row, &load, rounds.time).with_context(|| row.name.clone())?);
         }
     }
-    let mut section = String::from("\n## Requests\n\n");
+    let mut section = String::new();
     let _ = writeln!(
         section,
-        "{} rounds of {} s for each row, taking turns; {} connections. \"Of yardstick\" and \"× wasmtime serve\" compare rows of\n\
-         the same work (and the same policy) round by round, by requests per second and by processor time per request;\n\
-         medians. wasgi runs as operators run it: limits, admission, access log to a file, counters.\n",
+        "{} rounds of {} s for each row, taking turns; {} connections. Rows of the same work (and the same policy) are compared\n\
+         round by round, by requests per second and by processor time per request; medians. wasgi runs as operators run it:\n\
+         limits, admission, access log to a file, counters.\n",
         rounds.count,
         rounds.time.as_secs(),
         rounds.connections
     );
-    let _ = write!(section, "{}", table(rows, &turns));
-    section.push_str(&goals(rows, &turns));
+    let _ = write!(section, "{}", table(rows, &turns, compared));
+    section.push_str(&goals(rows, &turns, compared));
     Ok(section)
 }
 
@@ -101,42 +107,21 @@ fn compare(row: &[Turn], other: &[Turn]) -> (f64, f64) {
     )
 }
 
-fn yardstick<'t>(rows: &[Row<'_>], turns: &'t [Vec<Turn>], row: &Row<'_>) -> Option<&'t [Turn]> {
-    let found = rows.iter().position(|other| other.is_yardstick_of(row))?;
+/// The turns of the row that this one is compared with.
+fn counterpart<'t>(rows: &[Row<'_>], turns: &'t [Vec<Turn>], row: &Row<'_>, against: Against) -> Option<&'t [Turn]> {
+    let found = rows.iter().position(|other| row.is_compared_with(other, against))?;
     Some(&turns[found])
 }
 
-fn neighbour<'t>(rows: &[Row<'_>], turns: &'t [Vec<Turn>], row: &Row<'_>) -> Option<&'t [Turn]> {
-    let found = rows.iter().position(|other| other.is_neighbour_of(row))?;
-    Some(&turns[found])
-}
-
-fn table(rows: &[Row<'_>], turns: &[Vec<Turn>]) -> Table {
-    let mut table = Table::new(&[
-        "",
-        "requests/s",
-        "best",
-        "CPU µs/request",
-        "least",
-        "of yardstick",
-        "by CPU",
-        "× wasmtime serve",
-        "by CPU",
-        "p50 ms",
-        "p99 ms",
-        "RSS MiB",
-    ]);
+fn table(rows: &[Row<'_>], turns: &[Vec<Turn>], compared: &[Against]) -> Table {
+    let mut headings = vec!["", "requests/s", "best", "CPU µs/request", "least"];
+    headings.extend(compared.iter().flat_map(|against| [against.name(), "by CPU"]));
+    headings.extend(["p50 ms", "p99 ms", "RSS MiB"]);
+    let mut table = Table::new(&headings);
     for (row, own) in rows.iter().zip(turns) {
         let middle = |figure: fn(&Turn) -> f64| median(own.iter().map(figure));
         let best = own.iter().map(|turn| turn.requests).fold(0.0, f64::max);
         let least = own.iter().map(|turn| turn.cpu).fold(f64::INFINITY, f64::min);
-        let compared = |other: Option<&[Turn]>| match other {
-            Some(other) => {
-                let (requests, cpu) = compare(own, other);
-                [format!("{requests:.2}"), format!("{cpu:.2}")]
-            }
-            None => [String::new(), String::new()],
-        };
         let mut cells = vec![
             row.name.clone(),
             thousands(middle(|turn| turn.requests)),
@@ -144,8 +129,15 @@ fn table(rows: &[Row<'_>], turns: &[Vec<Turn>]) -> Table {
             format!("{:.1}", middle(|turn| turn.cpu)),
             format!("{least:.1}"),
         ];
-        cells.extend(compared(yardstick(rows, turns, row)));
-        cells.extend(compared(neighbour(rows, turns, row)));
+        for against in compared {
+            cells.extend(match counterpart(rows, turns, row, *against) {
+                Some(other) => {
+                    let (requests, cpu) = compare(own, other);
+                    [format!("{requests:.2}"), format!("{cpu:.2}")]
+                }
+                None => [String::new(), String::new()],
+            });
+        }
         cells.push(format!("{:.2}", middle(|turn| turn.latency_p50.as_secs_f64() * 1e3)));
         cells.push(format!("{:.2}", middle(|turn| turn.latency_p99.as_secs_f64() * 1e3)));
         cells.push(format!("{:.0}", middle(|turn| turn.memory.resident as f64 / f64::from(1 << 20))));
@@ -155,23 +147,23 @@ fn table(rows: &[Row<'_>], turns: &[Vec<Turn>]) -> Table {
 }
 
 /// What was to be reached, beside what was.
-fn goals(rows: &[Row<'_>], turns: &[Vec<Turn>]) -> String {
+fn goals(rows: &[Row<'_>], turns: &[Vec<Turn>], compared: &[Against]) -> String {
     let mut text = String::from("\n");
     for (row, own) in rows.iter().zip(turns) {
-        let Some(goal) = row.goal() else { continue };
-        let mut line = |what: &str, goal: Option<f64>, other: Option<&[Turn]>| {
-            let (Some(goal), Some(other)) = (goal, other) else { return };
+        for against in compared {
+            let goal = row.goal(*against);
+            let other = counterpart(rows, turns, row, *against);
+            let (Some(goal), Some(other)) = (goal, other) else { continue };
             let (requests, cpu) = compare(own, other);
             // By requests per second alone, wrk's own limit or a busy core would pass for a quick server.
             let verdict = if requests.min(cpu) >= goal { "reached" } else { "missed" };
             let _ = writeln!(
                 text,
-                "- {}: {goal:.2} {what} {verdict}: {requests:.2} by requests per second, {cpu:.2} by CPU",
+                "- {}: {goal:.2} {} {verdict}: {requests:.2} by requests per second, {cpu:.2} by CPU",
                 row.name,
+                against.name(),
             );
-        };
-        line("of the yardstick", goal.yardstick, yardstick(rows, turns, row));
-        line("× wasmtime serve", goal.neighbour, neighbour(rows, turns, row));
+        }
     }
     text
 }

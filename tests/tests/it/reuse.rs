@@ -37,6 +37,19 @@ fn an_instance_serves_one_call_at_a_time() {
     assert_eq!(host.get("/probe/state").text(), "call 1", "the first instance is in use, this is another");
 }
 
+/// Issue 4: 32 connections made 32 instances of an interpreter, which took turns on one worker.
+#[test]
+fn a_burst_is_served_by_as_many_instances_as_there_are_workers() {
+    let host = Host::start(|host| host.app("probe", guest("probe")).sidecar("probe", REUSE).workers(1));
+    let mut clients: Vec<_> = (0..8).map(|_| host.connect()).collect();
+    let request = Request::get("/probe/state?ms=20").to_bytes();
+    clients.iter_mut().for_each(|client| client.send(&request));
+    let mut calls: Vec<String> = clients.iter_mut().map(|client| client.response("GET").text()).collect();
+    calls.sort_unstable();
+    let expected: Vec<String> = (1..=8).map(|call| format!("call {call}")).collect();
+    assert_eq!(calls, expected);
+}
+
 #[test]
 fn an_instance_is_retired_after_its_requests() {
     let host = reusing("instances = 'reuse'\nreuse_requests = 3");

@@ -41,8 +41,12 @@ fn what_is_switched_off_shows() {
         table_elements = 10000000
         handles = 1000000
         log_rate = '1GiB'
-        request_body_size = '1TiB'";
-    let attacks = ["loop-in-call", "grow-step-by-step", "grow-table", "handles", "log-flood", "endless-body"];
+        request_body_size = '1TiB'
+        [budget]
+        log_rate = '1GiB'
+        faults = 1000000";
+    let attacks =
+        ["loop-in-call", "grow-step-by-step", "grow-table", "handles", "log-flood", "endless-body", "crash-loop"];
     for attack in attacks {
         let (output, text) = selftest(config, &["--attack", "--only", attack]);
         assert_eq!(output.status.code(), Some(1), "{attack}: {text}");

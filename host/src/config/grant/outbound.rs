@@ -5,13 +5,14 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net};
+use toml::Value;
 
 use super::Pattern;
 use crate::config::ConfigError;
-use crate::config::file::{Given, Items, Source};
+use crate::config::file::{Given, Items, Section};
 use crate::outbound::address;
 
-/// Which apps may go where: `[grant.outbound]`.
+/// Which apps of a tenant may go where: `[grant.outbound]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OutboundGrants(Vec<(Pattern, Destinations)>);
 
@@ -54,12 +55,10 @@ const DESTINATIONS_MAX: usize = 1000;
 const PROTOCOLS: [(&str, Protocol); 3] = [("http", Protocol::Http), ("https", Protocol::Https), ("tcp", Protocol::Tcp)];
 
 impl OutboundGrants {
-    pub(in crate::config) fn parse(source: &Source, items: &Items) -> Result<Self, ConfigError> {
-        let entries = items.iter().map(|(apps, item)| {
-            let given = source.given(&format!("grant.outbound.\"{}\"", apps.as_ref().escape_debug()), item);
-            Ok((Pattern::parse(&given, apps.as_ref())?, Destinations::parse(&given)?))
-        });
-        entries.collect::<Result<_, _>>().map(Self)
+    pub(in crate::config) fn parse(section: &Section<'_>, items: &Items) -> Result<Self, ConfigError> {
+        let parse = |apps: &str, given: &Given<'_>| Ok((Pattern::parse(given, apps)?, Destinations::parse(given)?));
+        let entries = section.items("grant.outbound", items, parse)?;
+        Ok(Self(entries.into_values().collect()))
     }
 
     /// The same for all apps.
@@ -87,8 +86,11 @@ impl OutboundGrants {
     }
 
     /// As they are written: apps and their destinations.
-    pub(in crate::config) fn texts(&self) -> impl Iterator<Item = (String, Vec<String>)> {
-        self.0.iter().map(|(apps, destinations)| (apps.text(), destinations.texts()))
+    pub(in crate::config) fn lines(&self) -> impl Iterator<Item = (String, Value)> {
+        self.0.iter().map(|(apps, destinations)| {
+            let texts = destinations.0.iter().map(|destination| Value::String(destination.to_string()));
+            (Value::String(apps.text()).to_string(), Value::Array(texts.collect()))
+        })
     }
 }
 
@@ -148,10 +150,6 @@ impl Destinations {
             Host::Net(net) => Some(net),
             _ => None,
         })
-    }
-
-    pub(in crate::config) fn texts(&self) -> Vec<String> {
-        self.0.iter().map(ToString::to_string).collect()
     }
 }
 
@@ -445,7 +443,7 @@ mod tests {
         let mut config = Config::default();
         config.grants.outbound = OutboundGrants(vec![
             (Pattern::Name("shop".to_owned()), list(&["https://*.example.com"])),
-            (Pattern::Below("blog/".to_owned()), list(&["tcp://10.0.0.0/8:5432"])),
+            (Pattern::Name("store".to_owned()), list(&["tcp://10.0.0.0/8:5432"])),
         ]);
         let spec = |app: &str, sidecar: &str| {
             let spec = config.app_spec(app, Some(sidecar), &Manifest::default());
@@ -455,14 +453,14 @@ mod tests {
         let asked = "\noutbound = ['https://api.example.com']";
         assert_eq!(spec("shop", asked), Ok(list(&["https://api.example.com"])));
         assert_eq!(
-            spec("blog/one", asked),
+            spec("store", asked),
             Err("line 2: outbound = [\"https://api.example.com\"]: the operator has not granted https://api.example.com: put \
-                 it into [grant.outbound] in wasgi.toml, as \"blog/one\" = [\"https://api.example.com\"]"
+                 it into [grant.outbound], as \"store\" = [\"https://api.example.com\"]"
                 .to_owned())
         );
         assert!(spec("shop", "outbound = ['tcp://10.0.0.1:5432']").is_err());
-        assert!(spec("blog/one", "outbound = 'tcp://10.0.0.1:5432'").is_ok());
-        assert!(spec("blog/one", "outbound = 'tcp://10.0.0.1'").is_err());
+        assert!(spec("store", "outbound = 'tcp://10.0.0.1:5432'").is_ok());
+        assert!(spec("store", "outbound = 'tcp://10.0.0.1'").is_err());
     }
 
     #[test]

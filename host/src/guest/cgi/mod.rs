@@ -23,7 +23,7 @@ use self::stdout::{Ended, Stdout};
 use crate::body::RequestBody;
 use crate::config::AppSpec;
 use crate::error::Error;
-use crate::guest::environ::{EnvironBlock, Place};
+use crate::guest::environ::{Constant, EnvironBlock, Place};
 use crate::guest::head::HeadError;
 use crate::guest::wasi::Process;
 use crate::guest::{self, Call, Guest};
@@ -42,7 +42,7 @@ pub(crate) struct Cgi {
 struct Shared {
     supply: Arc<Supply<Run>>,
     /// The variables that are the same for all requests.
-    environ: EnvironBlock,
+    environ: Constant,
     form: Form,
 }
 
@@ -84,7 +84,7 @@ impl Cgi {
         let run = guest::exported::<(), Returned>(&linked, INTERFACE, "run")?;
         let supply = Supply::new(engine, linked, Run(run), spec, own);
         debug_assert!(supply.is_fresh(), "the settings were settled for this kind");
-        let environ = EnvironBlock::constant(&supply.app.env);
+        let environ = Constant::new(supply.app.variables());
         Ok(Self { shared: Arc::new(Shared { supply, environ, form: Form::of(&spec.name) }) })
     }
 }

@@ -110,6 +110,7 @@ const OF_BODIES: [HeaderName; 7] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guest::environ::Constant;
     use crate::guest::environ::Place;
     use crate::origin::Origin;
 
@@ -121,7 +122,7 @@ mod tests {
         let parts = parts(request);
         let origin = Origin::of_connection(Some(([192, 0, 2, 7], 4711).into()), None, false);
         let place = Place { script_name: b"/app", path_info, origin: &origin, spooled_bytes: None };
-        let constant = EnvironBlock::constant(&[("MY".into(), "own".into())]);
+        let constant = Constant::new([("MY", "own")].into_iter());
         variables(&EnvironBlock::of_request(&constant, &parts, &place), &parts)
     }
 

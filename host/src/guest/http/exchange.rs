@@ -128,12 +128,13 @@ impl<'a> Exchange<'a> {
     /// Runs the guest to its end, and hands over what it says.
     ///
     /// `vouch` is asked at the end of a response: whether it is one, or only what was left by a guest that has failed elsewhere.
+    ///
+    /// Guest and exchange stay where they are: moved into this future, they would take their room in the call's twice.
     pub(super) async fn run(
-        mut self,
-        guest: impl Future<Output = Result<(), Error>>,
+        &mut self,
+        mut guest: Pin<&mut impl Future<Output = Result<(), Error>>>,
         mut vouch: impl FnMut(&mut Context<'_>) -> Poll<Result<(), Error>>,
     ) -> End {
-        let mut guest = std::pin::pin!(guest);
         let sent = poll_fn(|context| {
             self.poll_guest(guest.as_mut(), context);
             let mut arrived = ready!(self.poll_response(context));
@@ -147,7 +148,7 @@ impl<'a> Exchange<'a> {
             Poll::Ready(arrived.map(|()| self.finish()))
         })
         .await;
-        match (self.guest, sent) {
+        match (std::mem::replace(&mut self.guest, Guest::Returned), sent) {
             (Guest::Running, Err(error)) => End::Faulty(Err(error)),
             // The client has, or gets, all of it: only the log is told.
             (Guest::Running, Ok(finished)) => {

@@ -83,18 +83,20 @@ async fn serve(supply: &Arc<Supply<Handle>>, call: Call) -> Result<Finished, Err
     };
     let arguments = pushed.map_err(|error| Error::Host(format!("{error:#}")))?;
     let handle = sandbox.functions;
-    let guest = async {
-        let returned = {
-            let mut handled = pin!(handle.call_async(&mut *store, arguments));
-            // Whatever a guest waits for is polled each time.
-            poll_fn(|context| {
-                upload.look_away();
-                handled.as_mut().poll(context)
-            })
-            .await
-        };
-        returned.map_err(|error| fault::classify(error, store.data()))
+    let end = {
+        let guest = pin!(async {
+            let returned = {
+                let mut handled = pin!(handle.call_async(&mut *store, arguments));
+                // Whatever a guest waits for is polled each time.
+                poll_fn(|context| {
+                    upload.look_away();
+                    handled.as_mut().poll(context)
+                })
+                .await
+            };
+            returned.map_err(|error| fault::classify(error, store.data()))
+        });
+        Exchange::new(&supply.app, &call, &method, &answer, &upload).run(guest, alone).await
     };
-    let end = Exchange::new(&supply.app, &call, &method, &answer, &upload).run(guest, alone).await;
     super::settle(supply, sandbox, end, &call, permit)
 }

@@ -2,6 +2,7 @@
 //! [`super::shared`] is for apps that chose reuse.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 
 use http::header;
@@ -87,18 +88,20 @@ async fn serve(supply: &Arc<Supply<Handle>>, call: Call) -> Result<Finished, Err
     let (request, upload) = request::open(parts, body, &origin, &call, supply.app.limits.request_body_bytes);
     let answer = Answer::default();
     let (store, handle) = (&mut sandbox.store, sandbox.functions);
-    let guest = async {
-        let ran = store.run_concurrent(async |accessor| {
-            respond(accessor, handle, request, &origin, &answer, |_| ()).await?;
-            // The guest's tasks may go on when they have returned; and what is under way of the body must arrive.
-            poll_fn(|context| accessor.poll_no_interesting_tasks(context)).await;
-            answer.delivered().await;
-            Ok(())
+    let end = {
+        let guest = pin!(async {
+            let ran = store.run_concurrent(async |accessor| {
+                respond(accessor, handle, request, &origin, &answer, |_| ()).await?;
+                // The guest's tasks may go on when they have returned; and what is under way of the body must arrive.
+                poll_fn(|context| accessor.poll_no_interesting_tasks(context)).await;
+                answer.delivered().await;
+                Ok(())
+            });
+            let ran = ran.await.flatten();
+            ran.map_err(|error| fault::classify(error, store.data()))
         });
-        let ran = ran.await.flatten();
-        ran.map_err(|error| fault::classify(error, store.data()))
+        Exchange::new(&supply.app, &call, &method, &answer, &upload).run(guest, alone).await
     };
-    let end = Exchange::new(&supply.app, &call, &method, &answer, &upload).run(guest, alone).await;
     super::settle(supply, sandbox, end, &call, permit)
 }
 

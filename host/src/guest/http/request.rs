@@ -20,7 +20,7 @@ use crate::sandbox::CallState;
 
 /// The request, and the handle by which its body is taken away from the guest again.
 pub(super) fn open(
-    mut parts: request::Parts,
+    mut parts: Box<request::Parts>,
     body: Option<Incoming>,
     origin: &Origin,
     call: &Arc<CallState>,
@@ -30,7 +30,7 @@ pub(super) fn open(
     // CGI programs inside a guest would take it for a setting (httpoxy), and nothing else knows it.
     parts.headers.remove(PROXY);
     let upload = Upload::new(body, call, bytes_max);
-    (Request::from_parts(parts, RequestBody(upload.0.clone())), upload)
+    (Request::from_parts(*parts, RequestBody(upload.0.clone())), upload)
 }
 
 const PROXY: HeaderName = HeaderName::from_static("proxy");

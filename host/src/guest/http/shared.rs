@@ -5,7 +5,7 @@
 //! response to its client like any other ([`Exchange`]). What ends an instance ends all calls in it.
 
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll, Waker};
@@ -154,14 +154,14 @@ impl Pool {
         });
         let mut ticket = self.place(Order { request, origin, answer: answer.clone(), seat, is_alone: false }).await?;
         let seat = &ticket.seat;
-        let guest = poll_fn(|context| {
+        let guest = pin!(poll_fn(|context| {
             call.watch(context);
             match lock(&seat.fault).take() {
                 Some(error) => Poll::Ready(Err(error)),
                 None if answer.is_delivered() => Poll::Ready(Ok(())),
                 None => Poll::Pending,
             }
-        });
+        }));
         let vouch = |_: &mut Context<'_>| ticket.poll_sound();
         let outcome = Exchange::new(app, &call, &method, &answer, &upload).run(guest, vouch).await;
         let sent = match outcome {

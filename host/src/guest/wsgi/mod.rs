@@ -14,7 +14,7 @@ use wasmtime::component::{Component, Instance};
 use crate::body::RequestBody;
 use crate::config::AppSpec;
 use crate::error::Error;
-use crate::guest::environ::{EnvironBlock, Place, wants_head_only};
+use crate::guest::environ::{Constant, EnvironBlock, Place, wants_head_only};
 use crate::guest::{Call, Guest};
 use crate::sandbox::supply::{self, Entry, Supply};
 use crate::sandbox::task::{Finished, Task};
@@ -29,7 +29,7 @@ pub(crate) struct Wsgi {
 
 struct Shared {
     supply: Arc<Supply<Exports>>,
-    environ: EnvironBlock,
+    environ: Constant,
 }
 
 type Sandbox = supply::Sandbox<CallFunction>;
@@ -52,7 +52,7 @@ impl Wsgi {
         let linked = engine.link(component)?;
         let exports = Exports::of(&linked)?;
         let supply = Supply::new(engine, linked, exports, spec, own);
-        let environ = EnvironBlock::constant(&supply.app.env);
+        let environ = Constant::new(supply.app.variables());
         Ok(Self { shared: Arc::new(Shared { supply, environ }) })
     }
 }

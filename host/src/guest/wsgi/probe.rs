@@ -9,6 +9,7 @@ use http::request::Parts;
 use wasmtime::component::Component;
 
 use super::{EnvironBlock, Exchange, Failure, Place, Sandbox, Shared, Wsgi};
+use crate::account::Account;
 use crate::bundle::Manifest;
 use crate::config::Config;
 use crate::origin::Origin;
@@ -45,9 +46,22 @@ impl Probe {
         let engine = Arc::new(Engine::new(config)?);
         let component = Component::new(engine.wasmtime(Variant::Sync)?, wasm).map_err(|error| anyhow!("{error:#}"))?;
         let spec = config.app_spec("probe", None, &Manifest::default())?;
-        let log = Arc::new(AppLog::new(&spec.name, &spec.limits));
-        let Wsgi { shared } =
-            Wsgi::load(&engine, &component, &spec, Belongings { log, files: None, data: None, outbound: None })?;
+        let account = Account::of_nobody();
+        let log = Arc::new(AppLog::new(&spec.name, &spec.limits, &account));
+        let Wsgi { shared } = Wsgi::load(
+            &engine,
+            &component,
+            &spec,
+            Belongings {
+                log,
+                files: None,
+                data: None,
+                directories: Arc::default(),
+                secrets: Arc::default(),
+                account,
+                outbound: None,
+            },
+        )?;
         let (parts, ()) = http::Request::get("/probe").header("host", "127.0.0.1:8000").body(())?.into_parts();
         let origin = Origin::of_connection(None, None, false);
         Ok(Self { shared, parts, origin })
@@ -61,7 +75,12 @@ impl Probe {
         let shared = &self.shared;
         shared.supply.engine.wake_ticker();
         let began = Instant::now();
-        let call = Arc::new(CallState::new(RequestId::next(), began, shared.supply.app.limits.cpu_time));
+        let call = Arc::new(CallState::new(
+            RequestId::next(),
+            began,
+            shared.supply.app.limits.cpu_time,
+            &shared.supply.app.account,
+        ));
         let environ = self.environ();
         let packed = Instant::now();
         let mut store = sandbox::store(shared.supply.linked.engine(), &shared.supply.app, &call);

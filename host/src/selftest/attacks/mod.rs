@@ -8,6 +8,7 @@ mod memory;
 mod payloads;
 mod protocol;
 mod reach;
+mod tenants;
 mod time;
 
 use std::time::Duration;
@@ -30,5 +31,6 @@ pub(super) fn all() -> Vec<Group> {
         Group { title: "compiler", attacks: compiler::attacks() },
         Group { title: "deploying", attacks: deploying::attacks() },
         Group { title: "clients", attacks: clients::attacks() },
+        Group { title: "tenants", attacks: tenants::attacks() },
     ]
 }

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use wasgi_host::config::Config;
+use wasgi_host::config::{Config, Passes};
+use wasgi_host::deploy;
 use wasgi_host::guest::probe::{Probe, Steps};
 
 #[path = "../table.rs"]
@@ -24,10 +25,16 @@ fn main() -> Result<()> {
     let mut table = Table::new(&["", "environ", "store", "instantiate", "call", "drop", "total", "median"]);
     for file in arguments {
         let wasm = std::fs::read(&file).with_context(|| format!("cannot read {file}"))?;
-        let probe = Probe::load(&Config::default(), &wasm).with_context(|| format!("cannot load {file}"))?;
-        let rounds = runtime.block_on(measure(&probe, calls))?;
         let name = file.rsplit('/').next().unwrap_or(&file);
-        table.row(row(name, &rounds));
+        let prepared = deploy::prepare(&wasm, Passes::All)?;
+        let probe = Probe::load(&Config::default(), &prepared.component);
+        let probe = probe.with_context(|| format!("cannot load {file}"))?;
+        table.row(row(name, &runtime.block_on(measure(&probe, calls))?));
+        if prepared.reports.iter().any(|report| report.outcome.is_ok()) {
+            let needed = deploy::prepare(&wasm, Passes::Needed)?;
+            let probe = Probe::load(&Config::default(), &needed.component)?;
+            table.row(row(&format!("{name}, without passes"), &runtime.block_on(measure(&probe, calls))?));
+        }
     }
     print!("{table}");
     Ok(())

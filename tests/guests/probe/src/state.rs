@@ -2,10 +2,11 @@
 
 use std::alloc::{Layout, alloc};
 use std::cell::Cell;
+use std::time::Duration;
 
 use wasgi::StartResponse;
 
-use crate::{Answer, Query, text};
+use crate::{Answer, Query, spin_for, text};
 
 thread_local! {
     static CALLS: Cell<u32> = const { Cell::new(0) };
@@ -13,8 +14,9 @@ thread_local! {
 
 const CANARY: [u8; 16] = *b"canary-of-a-call";
 
-/// How many calls this instance has served, and fills a megabyte with a canary.
+/// How many calls this instance has served, and fills a megabyte with a canary; computes for `ms` first.
 pub(crate) fn count(query: &Query, start_response: &StartResponse) -> Answer {
+    spin_for(Duration::from_millis(query.number("ms", 0) as u64));
     CALLS.set(CALLS.get() + 1);
     if query.number("plant", 0) > 0 {
         std::mem::forget(CANARY.repeat(query.number("plant", 0)));

@@ -56,7 +56,7 @@ fn without_a_grant_the_app_is_refused_and_told_what_is_missing() {
             .sidecar("site", DATA)
             .app("blog/one", guest("site"))
             .sidecar("blog/one", DATA)
-            .config("[grant]\ndata = ['blog/*']")
+            .config("[tenant.blog.grant]\ndata = ['*']")
     });
     host.listed_problem("site", "site.toml: line 1: data = true: the operator has not granted it: put \"site\" into");
     assert_eq!(disk(&host, "blog/one", "write:/data/a:x"), "done");

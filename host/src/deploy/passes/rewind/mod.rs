@@ -11,6 +11,7 @@ mod module;
 
 use wasmparser::{Validator, WasmFeatures};
 
+use super::{KNOWN_FEATURES, one_line};
 use crate::sandbox::REWIND_FUNCTION as FUNCTION;
 
 /// Why an app's instances cannot be rewound, so that each call has a fresh one.
@@ -30,26 +31,8 @@ impl From<wasmparser::BinaryReaderError> for Refusal {
     }
 }
 
-/// A message of the validator's may have several lines, and names of the file's in it.
-fn one_line(message: &str) -> String {
-    let words = message.split_whitespace().collect::<Vec<_>>().join(" ");
-    words.chars().filter(|char| !char.is_control()).collect()
-}
-
 /// What may be in a component that is rewound. A proposal that is not here may bring state of its own.
-const FEATURES: WasmFeatures = WasmFeatures::MVP
-    .union(WasmFeatures::BULK_MEMORY)
-    .union(WasmFeatures::EXTENDED_CONST)
-    .union(WasmFeatures::MULTI_MEMORY)
-    .union(WasmFeatures::MULTI_VALUE)
-    .union(WasmFeatures::MUTABLE_GLOBAL)
-    .union(WasmFeatures::REFERENCE_TYPES)
-    .union(WasmFeatures::RELAXED_SIMD)
-    .union(WasmFeatures::SATURATING_FLOAT_TO_INT)
-    .union(WasmFeatures::SIGN_EXTENSION)
-    .union(WasmFeatures::SIMD)
-    .union(WasmFeatures::TAIL_CALL)
-    .union(WasmFeatures::COMPONENT_MODEL);
+const FEATURES: WasmFeatures = KNOWN_FEATURES;
 
 /// The component with the function in it.
 ///

@@ -1,0 +1,94 @@
+//! Apps in Python: each under wasgi, with every policy on instances, and under the servers that it would have natively.
+
+use std::process::Command;
+
+use super::{Against, Dialect, Instances, PythonServer, Row, Side, Work, keep};
+use crate::machine::Programs;
+use crate::python::{APPS, App, STATE};
+
+/// What [`python_rows`] are compared with.
+pub(crate) const COMPARED: &[Against] =
+    &[Against::Python(PythonServer::Gunicorn), Against::Python(PythonServer::Uwsgi)];
+
+/// Threads of gunicorn's one worker. It has a poll for idle connections, so that there may be fewer than those.
+const GUNICORN_THREADS: &str = "4";
+
+/// All rows in Python whose name contains `wanted`, and those that they are compared with.
+pub(crate) fn python_rows<'p>(programs: &'p Programs, wanted: &str, connections: usize) -> Vec<Row<'p>> {
+    let mut rows = Vec::new();
+    for app in &APPS {
+        rows.extend([gunicorn(programs, app), uwsgi(programs, app, connections)]);
+        rows.extend(Instances::ALL.map(|instances| wasgi(programs, app, instances)));
+    }
+    keep(&mut rows, wanted, COMPARED);
+    rows
+}
+
+/// The page that the Flask app and the Django project make.
+pub(super) fn page() -> String {
+    let mut page = String::from("<!doctype html>\n<title>Rows</title>\n<h1>20 rows</h1>\n<ul>");
+    for row in 0..20 {
+        page.push_str(&format!("\n  <li>&lt;row {row}&gt; costs {}</li>", row * 3));
+    }
+    page + "\n</ul>"
+}
+
+pub(super) fn goal(work: Work, instances: Instances, against: Against) -> Option<f64> {
+    match (work, instances, against) {
+        (Work::Hello, Instances::Reuse, Against::Python(PythonServer::Gunicorn)) => Some(2.0),
+        (Work::Hello, Instances::Reuse, Against::Python(PythonServer::Uwsgi)) => Some(1.0),
+        (Work::FlaskPage, Instances::Reuse, Against::Python(PythonServer::Gunicorn)) => Some(0.5),
+        _ => None,
+    }
+}
+
+fn wasgi<'p>(programs: &'p Programs, app: &'static App, instances: Instances) -> Row<'p> {
+    Row {
+        name: format!("{}: wasgi, {}", app.work.name(), instances.name()),
+        work: app.work,
+        side: Side::Wasgi(Dialect::Python, instances),
+        path: app.path,
+        command: Box::new(move |port| programs.wasgi_serve(&app.folder(programs, instances), STATE, port)),
+    }
+}
+
+fn gunicorn<'p>(programs: &'p Programs, app: &'static App) -> Row<'p> {
+    Row {
+        name: format!("{}: gunicorn, gthread", app.work.name()),
+        work: app.work,
+        side: Side::Native(PythonServer::Gunicorn),
+        path: "/",
+        command: Box::new(move |port| {
+            let mut command = Command::new("python3");
+            command.args(["-m", "gunicorn"]);
+            in_place(&mut command, programs, app);
+            command.args(["--workers", "1", "--worker-class", "gthread", "--threads", GUNICORN_THREADS]);
+            command.args(["--bind", &format!("127.0.0.1:{port}"), app.target]);
+            command
+        }),
+    }
+}
+
+/// uWSGI gives a connection that is kept open a thread of its own; without log, as gunicorn is by default.
+fn uwsgi<'p>(programs: &'p Programs, app: &'static App, connections: usize) -> Row<'p> {
+    Row {
+        name: format!("{}: uWSGI", app.work.name()),
+        work: app.work,
+        side: Side::Native(PythonServer::Uwsgi),
+        path: "/",
+        command: Box::new(move |port| {
+            let mut command = Command::new(programs.python.native.join("bin/uwsgi"));
+            in_place(&mut command, programs, app);
+            command.args(["--master", "--die-on-term", "--disable-logging", "--need-app", "--processes", "1"]);
+            command.args(["--threads", &connections.to_string(), "--module", app.target]);
+            command.args(["--http11-socket", &format!("127.0.0.1:{port}")]);
+            command
+        }),
+    }
+}
+
+/// In the app's folder, with the packages of the benchmark.
+fn in_place(command: &mut Command, programs: &Programs, app: &App) {
+    command.env("PYTHONPATH", &programs.python.native);
+    command.arg("--chdir").arg(programs.python.sources.join(app.name));
+}

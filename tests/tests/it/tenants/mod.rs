@@ -1,0 +1,14 @@
+//! Tenants: what the apps of one may have, and that others neither get nor notice it.
+
+mod budgets;
+mod grants;
+mod places;
+
+use rustix::process::Signal;
+use tests::Host;
+
+/// Has the host read its configuration again.
+fn reload(host: &Host, config: &str) {
+    host.write_config(config);
+    host.signal(Signal::HUP);
+}
