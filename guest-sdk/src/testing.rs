@@ -55,6 +55,14 @@ pub fn call(
     Ok(Response { status, headers, body, log: record.log })
 }
 
+/// From now on, in this thread, `answer` is the servers that [`fetch`](crate::fetch) reaches.
+#[cfg(feature = "fetch")]
+pub fn answer_fetches(
+    answer: impl Fn(&crate::fetch::Request) -> core::result::Result<crate::fetch::Response, crate::fetch::Error> + 'static,
+) {
+    crate::fetch::native::answer(answer);
+}
+
 type Head = (String, Vec<(String, String)>);
 
 fn drive(

@@ -11,6 +11,7 @@ use crate::assets::Assets;
 use crate::config::{AppSpec, Secrets};
 use crate::data::DataDir;
 use crate::guest::{Guest, Kind};
+use crate::outbound::Outbound;
 use crate::route::Router;
 use crate::telemetry::{AppLog, Stats};
 
@@ -31,6 +32,8 @@ pub struct App {
     pub assets: Option<Assets>,
     /// The directory that it was granted.
     pub data: Option<Arc<DataDir>>,
+    /// The way to where it may go. Its connections count with those of the release before.
+    pub outbound: Option<Arc<Outbound>>,
     /// As they were when the release was made.
     pub secrets: Arc<Secrets>,
 }

@@ -19,6 +19,7 @@
 //! | [`body`] | capped, back-pressured bodies, both directions |
 //! | [`bundle`] | what a `.wasm` carries beside its code: a manifest and files |
 //! | [`data`] | the directory of an app's data, for one sandbox at a time |
+//! | [`outbound`] | what apps reach beyond the host: destinations, judged addresses, connections |
 //! | [`manage`] | a command of an app, run by its operator |
 //! | [`deploy`] | the apps directory → the table: scan, watch, inspect, compile, cache |
 //! | [`rebuild`] | development mode: builds apps again when their sources change |
@@ -43,6 +44,7 @@ pub mod guest;
 pub mod limits;
 pub mod manage;
 pub mod origin;
+pub mod outbound;
 #[cfg(test)]
 mod properties;
 pub mod rebuild;

@@ -51,6 +51,16 @@ pub struct Limits {
     pub bundle_files: u32,
     /// Static files on their way to clients at the same time; more wait in a queue as calls do (`assets`).
     pub concurrent_assets: u32,
+    /// Connections to elsewhere at the same time, of all calls of the app together (`outbound`).
+    pub outbound_connections: u32,
+    /// From a name to a connection with it, and with TLS the handshake (`outbound`).
+    pub outbound_connect_time: Duration,
+    /// The whole of an outgoing request with its response, or of a connection (`outbound`).
+    pub outbound_time: Duration,
+    /// What the guest sends elsewhere during one call, in bytes (`outbound`).
+    pub outbound_sent_bytes: u64,
+    /// What the guest gets from elsewhere during one call, in bytes (`outbound`).
+    pub outbound_received_bytes: u64,
 }
 
 const KIB: u64 = 1 << 10;
@@ -81,6 +91,11 @@ impl Default for Limits {
             bundle_bytes: 256 * MIB,
             bundle_files: 20_000,
             concurrent_assets: 256,
+            outbound_connections: 32,
+            outbound_connect_time: Duration::from_secs(10),
+            outbound_time: Duration::from_secs(120),
+            outbound_sent_bytes: 16 * MIB,
+            outbound_received_bytes: 64 * MIB,
         }
     }
 }

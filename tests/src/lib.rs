@@ -5,12 +5,14 @@
 
 mod bundle;
 mod compiled;
+mod elsewhere;
 mod guests;
 mod host;
 mod http;
 mod log;
 
 pub use bundle::{Bundle, append_section};
+pub use elsewhere::Elsewhere;
 pub use guests::{component_text, core_module, guest, parse, wat};
 pub use host::{Builder, Host, repository, wasgi};
 pub use http::{Client, End, Head, Request, Response, TlsStream, tcp};

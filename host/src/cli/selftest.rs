@@ -60,8 +60,7 @@ impl Selftest {
             bail!("say `wasgi selftest --attack`, or `--list` to see what that would do");
         }
         let settings = Settings { file: self.config, ..Settings::from_environment()? };
-        let file = settings.file.clone().or_else(|| Some(PathBuf::from("wasgi.toml")).filter(|file| file.is_file()));
-        let plan = Plan { only: &self.only, config: Config::load(&settings)?, config_file: file.as_deref() };
+        let plan = Plan { only: &self.only, config: Config::load(&settings)? };
         let tally = selftest::run(plan, &mut |text| {
             // Nobody reads on: the exit status still tells.
             let _ = say(text);

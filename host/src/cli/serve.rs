@@ -18,6 +18,7 @@ use wasgi_host::apps::Apps;
 use wasgi_host::config::{Config, Environment, Settings};
 use wasgi_host::deploy::{DeployHandle, Deployer};
 use wasgi_host::gateway::{Faults, Gateway};
+use wasgi_host::outbound::Plan;
 use wasgi_host::rebuild;
 use wasgi_host::sandbox::Engine;
 use wasgi_host::server::{Inherited, Policy, Server, Tls};
@@ -208,6 +209,13 @@ impl Host {
                 return;
             }
         };
+        let plan = match Plan::of(&config) {
+            Ok(plan) => plan,
+            Err(error) => {
+                tracing::error!("the configuration stays as it is: {error:#}");
+                return;
+            }
+        };
         if let Err(error) = self.access_log.reload(config.access_log.as_ref(), config.access_log_format) {
             tracing::error!("the configuration stays as it is: {error}");
             return;
@@ -216,7 +224,7 @@ impl Host {
             tracing::warn!("only a restart changes {}: what was said at the start stays in force", fixed.join(", "));
         }
         self.policy.store(Arc::new(policy));
-        self.deploy.reload(Arc::new(config)).await;
+        self.deploy.reload(Arc::new(config), plan).await;
         tracing::info!("the configuration was read again");
     }
 }

@@ -114,6 +114,11 @@ pub(super) static LIMITS: &[Field<Limits>] = &[
     size!("bundle_size", bundle_bytes, KIB, 64 * GIB),
     count!("bundle_files", bundle_files, 1, 1_000_000),
     count!("concurrent_assets", concurrent_assets, 1, 100_000),
+    count!("outbound_connections", outbound_connections, 1, 10_000),
+    time!("outbound_connect_time", outbound_connect_time, 10 * MILLISECOND, 10 * MINUTE),
+    time!("outbound_time", outbound_time, 10 * MILLISECOND, DAY),
+    size!("outbound_sent_size", outbound_sent_bytes, KIB, TIB),
+    size!("outbound_received_size", outbound_received_bytes, KIB, TIB),
 ];
 
 /// `[budget]`, of each tenant.

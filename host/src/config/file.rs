@@ -34,6 +34,7 @@ pub(super) struct File {
     pub(super) reuse_idle_time: Item,
     pub(super) reuse_memory: Item,
     pub(super) data_dir: Item,
+    pub(super) outbound_cafile: Item,
     pub(super) tenants_dir: Item,
     pub(super) grant: GrantTable,
     pub(super) tenant: BTreeMap<Spanned<String>, TenantTable>,
@@ -59,6 +60,7 @@ pub(super) struct TenantTable {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct GrantTable {
     pub(super) data: Item,
+    pub(super) outbound: Items,
     pub(super) env: Items,
     pub(super) secrets: Items,
     pub(super) directories: Items,

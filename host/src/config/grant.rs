@@ -4,10 +4,14 @@
 //! Another grant is a field of [`Grants`], a key of `GrantTable`, and a line each in [`Grants::parse`] and
 //! [`Grants::lines`].
 
+mod outbound;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use toml::Value;
+
+pub use outbound::{Destination, Destinations, OutboundGrants, Protocol, host_name};
 
 use super::file::{Given, GrantTable, Section};
 use super::{ConfigError, DirectoryGrant, SecretGrant, sidecar};
@@ -17,6 +21,8 @@ use super::{ConfigError, DirectoryGrant, SecretGrant, sidecar};
 pub struct Grants {
     /// A directory for data.
     pub data: AppNames,
+    /// Requests and connections to elsewhere.
+    pub outbound: OutboundGrants,
     /// Variables that all of its apps have.
     pub env: BTreeMap<String, String>,
     /// Variables whose values nobody else sees: an app has those that it asks for.
@@ -35,6 +41,7 @@ impl Grants {
                 SecretGrant::parse(given)
             })?,
             directories: section.items("grant.directories", &table.directories, DirectoryGrant::parse)?,
+            outbound: OutboundGrants::parse(section, &table.outbound)?,
         })
     }
 
@@ -55,6 +62,7 @@ impl Grants {
                 format!("{table}.directories"),
                 self.directories.iter().map(|(place, directory)| (quoted(place), directory.toml())).collect(),
             ),
+            (format!("{table}.outbound"), self.outbound.lines().collect()),
         ]
     }
 }
@@ -72,22 +80,7 @@ enum Pattern {
 
 impl AppNames {
     pub(super) fn parse(given: &Given<'_>) -> Result<Self, ConfigError> {
-        let patterns = given.texts()?.into_iter().map(|text| {
-            let (path, is_below) = match text.strip_suffix('*') {
-                Some(folder) => (folder.strip_suffix('/').unwrap_or(folder), true),
-                None => (text, false),
-            };
-            let is_whole = !is_below || path.is_empty() || text.ends_with("/*");
-            if !is_whole || !(is_name(path) || (is_below && path.is_empty())) {
-                let wanted = "names of the tenant's apps are wanted: \"shop\", \"blog/*\" or \"*\"";
-                return Err(given.refuse(wanted));
-            }
-            Ok(match is_below {
-                true if path.is_empty() => Pattern::Below(String::new()),
-                true => Pattern::Below(format!("{path}/")),
-                false => Pattern::Name(path.to_owned()),
-            })
-        });
+        let patterns = given.texts()?.into_iter().map(|text| Pattern::parse(given, text));
         patterns.collect::<Result<_, _>>().map(Self)
     }
 
@@ -101,10 +94,7 @@ impl AppNames {
     }
 
     pub fn contain(&self, app: &str) -> bool {
-        self.0.iter().any(|pattern| match pattern {
-            Pattern::Name(name) => name == app,
-            Pattern::Below(folder) => app.starts_with(folder),
-        })
+        self.0.iter().any(|pattern| pattern.fits(app))
     }
 
     /// The first that lies in a folder, if any does.
@@ -116,11 +106,40 @@ impl AppNames {
 
     /// As they are written.
     pub(super) fn toml(&self) -> Value {
-        let text = |pattern: &Pattern| match pattern {
-            Pattern::Name(name) => name.clone(),
-            Pattern::Below(folder) => format!("{folder}*"),
+        Value::Array(self.0.iter().map(|pattern| Value::String(pattern.text())).collect())
+    }
+}
+
+impl Pattern {
+    fn parse(given: &Given<'_>, text: &str) -> Result<Self, ConfigError> {
+        let (path, is_below) = match text.strip_suffix('*') {
+            Some(folder) => (folder.strip_suffix('/').unwrap_or(folder), true),
+            None => (text, false),
         };
-        Value::Array(self.0.iter().map(|pattern| Value::String(text(pattern))).collect())
+        let is_whole = !is_below || path.is_empty() || text.ends_with("/*");
+        if !is_whole || !(is_name(path) || (is_below && path.is_empty())) {
+            let wanted = "names of the tenant's apps are wanted: \"shop\", \"blog/*\" or \"*\"";
+            return Err(given.refuse(wanted));
+        }
+        Ok(match is_below {
+            true if path.is_empty() => Self::Below(String::new()),
+            true => Self::Below(format!("{path}/")),
+            false => Self::Name(path.to_owned()),
+        })
+    }
+
+    fn fits(&self, app: &str) -> bool {
+        match self {
+            Self::Name(name) => name == app,
+            Self::Below(folder) => app.starts_with(folder),
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Name(name) => name.clone(),
+            Self::Below(folder) => format!("{folder}*"),
+        }
     }
 }
 

@@ -85,6 +85,9 @@ fn apply_file(source: &Source, file: &File, config: &mut Config, policy: &mut Po
             format!("apps in the folder {folder} belong to the tenant {folder}: write [tenant.{folder}.grant]");
         return Err(given.refuse(reason));
     }
+    if let Some(given) = source.if_given("outbound_cafile", &file.outbound_cafile) {
+        config.outbound_cafile = Some(folder.join(path(&given)?));
+    }
     if let Some(given) = source.if_given("bind", &file.bind) {
         config.bind = bind::parse_all(&given, given.texts()?, folder)?;
     }
@@ -148,6 +151,9 @@ fn apply_settings(settings: &Settings, config: &mut Config, policy: &mut Policy)
     }
     if let Some(path) = &settings.data_dir {
         config.data_dir = path.clone();
+    }
+    if let Some(path) = &settings.outbound_cafile {
+        config.outbound_cafile = Some(path.clone());
     }
     if !settings.bind.is_empty() {
         let place = "--bind (WASGI_BIND)";

@@ -34,7 +34,7 @@ pub use bind::{Bind, Place, Scheme};
 pub use directory::{Access, DirectoryGrant, DirectorySpec};
 use field::{Field, TOP};
 use file::{Given, Items, Section};
-pub use grant::{AppNames, Grants};
+pub use grant::{AppNames, Destination, Destinations, Grants, OutboundGrants, Protocol, host_name};
 pub use route::{HostPattern, RouteSpec};
 pub use secret::{Secret, SecretGrant, SecretSource, Secrets};
 pub use settings::{Environment, Settings};
@@ -52,6 +52,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// What apps that lie in no folder may have beyond their sandboxes.
     pub grants: Grants,
+    /// The certificates that servers of outgoing requests are judged by: PEM. None for the system's.
+    pub outbound_cafile: Option<PathBuf>,
     /// What the operator says of tenants, by their folders.
     pub tenants: BTreeMap<String, Tenant>,
     /// Where to listen.
@@ -102,6 +104,7 @@ impl Default for Config {
             state_dir: PathBuf::from(".wasgi"),
             data_dir: PathBuf::from("data"),
             grants: Grants::default(),
+            outbound_cafile: None,
             tenants: BTreeMap::new(),
             bind: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 8000)).into()],
             certificate: None,
@@ -360,6 +363,8 @@ pub struct AppSpec {
     pub assets: Vec<AssetSpec>,
     /// The directory of its data, if it asks for one and may have it.
     pub data: Option<PathBuf>,
+    /// Where it asks to go, and may: it reaches that, as far as it is granted at that moment, and nothing else.
+    pub outbound: Destinations,
     /// Directories that it asks for and may have.
     pub directories: Vec<DirectorySpec>,
     pub limits: Limits,

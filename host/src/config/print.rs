@@ -18,6 +18,9 @@ pub(super) fn to_toml(config: &Config) -> String {
     line("state_dir", &path(&config.state_dir));
     line("data_dir", &path(&config.data_dir));
     let list = |texts: Vec<String>| Value::Array(texts.into_iter().map(Value::String).collect()).to_string();
+    if let Some(cafile) = &config.outbound_cafile {
+        line("outbound_cafile", &path(cafile));
+    }
     line("bind", &list(config.bind.iter().map(ToString::to_string).collect()));
     if let Some(certificate) = &config.certificate {
         line("certfile", &path(&certificate.certfile));

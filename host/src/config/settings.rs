@@ -42,6 +42,11 @@ pub struct Settings {
     #[arg(long, value_name = "DIR", env = "WASGI_DATA_DIR", hide_env_values = true)]
     pub data_dir: Option<PathBuf>,
 
+    /// Judge the servers of apps' outgoing requests by the certificates in FILE, PEM; read again on SIGHUP
+    /// [default: the system's]
+    #[arg(long, value_name = "FILE", env = "WASGI_OUTBOUND_CAFILE", hide_env_values = true)]
+    pub outbound_cafile: Option<PathBuf>,
+
     /// Read what tenants may have from the files NAME.toml in DIR [default: tenants.d beside wasgi.toml]
     #[arg(long, value_name = "DIR", env = "WASGI_TENANTS_DIR", hide_env_values = true)]
     pub tenants_dir: Option<PathBuf>,

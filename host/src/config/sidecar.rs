@@ -1,5 +1,5 @@
 //! An app's sidecar (`hello.toml` beside `hello.wasm`) → [`AppSpec`]: routes, environment variables, instances, static files, data,
-//! lower limits.
+//! destinations, lower limits.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,8 +11,8 @@ use super::field::{self, LIMITS};
 use super::file::{FILE_BYTES_MAX, Given, Item, Items, Section, Source};
 use super::tenant::{name_within, tenant_name};
 use super::{
-    AppSpec, AssetSpec, Config, ConfigError, DirectorySpec, Instances, Policy, RouteSpec, SecretSource, Tenant,
-    apply_table, route,
+    AppSpec, AssetSpec, Config, ConfigError, Destinations, DirectorySpec, Instances, Policy, RouteSpec, SecretSource,
+    Tenant, apply_table, route,
 };
 use crate::bundle::Manifest;
 use crate::limits::Limits;
@@ -29,6 +29,7 @@ struct Sidecar {
     reuse_idle_time: Item,
     reuse_memory: Item,
     data: Item,
+    outbound: Item,
     secrets: Item,
     directories: Item,
     #[serde(rename = "static")]
@@ -91,6 +92,7 @@ pub(super) fn app_spec(
         assets: assets(&source, &sidecar.assets, manifest)?,
         data: asker.data(&sidecar, manifest)?,
         directories: asker.directories(&sidecar)?,
+        outbound: asker.outbound(&sidecar)?,
         limits: limits(tenant, &source, &sidecar)?,
     })
 }
@@ -216,6 +218,23 @@ impl Asker<'_> {
             return Err(refused(format!("the operator has not granted it: put \"{name}\" into `data` of [{table}]")));
         }
         super::grant::data_path(&self.config.data_dir, self.name).map(Some).map_err(refused)
+    }
+
+    /// Where it asks to go.
+    fn outbound(&self, sidecar: &Sidecar) -> Result<Destinations, ConfigError> {
+        let Some(item) = &sidecar.outbound else { return Ok(Destinations::default()) };
+        let given = self.source.given("outbound", item);
+        let asked = Destinations::parse(&given)?;
+        let name = name_within(self.name);
+        let granted = self.tenant.grants.outbound.of(name);
+        let missing = asked.iter().find(|destination| !granted.cover(destination)).cloned();
+        match missing {
+            None => Ok(asked),
+            Some(destination) => Err(given.refuse(format!(
+                "the operator has not granted {destination}: put it into [{}.outbound], as \"{name}\" = [\"{destination}\"]",
+                self.grant_table()
+            ))),
+        }
     }
 
     /// Where the operator grants what it asks for.

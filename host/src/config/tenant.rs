@@ -10,7 +10,7 @@ use std::path::Path;
 
 use super::file::{Section, Source, TenantTable};
 use super::grant::is_name;
-use super::{Config, ConfigError, Grants, HostPattern, RouteSpec, field, route};
+use super::{Config, ConfigError, Destinations, Grants, HostPattern, RouteSpec, field, route};
 use crate::limits::{Budget, Limits};
 
 /// What the apps of one folder may have.
@@ -56,6 +56,11 @@ impl Config {
         let grants = if name.is_empty() { self.grants.clone() } else { Grants::default() };
         let (limits, budget) = (self.limits.clone(), self.budget.clone());
         Cow::Owned(Tenant { name: name.to_owned(), routes, limits, budget, grants })
+    }
+
+    /// Where the operator lets one app go.
+    pub fn outbound_of(&self, app: &str) -> Destinations {
+        self.tenant_of(app).grants.outbound.of(name_within(app))
     }
 
     /// Whether apps of the tenant may have this place. Of the tenants' places that hold it the innermost counts; what

@@ -72,6 +72,7 @@ fn every_key_is_read_and_survives_printing() {
         apps_dir = "/srv/a \"b\""
         state_dir = "/var/lib/wasgi"
         data_dir = "/srv/data"
+        outbound_cafile = "/etc/wasgi/ca.pem"
         bind = ["0.0.0.0:80", "[::1]:8080"]
         certfile = "/etc/wasgi/cert.pem"
         keyfile = "/etc/wasgi/key.pem"
@@ -90,6 +91,8 @@ fn every_key_is_read_and_survives_printing() {
         reuse_memory = "1MiB"
         [grant]
         data = ["shop", "*"]
+        [grant.outbound]
+        shop = ["https://api.example.com", "tcp://10.0.0.0/8:5432"]
         [grant.env]
         REGION = "eu"
         [grant.secrets]
@@ -105,6 +108,8 @@ fn every_key_is_read_and_survives_printing() {
         weight = 7
         [tenant.acme.grant]
         data = ["blog/*"]
+        [tenant.acme.grant.outbound]
+        "blog/*" = "http://*.example.org:8080"
         [tenant.acme.grant.env]
         "my.key" = "\""
         [tenant.acme.grant.secrets]
@@ -162,6 +167,11 @@ fn every_key_is_read_and_survives_printing() {
         bundle_size = "1MiB"
         bundle_files = 10
         concurrent_assets = 9
+        outbound_connections = 8
+        outbound_connect_time = "9s"
+        outbound_time = "11s"
+        outbound_sent_size = "12KiB"
+        outbound_received_size = "13KiB"
     "#;
     let config = load(text).expect("it is right");
     let kept = Kept { requests_max: 5, idle_time: Duration::from_secs(90), memory_bytes_max: 1 << 20 };
@@ -171,6 +181,10 @@ fn every_key_is_read_and_survives_printing() {
     assert!(acme.grants.data.contain("blog/x") && !acme.grants.data.contain("other"));
     assert_eq!((acme.limits.memory_bytes, acme.limits.cpu_time), (32 << 20, Duration::from_secs(1)));
     assert_eq!(acme.grants.directories["/media"].access, Access::Write);
+    assert!(config.outbound_of("acme/blog/x").name(Protocol::Http, "a.example.org", 8080));
+    assert!(config.outbound_of("shop").name(Protocol::Https, "api.example.com", 443));
+    assert!(config.outbound_of("blog/x").is_empty() && config.outbound_of("acme/shop").is_empty());
+    assert_eq!(config.outbound_cafile, Some("/etc/wasgi/ca.pem".into()));
     assert_eq!(config.chunked_bodies, ChunkedBodies::Stream);
     assert_eq!(
         config.bind,

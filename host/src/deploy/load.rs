@@ -24,6 +24,7 @@ use crate::config::{AppSpec, Config, DirectorySpec, Instances, Secrets};
 use crate::data::{DataDir, Directory};
 use crate::guest::{Guest, Kind};
 use crate::limits::Limits;
+use crate::outbound::{Network, Outbound};
 use crate::sandbox::{Abi, Belongings, Engine, Variant};
 use crate::telemetry::AppLog;
 
@@ -37,6 +38,7 @@ pub struct Loader {
     library: Library,
     compiler: Compiler,
     load_guest: LoadGuest,
+    network: Arc<Network>,
     pub(super) accounts: Accounts,
     /// The same bytes under two names are compiled and mapped once.
     components: Mutex<HashMap<Wanted, Arc<OnceCell<Code>>>>,
@@ -125,11 +127,18 @@ impl From<Failure> for Outcome {
 }
 
 impl Loader {
-    pub fn new(engine: Arc<Engine>, cache: Cache, library: Library, compiler: Compiler, load_guest: LoadGuest) -> Self {
+    pub fn new(
+        engine: Arc<Engine>,
+        cache: Cache,
+        library: Library,
+        compiler: Compiler,
+        load_guest: LoadGuest,
+        network: Arc<Network>,
+    ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let hands = Semaphore::new(cores);
         let accounts = Accounts::new(engine.sandboxes());
-        Self { engine, cache, library, compiler, load_guest, accounts, components: Mutex::default(), hands }
+        Self { engine, cache, library, compiler, load_guest, network, accounts, components: Mutex::default(), hands }
     }
 
     /// Does all of it: read, inspect, compile or fetch, link.
@@ -175,10 +184,12 @@ impl Loader {
         let Parts { spec, secrets, component, files, .. } = self.parts(&order).await?.ok_or(Outcome::Unchanged)?;
         let data = open_data(&spec, None)?;
         let directories = open_directories(&spec)?;
+        let outbound = self.outbound(&spec, None);
         // Whoever runs it by hand has their own patience.
         let account = Account::of_nobody();
         let log = Arc::new(AppLog::new(&spec.name, &spec.limits, &account));
-        Ok(Loaded { spec, component, own: Belongings { log, files, data, directories, secrets, account } })
+        let own = Belongings { log, files, data, directories, secrets, account, outbound };
+        Ok(Loaded { spec, component, own })
     }
 
     /// Reads, inspects, compiles or fetches, unpacks or finds. None if it is what serves already.
@@ -360,6 +371,7 @@ impl Loader {
         let assets = assets(&spec, files.as_ref()).map_err(refused)?;
         let data = open_data(&spec, live)?;
         let directories = open_directories(&spec)?;
+        let outbound = self.outbound(&spec, live);
         let own = Belongings {
             log: Arc::clone(&log),
             files,
@@ -367,6 +379,7 @@ impl Loader {
             directories,
             secrets: Arc::clone(&secrets),
             account: Arc::clone(&account),
+            outbound: outbound.clone(),
         };
         let guest = (self.load_guest)(&self.engine, kind, &component, &spec, own).map_err(refused)?;
         let now = SystemTime::now();
@@ -391,7 +404,14 @@ impl Loader {
         // Another file may do better.
         let throttle = live.filter(|live| live.release.hash == release.hash).map(|live| Arc::clone(&live.throttle));
         let throttle = throttle.unwrap_or_default();
-        Ok(App { admission, throttle, spec, release, guest, log, stats, assets, data, secrets })
+        Ok(App { admission, throttle, spec, release, guest, log, stats, assets, data, outbound, secrets })
+    }
+
+    /// The way to where it asks to go, if it does.
+    fn outbound(&self, spec: &AppSpec, live: Option<&Arc<App>>) -> Option<Arc<Outbound>> {
+        let before = live.and_then(|live| live.outbound.as_ref());
+        (!spec.outbound.is_empty())
+            .then(|| Outbound::new(&self.network, &spec.name, &spec.outbound, &spec.limits, before))
     }
 
     /// Does blocking work on a thread for it, not more at a time than there are cores.

@@ -44,6 +44,7 @@ use self::watch::Watch;
 use crate::apps::Apps;
 use crate::config::{AppSpec, Config};
 use crate::guest;
+use crate::outbound::{Network, Plan};
 use crate::sandbox::{Belongings, Engine};
 
 /// Between two looks, however many events there are: a directory that changes all the time costs this much and no more.
@@ -101,13 +102,15 @@ impl Complaints {
 /// A running deployer. Dropping it stops the deployer without waiting.
 pub struct DeployHandle {
     notices: mpsc::Sender<Notice>,
+    network: Arc<Network>,
     ready: channel::Receiver<bool>,
     task: JoinHandle<()>,
 }
 
 impl DeployHandle {
-    /// Judges every app again by a new configuration.
-    pub async fn reload(&self, config: Arc<Config>) {
+    /// Judges every app again by a new configuration. What apps may reach changes at once, also for calls that run.
+    pub async fn reload(&self, config: Arc<Config>, plan: Plan) {
+        self.network.change(plan);
         // Without a receiver the deployer has ended, and nothing is served by old settings either.
         let _ = self.notices.send(Notice::Reload(config)).await;
     }
@@ -139,7 +142,8 @@ impl Deployer {
     /// Starts to keep `apps` as `config.apps_dir` says. To be called within a tokio runtime.
     ///
     /// # Errors
-    /// If compiled code cannot be kept safely in `config.state_dir`.
+    /// If compiled code cannot be kept safely in `config.state_dir`, or the certificates of authorities cannot be read that apps
+    /// need for what they may reach.
     pub fn start(config: Arc<Config>, engine: Arc<Engine>, apps: Arc<Apps>) -> anyhow::Result<DeployHandle> {
         let compiler = Compiler::new(config.stack_bytes, config.passes);
         Self::start_with(config, engine, apps, compiler, guest::load)
@@ -154,12 +158,13 @@ impl Deployer {
     ) -> anyhow::Result<DeployHandle> {
         let cache = Cache::open(&config.state_dir, config.passes)?;
         let library = Library::open(&config.state_dir, compiler.unpacker())?;
+        let network = Network::new(Plan::of(&config)?);
         let (notices, told) = mpsc::channel(1);
         let (ready, is_ready) = channel::channel(false);
         let now = Instant::now();
         let deployer = Self {
             watch: Watch::new(&config.apps_dir),
-            loader: Arc::new(Loader::new(engine, cache, library, compiler, load_guest)),
+            loader: Arc::new(Loader::new(engine, cache, library, compiler, load_guest, Arc::clone(&network))),
             config,
             apps,
             records: Records::default(),
@@ -174,7 +179,7 @@ impl Deployer {
             ready,
         };
         let task = tokio::spawn(deployer.run(told));
-        Ok(DeployHandle { notices, ready: is_ready, task })
+        Ok(DeployHandle { notices, network, ready: is_ready, task })
     }
 
     async fn run(mut self, mut told: mpsc::Receiver<Notice>) {
@@ -359,7 +364,8 @@ pub async fn load_one(config: &Arc<Config>, engine: &Arc<Engine>, name: &str) ->
     let cache = Cache::open(&config.state_dir, config.passes)?;
     let compiler = Compiler::new(config.stack_bytes, config.passes);
     let library = Library::open(&config.state_dir, compiler.unpacker())?;
-    let loader = Arc::new(Loader::new(Arc::clone(engine), cache, library, compiler, guest::load));
+    let network = Network::new(Plan::of(config)?);
+    let loader = Arc::new(Loader::new(Arc::clone(engine), cache, library, compiler, guest::load, network));
     let scan = scan::scan(&config.apps_dir)?;
     let Some(&candidate) = scan.candidates.get(name) else {
         let refused = scan.refused.get(name).cloned();

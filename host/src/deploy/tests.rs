@@ -12,6 +12,7 @@ use super::{DeployHandle, Deployer};
 use crate::apps::{App, Apps, Entry, Table};
 use crate::config::{AppSpec, Config, Passes};
 use crate::guest::{Call, Guest};
+use crate::outbound::Plan;
 use crate::sandbox::task::Task;
 use crate::sandbox::{self, Belongings, Engine, Variant};
 
@@ -336,12 +337,14 @@ async fn a_reload_judges_every_app_again() {
     let first = site.until_live("/hello").await;
     let mut stricter = (*site.config).clone();
     stricter.limits.module_bytes = 10;
-    site.handle.reload(Arc::new(stricter)).await;
+    let plan = Plan::of(&stricter).expect("nothing is granted");
+    site.handle.reload(Arc::new(stricter), plan).await;
     site.until_refused("hello", "the limit is 10 B").await;
     assert!(Arc::ptr_eq(&first, &site.until_live("/hello").await));
     let mut lower = (*site.config).clone();
     lower.limits.concurrent_calls = 1;
-    site.handle.reload(Arc::new(lower)).await;
+    let plan = Plan::of(&lower).expect("nothing is granted");
+    site.handle.reload(Arc::new(lower), plan).await;
     site.until("lower", |table| at(table, "/hello").is_some_and(|app| app.spec.limits.concurrent_calls == 1)).await;
 }
 

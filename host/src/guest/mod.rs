@@ -6,6 +6,7 @@ pub mod command;
 pub(crate) mod environ;
 pub(crate) mod head;
 pub(crate) mod http;
+pub(crate) mod sockets;
 pub(crate) mod wasi;
 pub(crate) mod wsgi;
 
@@ -97,9 +98,11 @@ pub trait Guest: Send + Sync {
 /// Offers guests what this host has for them. One linker serves all apps of an engine.
 pub(crate) fn link(linker: &mut Linker<State>, variant: Variant) -> wasmtime::Result<()> {
     wasi::link_p2(linker)?;
+    sockets::link_p2(linker)?;
     http::link_p2(linker)?;
     if variant == Variant::Async {
         wasi::link_p3(linker)?;
+        sockets::link_p3(linker)?;
         http::link_p3(linker)?;
     }
     wsgi::gateway::link(linker)

@@ -1,5 +1,5 @@
 //! WASI for guests: what every sandbox has (clocks, randomness, environment, lines to its log, the files of its bundle), the
-//! directories that an app was granted, and nothing else that would need a grant (no network).
+//! directories and the connections that an app was granted, and nothing else that would need a grant.
 
 use std::path::Path;
 use std::pin::Pin;
@@ -13,7 +13,8 @@ use wasmtime_wasi::cli::{IsTerminal, StdinStream, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, async_trait};
 
-use crate::config::Access;
+use super::sockets::{self, Sockets};
+use crate::config::{Access, Protocol};
 use crate::sandbox::{AppContext, State};
 use crate::telemetry::{AppLog, LineBuffer, LogStream, RequestId};
 
@@ -60,7 +61,7 @@ pub(crate) struct Process {
 
 /// A sandbox's WASI: the app's files at `/`, read-only, and its data at `/data`, where there are any. What is no program has the
 /// app's own variables, and prints to its log.
-pub(crate) fn context(app: &AppContext, stdio: &Stdio, process: Option<Process>) -> WasiCtx {
+pub(crate) fn context(app: &AppContext, stdio: &Stdio, sockets: Option<&Sockets>, process: Option<Process>) -> WasiCtx {
     let mut builder = WasiCtx::builder();
     builder.stderr(stdio.stderr.clone());
     match process {
@@ -82,6 +83,10 @@ pub(crate) fn context(app: &AppContext, stdio: &Stdio, process: Option<Process>)
         .allow_ip_name_lookup(false)
         // A disk that is slow must not hold up the other calls of the thread.
         .allow_blocking_current_thread(false);
+    let connects = app.outbound.as_ref().is_some_and(|outbound| outbound.asks_for(Protocol::Tcp));
+    if let Some(sockets) = sockets.filter(|_| connects) {
+        sockets::allow(&mut builder, sockets);
+    }
     if let Some(files) = &app.files {
         preopen(&mut builder, app, &files.root(), "/", FsPerms::ReadOnly);
     }

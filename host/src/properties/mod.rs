@@ -9,6 +9,7 @@ mod framing;
 mod head;
 mod inspect;
 mod log;
+mod outbound;
 mod route;
 
 use proptest::prelude::*;

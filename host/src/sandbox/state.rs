@@ -4,14 +4,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use wasmtime::component::ResourceTable;
+use wasmtime_wasi::sockets::{WasiSocketsCtx, WasiSocketsCtxView};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::account::Account;
 use crate::bundle::Tree;
 use crate::config::{AppSpec, ChunkedBodies, Secrets};
 use crate::data::{DataDir, Directory};
+use crate::guest::sockets::Sockets;
 use crate::guest::{http, wasi, wsgi};
 use crate::limits::Limits;
+use crate::outbound::Outbound;
 use crate::sandbox::call::CallState;
 use crate::sandbox::ledger::Ledger;
 use crate::sandbox::meter::{Mark, Meter};
@@ -29,6 +32,7 @@ pub struct AppContext {
     pub log: Arc<AppLog>,
     pub files: Option<Arc<Tree>>,
     pub data: Option<Arc<DataDir>>,
+    pub outbound: Option<Arc<Outbound>>,
     pub directories: Arc<[Directory]>,
     /// What its tenant has in use.
     pub account: Arc<Account>,
@@ -52,6 +56,7 @@ impl AppContext {
             log: own.log,
             files: own.files,
             data: own.data,
+            outbound: own.outbound,
             directories: own.directories,
             account: own.account,
         }
@@ -66,6 +71,8 @@ pub struct Belongings {
     pub files: Option<Arc<Tree>>,
     /// What its guests see at `/data`.
     pub data: Option<Arc<DataDir>>,
+    /// The way to where it may go.
+    pub outbound: Option<Arc<Outbound>>,
     /// What they see at other places.
     pub directories: Arc<[Directory]>,
     pub secrets: Arc<Secrets>,
@@ -83,6 +90,8 @@ pub struct State {
     pub(crate) ledger: Option<Arc<Ledger>>,
     pub(crate) wsgi: wsgi::gateway::Host,
     pub(crate) http: http::Host,
+    /// Made where the app may connect to anything at all.
+    sockets: Option<Box<Sockets>>,
     /// What guests have handles of: streams, fields, bodies.
     pub(crate) table: ResourceTable,
     /// What the guest's run finds, if it is a program, until its WASI is made.
@@ -94,6 +103,8 @@ pub struct State {
 struct Wasi {
     context: WasiCtx,
     stdio: wasi::Stdio,
+    /// For who may have none.
+    no_sockets: WasiSocketsCtx,
 }
 
 impl State {
@@ -108,6 +119,7 @@ impl State {
             ledger: None,
             wsgi: wsgi::gateway::Host::default(),
             http: http::Host::new(app, call.id),
+            sockets: None,
             table,
             process: None,
             wasi: None,
@@ -156,10 +168,25 @@ impl State {
         }
     }
 
+    /// What it knows of its connections.
+    pub(crate) fn connections(&mut self) -> &mut Sockets {
+        self.sockets.get_or_insert_default()
+    }
+
+    /// Sockets with which nothing can be done.
+    pub(crate) fn no_sockets(&mut self) -> WasiSocketsCtxView<'_> {
+        self.ctx();
+        let wasi = self.wasi.as_mut().expect("it was made just now");
+        WasiSocketsCtxView { ctx: &mut wasi.no_sockets, table: &mut self.table }
+    }
+
     /// A program is about to be started. What its initialisers may have opened when the instance was made stays valid.
     pub(crate) fn start(&mut self, process: wasi::Process) {
         match &mut self.wasi {
-            Some(made) => made.context = wasi::context(&self.app, &made.stdio, Some(process)),
+            Some(made) => {
+                let sockets = self.app.outbound.is_some().then(|| &**self.sockets.get_or_insert_default());
+                made.context = wasi::context(&self.app, &made.stdio, sockets, Some(process));
+            }
             None => self.process = Some(process),
         }
     }
@@ -193,7 +220,9 @@ impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         let wasi = self.wasi.get_or_insert_with(|| {
             let stdio = wasi::Stdio::new(&self.app.log, self.speaker);
-            Box::new(Wasi { context: wasi::context(&self.app, &stdio, self.process.take()), stdio })
+            let sockets = self.app.outbound.is_some().then(|| &**self.sockets.get_or_insert_default());
+            let context = wasi::context(&self.app, &stdio, sockets, self.process.take());
+            Box::new(Wasi { context, stdio, no_sockets: WasiSocketsCtx::default() })
         });
         WasiCtxView { ctx: &mut wasi.context, table: &mut self.table }
     }

@@ -33,6 +33,8 @@ pub(super) struct App {
     /// Limits of its own, in a sidecar. They only make the attack shorter: where the operator's limit is too high to protect
     /// anybody, they are left out.
     pub(super) lower: &'static [(&'static str, Duration)],
+    /// Where it asks to go. The operator of the host that is attacked has granted it.
+    pub(super) asks: &'static [&'static str],
     pub(super) expected: Expected,
 }
 
@@ -62,7 +64,7 @@ pub(super) const NOTHING: &str = "nothing";
 
 impl Attack {
     pub(super) fn app(name: &'static str, tries: &'static str, source: Source, expected: Expected) -> Self {
-        Self { name, tries, by: By::App(App { source, lower: &[], expected }) }
+        Self { name, tries, by: By::App(App { source, lower: &[], asks: &[], expected }) }
     }
 
     pub(super) fn hand(name: &'static str, tries: &'static str, hand: fn(&mut Stand) -> Outcome) -> Self {
@@ -72,6 +74,13 @@ impl Attack {
     pub(super) fn lowering(mut self, limits: &'static [(&'static str, Duration)]) -> Self {
         if let By::App(app) = &mut self.by {
             app.lower = limits;
+        }
+        self
+    }
+
+    pub(super) fn asking(mut self, destinations: &'static [&'static str]) -> Self {
+        if let By::App(app) = &mut self.by {
+            app.asks = destinations;
         }
         self
     }

@@ -11,12 +11,11 @@ mod neighbour;
 mod stand;
 mod wire;
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use crate::config::Config;
+use crate::config::{Config, Destination};
 use attack::{App, Attack, By, Expected, Group, NOTHING, Outcome};
 use guests::Source;
 use neighbour::{Fared, Neighbour};
@@ -32,8 +31,6 @@ pub struct Plan<'a> {
     /// The names of attacks, or of groups; all where there are none.
     pub only: &'a [String],
     pub config: Config,
-    /// Where the configuration comes from.
-    pub config_file: Option<&'a Path>,
 }
 
 /// How it went.
@@ -70,9 +67,9 @@ pub fn source(name: &str) -> Option<String> {
 /// # Errors
 /// Where the host does not come up, or no attack has such a name.
 pub fn run(plan: Plan<'_>, report: &mut dyn FnMut(&str)) -> anyhow::Result<Tally> {
-    let Plan { only, config, config_file } = plan;
+    let Plan { only, config } = plan;
     let chosen = chosen(only)?;
-    let mut stand = Stand::start(config, config_file)?;
+    let mut stand = Stand::start(granting(config)?)?;
     let wasm = Source::call("").assemble().context("the neighbour")?;
     if let Ok(Judged::Refused(reason)) | Err(reason) = stand.deploy(NEIGHBOUR, &wasm, "") {
         bail!("a harmless app is not served under this configuration: {reason}");
@@ -164,7 +161,7 @@ fn launch(attack: &Attack, stand: &mut Stand) -> Outcome {
 
 fn attack_with(name: &str, app: &App, stand: &mut Stand) -> Outcome {
     let wasm = app.source.assemble().map_err(|error| format!("the attack cannot be assembled: {error:#}"))?;
-    let sidecar = lowered(app.lower, &stand.config);
+    let sidecar = format!("{}{}", asked(app.asks), lowered(app.lower, &stand.config));
     let judged = stand.deploy(name, &wasm, &sidecar)?;
     if let Expected::Refused(words) = &app.expected {
         return match judged {
@@ -230,6 +227,25 @@ fn lowered(limits: &[(&str, Duration)], config: &Config) -> String {
         .map(|(key, wanted)| format!("{key} = \"{}\"\n", humantime::format_duration(*wanted)))
         .collect();
     if lines.is_empty() { lines } else { format!("[limits]\n{lines}") }
+}
+
+/// Where an attack asks to go, as a line of a sidecar.
+fn asked(destinations: &[&str]) -> String {
+    if destinations.is_empty() {
+        return String::new();
+    }
+    let texts: Vec<String> = destinations.iter().map(|text| format!("\"{text}\"")).collect();
+    format!("outbound = [{}]\n", texts.join(", "))
+}
+
+/// The operator's configuration, with the grants that attacks have which go beyond one.
+fn granting(mut config: Config) -> anyhow::Result<Config> {
+    for attack in attacks::all().into_iter().flat_map(|group| group.attacks) {
+        let By::App(App { asks, .. }) = attack.by else { continue };
+        let destinations = asks.iter().map(|text| text.parse::<Destination>().map_err(anyhow::Error::msg));
+        config.grants.outbound.add(attack.name, destinations.collect::<Result<_, _>>()?);
+    }
+    Ok(config)
 }
 
 fn first_line(text: &str) -> String {

@@ -51,9 +51,9 @@ pub(super) enum Judged {
 }
 
 impl Stand {
-    /// Starts the host. `config_file` is the operator's; only where it listens and keeps things is another, and the
-    /// tenants that have files of their own.
-    pub(super) fn start(config: Config, config_file: Option<&Path>) -> anyhow::Result<Self> {
+    /// Starts the host. The configuration is the operator's; only where it listens and keeps things is another, and there is a tenant of
+    /// our own.
+    pub(super) fn start(config: Config) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("wasgi-selftest-").tempdir().context("no temporary directory")?;
         for name in ["apps", "tenants.d"] {
             fs::create_dir(folder.path().join(name))?;
@@ -61,10 +61,10 @@ impl Stand {
         fs::write(folder.path().join("tenants.d").join(format!("{VICTIM}.toml")), victim())?;
         let mut command = Command::new(std::env::current_exe().context("where this program lies is not known")?);
         command.arg("serve").arg(folder.path().join("apps"));
-        if let Some(file) = config_file {
-            // The host runs in another folder.
-            command.arg("--config").arg(fs::canonicalize(file).with_context(|| file.display().to_string())?);
-        }
+        // It runs in another folder.
+        let file = folder.path().join("wasgi.toml");
+        fs::write(&file, with_whole_paths(config.clone())?.to_toml())?;
+        command.arg("--config").arg(&file);
         command
             .args(["--bind", "http://127.0.0.1:0", "--settle-time", "0s", "--rescan-time", "500ms"])
             .args([
@@ -170,6 +170,15 @@ impl Stand {
         let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
         line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) << 10
     }
+}
+
+/// The paths in it, wherever it is read.
+fn with_whole_paths(mut config: Config) -> anyhow::Result<Config> {
+    let certificate = config.certificate.iter_mut().flat_map(|files| [&mut files.certfile, &mut files.keyfile]);
+    for path in certificate.chain(&mut config.outbound_cafile).chain([&mut config.data_dir]) {
+        *path = std::path::absolute(&*path).with_context(|| path.display().to_string())?;
+    }
+    Ok(config)
 }
 
 impl Drop for Stand {

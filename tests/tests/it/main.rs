@@ -9,6 +9,7 @@ mod edge;
 mod files;
 mod isolation;
 mod limits;
+mod outbound;
 mod passes;
 mod python;
 mod response;

@@ -7,7 +7,7 @@ It runs for every request. What a small response needs is done in one call of th
 import traceback
 
 from componentize_py_types import Err
-from wit_world.imports import gateway, types
+from wit_world.imports import gateway, wasgi_gateway_types as types
 
 from .rules import checked
 from .streams import Errors, FileWrapper, Input, stream_error, utf8

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import traceback
 
-from . import digests, django, servers, targets, temporary
+from . import digests, django, outbound, servers, targets, temporary
 from .watch import Watch
 
 # Where this package lies, and the folders of the app and of what it depends on (see `wasgi.stage`).
@@ -59,11 +59,13 @@ def _import(order, report):
     servers.install()
     digests.install()
     temporary.install()
+    outbound.install()
     watch = Watch(lambda file: file.startswith(f"{_APP}/"))
     before = set(sys.modules)
     try:
         with watch:
             app = targets.load(order["module"], order["expression"])
+            outbound.finish()
             if "django.conf" in sys.modules:
                 django.finish(report)
     finally:

@@ -1,10 +1,11 @@
 //! Guests that speak `wasi:http`: components built for `wasmtime serve`, Spin or wasmCloud. Everything that the interfaces
 //! mean is `wasmtime-wasi-http`'s part; here are the limits, and the ways to and from the connection.
 //!
-//! [`request`] is what a guest is given, [`exchange`] carries its response to the connection, [`p2`],
-//! [`p3`] and [`shared`] call guests of WASI 0.2 and 0.3.
+//! [`request`] is what a guest is given, [`exchange`] carries its response to the connection, [`outgoing`] sends its own requests,
+//! [`p2`], [`p3`] and [`shared`] call guests of WASI 0.2 and 0.3.
 
 mod exchange;
+mod outgoing;
 mod p2;
 mod p3;
 mod request;
@@ -14,21 +15,25 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
+use wasmtime::StoreContextMut;
 use wasmtime::component::{Component, Linker};
+use wasmtime_wasi_http::p2::bindings::http::types;
 use wasmtime_wasi_http::{
     Error as HttpError, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
 };
 
 use self::exchange::End;
+use self::outgoing::Outgoing;
 use crate::admission::Permit;
 use crate::config::{AppSpec, Instances};
 use crate::error::Error;
 use crate::guest::Guest;
 use crate::limits::Limits;
+use crate::outbound::Traffic;
 use crate::sandbox::supply::{Entry, Sandbox, Supply};
 use crate::sandbox::task::Finished;
 use crate::sandbox::{AppContext, Belongings, CallState, Engine, State};
-use crate::telemetry::{LogStream, RequestId, printable};
+use crate::telemetry::RequestId;
 
 /// Makes a loaded component callable, by the newest of the interfaces that it exports.
 pub(crate) fn load(
@@ -50,8 +55,19 @@ pub(crate) fn load(
 
 /// Offers WASI 0.2's part.
 pub(crate) fn link_p2(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
+    // Bodies end with the host's own errors, which the function of wasmtime-wasi-http 48 does not know.
+    linker.allow_shadowing(true);
+    linker.instance(TYPES)?.func_wrap("http-error-code", |mut store: StoreContextMut<'_, State>, (error,)| {
+        let error = store.data_mut().table.get::<types::IoError>(&error)?;
+        Ok((outgoing::error_code(error),))
+    })?;
+    linker.allow_shadowing(false);
+    Ok(())
 }
+
+/// In the version that `wasmtime-wasi-http` offers: what is linked under another would hide the rest of it.
+const TYPES: &str = "wasi:http/types@0.2.12";
 
 /// Offers WASI 0.3's part.
 pub(crate) fn link_p3(linker: &mut Linker<State>) -> wasmtime::Result<()> {
@@ -97,12 +113,21 @@ impl Host {
     pub(crate) fn new(app: &Arc<AppContext>, call: RequestId) -> Self {
         let mut context = WasiHttpCtx::new();
         context.set_field_size_limit(field_bytes_max(&app.limits));
-        Self { context, hooks: Hooks { app: Arc::clone(app), call: Some(call) } }
+        Self { context, hooks: Hooks { app: Arc::clone(app), call: Some(call), traffic: None } }
+    }
+
+    /// What the call under way has sent and got.
+    pub(crate) fn traffic(&mut self) -> Arc<Traffic> {
+        Arc::clone(self.hooks.traffic.get_or_insert_default())
     }
 
     /// What is logged from now on is for this call; or for none in particular.
     pub(crate) fn begin(&mut self, call: Option<RequestId>) {
         self.hooks.call = call;
+        // Where several calls are under way, what they send and get is counted together.
+        if call.is_some() {
+            self.hooks.traffic = None;
+        }
     }
 }
 
@@ -123,6 +148,8 @@ impl WasiHttpView for State {
 struct Hooks {
     app: Arc<AppContext>,
     call: Option<RequestId>,
+    /// Of the call under way, once it has sent a request.
+    traffic: Option<Arc<Traffic>>,
 }
 
 type Sending<T> = Box<dyn Future<Output = Result<T, HttpError>> + Send>;
@@ -138,17 +165,20 @@ impl WasiHttpHooks for Hooks {
         Arc::new(is_forbidden)
     }
 
-    /// No app may send requests: the grants for it are still to come. The guest learns it as an error, the app's log in words.
+    /// What the operator grants goes out; the rest the guest learns as an error, the app's log in words.
     fn send_request(
         &mut self,
         request: http::Request<WasiBody>,
-        _: Option<RequestOptions>,
+        options: Option<RequestOptions>,
         _: Sending<()>,
-    ) -> Sending<(http::Response<WasiBody>, Sending<()>)> {
-        let target = printable(&format!("{} {}", request.method(), request.uri()), TARGET_BYTES_MAX);
-        let line = format!("refused an outgoing request ({target}): outgoing HTTP requests cannot be granted yet");
-        self.app.log.line(LogStream::Errors, self.call, line.as_bytes());
-        Box::new(std::future::ready(Err(HttpError::HttpRequestDenied)))
+    ) -> Sending<outgoing::Answered> {
+        if self.app.outbound.is_none() {
+            let refused = outgoing::refuse(&self.app, self.call, &request);
+            return Box::new(std::future::ready(Err(refused)));
+        }
+        let traffic = Arc::clone(self.traffic.get_or_insert_default());
+        let (app, call, options) = (Arc::clone(&self.app), self.call, options.unwrap_or_default());
+        Box::new(Outgoing { app, call, traffic, request, options }.send())
     }
 
     fn p2_outgoing_body_chunk_size(&mut self) -> usize {
@@ -159,9 +189,6 @@ impl WasiHttpHooks for Hooks {
         CHUNK_BYTES
     }
 }
-
-/// What is logged of a refused request's target.
-const TARGET_BYTES_MAX: usize = 1 << 10;
 
 fn is_forbidden(name: &http::HeaderName) -> bool {
     *name != http::header::HOST && wasmtime_wasi_http::DEFAULT_FORBIDDEN_HEADERS.contains(name)

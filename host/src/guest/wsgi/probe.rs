@@ -52,7 +52,15 @@ impl Probe {
             &engine,
             &component,
             &spec,
-            Belongings { log, files: None, data: None, directories: Arc::default(), secrets: Arc::default(), account },
+            Belongings {
+                log,
+                files: None,
+                data: None,
+                directories: Arc::default(),
+                secrets: Arc::default(),
+                account,
+                outbound: None,
+            },
         )?;
         let (parts, ()) = http::Request::get("/probe").header("host", "127.0.0.1:8000").body(())?.into_parts();
         let origin = Origin::of_connection(None, None, false);

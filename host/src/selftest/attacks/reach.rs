@@ -14,6 +14,10 @@ pub(super) fn attacks() -> Vec<Attack> {
     let requests = |name, tries, authority: &str| {
         Attack::app(name, tries, Source::wsgi(requesting(authority)), Expected::GetsNothing)
     };
+    let asks = |name, tries, authority: &str| {
+        let source = Source::wsgi(requesting(authority));
+        Attack::app(name, tries, source, Expected::GetsNothing).asking(EVERYWHERE)
+    };
     vec![
         Attack::app(
             "open-files",
@@ -64,6 +68,32 @@ pub(super) fn attacks() -> Vec<Attack> {
         requests("request-to-metadata", "an HTTP request to a cloud's metadata service", "169.254.169.254"),
         requests("request-to-loopback-v6", "an HTTP request to this machine", "[::1]:80"),
         requests("request-to-localhost", "an HTTP request to localhost, by name", "localhost"),
+        asks(
+            "granted-to-metadata",
+            "the same to a metadata service, with every name and network granted",
+            "169.254.169.254",
+        ),
+        asks("granted-to-metadata-v6", "the same to its IPv6 address", "[fd00:ec2::254]"),
+        asks("granted-to-loopback", "the same to this machine", "127.0.0.1:80"),
+        asks("granted-to-localhost", "the same by a name that leads to this machine", "localhost"),
+        asks("granted-to-private-network", "the same into the private network", "10.0.0.1"),
+        asks("granted-to-shared-network", "the same into a provider's shared network", "100.100.100.200"),
+        asks("granted-to-unspecified", "the same to the address that is any of this machine's", "0.0.0.0"),
+        asks("granted-to-mapped", "the same to an IPv4 address that poses as an IPv6 one", "[::ffff:127.0.0.1]"),
+        asks("granted-to-translated", "the same through a translator's prefix", "[64:ff9b::a9fe:a9fe]"),
+        asks("granted-to-a-number", "the same to a number that some read as an address", "2130706433"),
+        connects(
+            "granted-connection-to-loopback",
+            "a connection to this machine, with every name and network granted",
+            "(i32.const 80) (i32.const 127) (i32.const 0) (i32.const 0) (i32.const 1)",
+        )
+        .asking(EVERYWHERE),
+        connects(
+            "granted-connection-to-metadata",
+            "the same to a cloud's metadata service",
+            "(i32.const 80) (i32.const 169) (i32.const 254) (i32.const 169) (i32.const 254)",
+        )
+        .asking(EVERYWHERE),
         Attack::hand(
             "request-that-arrives",
             "an HTTP request to a server that listens on this machine",
@@ -203,21 +233,52 @@ fn looking_up() -> String {
     )
 }
 
+/// All that an operator can grant without naming a special address.
+const EVERYWHERE: &[&str] = &[
+    "http://*:*",
+    "https://*:*",
+    "tcp://*:*",
+    "http://0.0.0.0/0:*",
+    "http://[::/0]:*",
+    "tcp://0.0.0.0/0:*",
+    "tcp://[::/0]:*",
+];
+
+/// Sends a request. Each result is laid out at 2048: 0 there means success. `$verdict` waits for what comes of it, and says that it got
+/// nothing only where the host has refused the destination: whether somebody is there says something, too.
 fn requesting(authority: &str) -> String {
     format!(
         r#"(import "wasi:http/types@0.2.0" "[constructor]fields" (func $fields (result i32)))
         (import "wasi:http/types@0.2.0" "[constructor]outgoing-request" (func $request (param i32) (result i32)))
         (import "wasi:http/types@0.2.0" "[method]outgoing-request.set-scheme" (func $scheme (param i32 i32 i32 i32 i32) (result i32)))
         (import "wasi:http/types@0.2.0" "[method]outgoing-request.set-authority" (func $authority (param i32 i32 i32 i32) (result i32)))
+        (import "wasi:http/types@0.2.0" "[method]outgoing-request.set-path-with-query" (func $path (param i32 i32 i32 i32) (result i32)))
+        (import "wasi:http/types@0.2.0" "[method]future-incoming-response.subscribe" (func $subscribe (param i32) (result i32)))
+        (import "wasi:http/types@0.2.0" "[method]future-incoming-response.get" (func $get (param i32 i32)))
+        (import "wasi:io/poll@0.2.0" "[method]pollable.block" (func $block (param i32)))
         (import "wasi:http/outgoing-handler@0.2.0" "handle" (func $handle (param i32 i32 i32 i32)))
         ;; IMPORTS END
         (data (i32.const 4096) "{authority}")
+        (data (i32.const 4352) "/")
+        ;; Codes 4, 15 and 19: the address is prohibited, the request denied, its target none.
+        (func $is_refused (param $code i32) (result i32)
+          (i32.or (i32.or (i32.eq (local.get $code) (i32.const 4)) (i32.eq (local.get $code) (i32.const 15)))
+            (i32.eq (local.get $code) (i32.const 19))))
+        (func $verdict (param $it i32) (result i32)
+          (if (i32.load8_u (i32.const 2048)) (then
+            (return (select (global.get $nothing) (global.get $ok) (call $is_refused (i32.load8_u (i32.const 2056)))))))
+          (local.set $it (i32.load (i32.const 2056)))
+          (call $block (call $subscribe (local.get $it)))
+          (call $get (local.get $it) (i32.const 2048))
+          (select (global.get $nothing) (global.get $ok)
+            (i32.and (i32.load8_u (i32.const 2064)) (call $is_refused (i32.load8_u (i32.const 2072))))))
         {CALL} (local $it i32)
         (local.set $it (call $request (call $fields)))
         (drop (call $scheme (local.get $it) (i32.const 1) (i32.const 0) (i32.const 0) (i32.const 0)))
         (drop (call $authority (local.get $it) (i32.const 1) (i32.const 4096) (i32.const {})))
+        (drop (call $path (local.get $it) (i32.const 1) (i32.const 4352) (i32.const 1)))
         (call $handle (local.get $it) (i32.const 0) (i32.const 0) (i32.const 2048))
-        (select (global.get $nothing) (global.get $ok) (i32.load8_u (i32.const 2048))))"#,
+        (call $verdict (local.get $it)))"#,
         authority.len()
     )
 }

@@ -1,6 +1,7 @@
 //! A `wasi:http` 0.3 component, built as one for `wasmtime serve` is. The last segment of the path names a behaviour, the query
 //! is its number. The same paths mean the same as in `http-p2`.
 
+mod elsewhere;
 mod fault;
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -42,6 +43,7 @@ impl wasip3::exports::http::handler::Guest for App {
                 eprintln!("to standard error");
                 respond(200, &[], b"logged".to_vec())
             }
+            "elsewhere" => respond(200, &[], elsewhere::run(query).await.into_bytes()),
             "outgoing" => respond(200, &[], fault::outgoing().await.into_bytes()),
             kind => return fault::run(kind, number).await,
         })
@@ -107,7 +109,7 @@ fn open(request: Request) -> (StreamReader<u8>, FutureReader<Trailers>) {
 }
 
 /// The next piece; none at the end.
-async fn read(stream: &mut StreamReader<u8>) -> Option<Vec<u8>> {
+pub(crate) async fn read(stream: &mut StreamReader<u8>) -> Option<Vec<u8>> {
     match stream.read(Vec::with_capacity(65536)).await {
         (StreamResult::Complete(_), piece) => Some(piece),
         (_, piece) => (!piece.is_empty()).then_some(piece),

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::io::BufRead;
 
+use wasgi::fetch::Request;
 use wasgi::{Body, Environ, StartResponse};
 
 thread_local! {
@@ -19,12 +20,29 @@ fn app(environ: Environ, start_response: StartResponse) -> wasgi::Result<Body> {
     start_response.call("200 OK", &[("Content-Type", "text/plain")])?;
     Ok(match query.split_once('=') {
         Some(("disk", words)) => Body::from(disk::run(words)),
+        Some(("elsewhere", words)) => Body::from(elsewhere::run(words)),
+        Some(("fetch", words)) => Body::from(fetched(words)),
         Some(("grow", bytes)) => {
             std::mem::forget(vec![1_u8; bytes.parse()?]);
             Body::from(format!("call {calls}"))
         }
         _ => Body::from(format!("call {calls} of {}", environ.path_info())),
     })
+}
+
+/// What the SDK's own way of sending requests comes to: `GET,URL` or `POST,URL,BODY`.
+fn fetched(words: &str) -> String {
+    let fields: Vec<&str> = words.split(',').collect();
+    let request = match fields[..] {
+        [method, url] => Request::new(method, url),
+        [method, url, body] => Request::new(method, url).header("X-Given", "by the guest").body(body),
+        _ => return "no URL".to_owned(),
+    };
+    let answer = request.send().and_then(|response| {
+        let (status, kind) = (response.status(), response.header("Content-Type").unwrap_or("nothing").to_owned());
+        Ok(format!("{status} {kind} {}", response.text()?))
+    });
+    answer.unwrap_or_else(|error| format!("{:?}: {error}", error.kind()))
 }
 
 struct Command;

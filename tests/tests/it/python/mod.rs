@@ -3,6 +3,7 @@
 
 mod django;
 mod frameworks;
+mod outbound;
 mod probe;
 mod rebuild;
 

@@ -227,7 +227,11 @@ fn an_outgoing_request_is_refused_and_both_sides_are_told() {
         |host| {
             answers(&host.get("/app/outgoing"), 200, "ErrorCode::HttpRequestDenied");
             let line = host.log_contains("refused an outgoing request (GET http://elsewhere.example/secret)");
-            assert!(line.message().contains("cannot be granted yet"), "{}", line.message());
+            assert!(
+                line.message().contains("has not asked for any: name where it may go in `outbound`"),
+                "{}",
+                line.message()
+            );
             assert_eq!((line.text("app").as_str(), line.text("request").len()), ("app", 16));
         },
     );
