@@ -23,7 +23,7 @@ use crate::apps::{App, Apps};
 use crate::body::ResponseBody;
 use crate::error::Error;
 use crate::guest::Call;
-use crate::guest::environ::{authority, wants_head_only};
+use crate::guest::environ::{authority, host_and_port, wants_head_only};
 use crate::sandbox::CallState;
 use crate::sandbox::task::Started;
 use crate::server::Connection;
@@ -203,8 +203,13 @@ fn check_host(parts: &request::Parts) -> Result<(), Error> {
     if missing || further.is_some() {
         return Err(Error::BadRequest("the Host field is missing or repeated"));
     }
-    if !host.is_none_or(|host| host.as_bytes().iter().all(is_of_host)) {
+    // An empty field says that the target has no host.
+    let is_host = |host: &HeaderValue| host.is_empty() || host.to_str().is_ok_and(|host| host_and_port(host).is_some());
+    if !host.is_none_or(is_host) {
         return Err(Error::BadRequest("the Host field is not a host and a port"));
+    }
+    if parts.uri.authority().is_some_and(|authority| host_and_port(authority.as_str()).is_none()) {
+        return Err(Error::BadRequest("the target names something else than a host and a port"));
     }
     if !matches!(parts.uri.scheme_str(), None | Some("http" | "https")) {
         return Err(Error::BadRequest("the target's scheme is neither http nor https"));
@@ -216,11 +221,6 @@ fn check_host(parts: &request::Parts) -> Result<(), Error> {
         return Err(Error::BadRequest("the Host field and :authority name different hosts"));
     }
     Ok(())
-}
-
-/// RFC 3986 §3.2.2: names, addresses and a port.
-fn is_of_host(byte: &u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(byte)
 }
 
 /// There is one expectation that can be met: hyper answers it when the body is read.
@@ -338,6 +338,24 @@ mod tests {
         };
         assert!(check_authority("a.example:81"));
         assert!(!check_authority("b.example:81"));
+        assert!(!check(Version::HTTP_2, &["a:b:c"]));
+    }
+
+    #[test]
+    fn what_a_target_names_is_a_host_and_a_port() {
+        let check = |version, target: &str| {
+            let request = Request::get(target).version(version);
+            let request = if version == Version::HTTP_2 { request } else { request.header(header::HOST, "a") };
+            check_host(&request.body(()).unwrap().into_parts().0).is_ok()
+        };
+        for version in [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2] {
+            for target in ["http://b.example:65535/", "http://b.example:/", "http://[::1]:80/"] {
+                assert!(check(version, target), "{version:?} {target}");
+            }
+            for target in ["http://u:p@b/", "http://u@b/", "http://b:65536/"] {
+                assert!(!check(version, target), "{version:?} {target}");
+            }
+        }
     }
 
     #[test]
