@@ -18,6 +18,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, request};
 use http_body::Body;
 use hyper::body::Incoming;
+use hyper::ext::ReasonPhrase;
 
 use crate::apps::{App, Apps};
 use crate::body::ResponseBody;
@@ -292,7 +293,10 @@ fn respond(started: Started, head_only: bool) -> Result<Response<ResponseBody>, 
     let mut response = Response::new(body);
     *response.status_mut() = head.status;
     *response.headers_mut() = head.headers;
-    if let Some(reason) = head.reason.and_then(|reason| hyper::ext::ReasonPhrase::try_from(reason).ok()) {
+    let reason = head.reason.and_then(|reason| ReasonPhrase::try_from(reason).ok());
+    // hyper would write `<none>`; a phrase may be empty (RFC 9112 §4).
+    let unknown = || head.status.canonical_reason().is_none().then(|| ReasonPhrase::from_static(b""));
+    if let Some(reason) = reason.or_else(unknown) {
         response.extensions_mut().insert(reason);
     }
     Ok(response)
