@@ -79,6 +79,10 @@ impl Gateway {
             }
         };
         response.headers_mut().entry(header::SERVER).or_insert(SERVER);
+        if record.version == Version::HTTP_10 && response.body().size_hint().exact().is_none() {
+            // Its end is the connection's. hyper promises to keep that where a response does not say that it is HTTP/1.0.
+            *response.version_mut() = Version::HTTP_10;
+        }
         record.status = response.status();
         if let Some(task) = response.body().task() {
             record.call = Some(Arc::clone(task.call()));
