@@ -146,11 +146,11 @@ impl Gateway {
         connection: &Connection,
         record: &mut Record,
     ) -> Result<Started, Error> {
-        let target_bytes_max = connection.edge.request_target_bytes;
-        if target_len(&parts.uri) > target_bytes_max {
-            return Err(Error::TargetTooLong(target_bytes_max));
-        }
-        let path = decode_path(parts.uri.path())?;
+        let path = target_path(&parts.uri, connection.edge.request_target_bytes).map_err(|error| match &body {
+            Some(_) => error,
+            // The program has asked for it, not the client.
+            None => Error::CgiResponse(format!("its local redirect cannot be followed: {error}")),
+        })?;
         let (app, script_name_len) = self.resolve(&parts, &path)?;
         record.app = Some(Arc::clone(&app));
         if body.as_ref().is_some_and(|body| body.size_hint().lower() > app.spec.limits.request_body_bytes) {
@@ -244,8 +244,13 @@ fn pong() -> Response<ResponseBody> {
     response
 }
 
-fn target_len(uri: &Uri) -> u64 {
-    uri.path_and_query().map_or(0, |target| target.as_str().len()) as u64
+/// The path of a target that is not too long.
+fn target_path(uri: &Uri, target_bytes_max: u64) -> Result<Cow<'_, [u8]>, Error> {
+    let bytes = uri.path_and_query().map_or(0, |target| target.as_str().len());
+    if bytes as u64 > target_bytes_max {
+        return Err(Error::TargetTooLong(target_bytes_max));
+    }
+    decode_path(uri.path())
 }
 
 /// The path, percent-decoded once (PEP 3333 through CGI). What is routed is what the guest sees: a path that means something
