@@ -66,13 +66,18 @@ fn c1_the_variables_of_every_request_are_there() {
 }
 
 #[test]
-fn c1_path_translated_is_absent_while_no_directory_can_be_granted() {
+fn c1_path_translated_is_absent_since_no_url_leads_to_a_file() {
     each_form(|host, form| {
         let shown = host.get(&format!("{form}/environ")).text();
         assert_eq!(variable(&shown, "PATH_TRANSLATED"), None);
         let files = host.get(&format!("{form}/files")).text();
         assert!(!files.is_empty() && files.lines().all(|line| line.ends_with(": not there")), "{files}");
     });
+    let host = Host::start(|host| {
+        let host = host.app("component", guest("cgi-probe")).sidecar("component", "data = true");
+        host.config("[grant]\ndata = ['component']\n")
+    });
+    assert_eq!(variable(&host.get("/component/environ").text(), "PATH_TRANSLATED"), None, "nor with a directory");
 }
 
 #[test]
