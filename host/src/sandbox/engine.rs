@@ -150,6 +150,11 @@ impl Engine {
         self.rewind.get().is_some_and(|half| wasmtime::Engine::same(&half.engine, component.engine()))
     }
 
+    /// Whether an instance of a component may have several calls under way.
+    pub(crate) fn is_concurrent(&self, component: &Component) -> bool {
+        self.concurrent.get().is_some_and(|half| wasmtime::Engine::same(&half.engine, component.engine()))
+    }
+
     /// Links a component to what its engine offers.
     ///
     /// # Errors

@@ -112,6 +112,8 @@ impl<E: Entry> Supply<E> {
             }
             (Instances::Fresh | Instances::Rewind(_), _) => (None, None),
         };
+        // Calls that share an instance wait in it, and not for it.
+        let is_waited_for = matches!(spec.instances, Instances::Reuse(_)) && !engine.is_concurrent(linked.component());
         let supply = Arc::new(Self {
             engine: Arc::clone(engine),
             app: Arc::new(AppContext::new(spec, own)),
@@ -121,7 +123,7 @@ impl<E: Entry> Supply<E> {
             rewind,
             has_complained: AtomicBool::new(false),
             idle: Mutex::default(),
-            runs: matches!(spec.instances, Instances::Reuse(_)).then(|| Runs::new(engine.workers())),
+            runs: is_waited_for.then(|| Runs::new(engine.workers())),
             stock: Stock::default(),
         });
         let keeper: Weak<Self> = Arc::downgrade(&supply);

@@ -20,8 +20,11 @@ const GUESTS: &[(&str, &[&str])] = &[
     ("cgi-probe", CGI),
 ];
 
+/// Status, header fields, lines.
+type Comparable = (u16, Vec<(String, Vec<u8>)>, Vec<String>);
+
 /// A response without what differs from host to host, and from time to time.
-fn comparable(response: &Response) -> (u16, Vec<(String, Vec<u8>)>, Vec<String>) {
+fn comparable(response: &Response) -> Comparable {
     let is_own = |line: &&str| {
         !["PORT", "REQUEST_ID", "request_id", "Request id", "HTTP_HOST"].iter().any(|word| line.contains(word))
     };

@@ -13,7 +13,7 @@ use wasmparser::WasmFeatures;
 use crate::config::Passes;
 
 /// Part of the name of compiled code: other passes, other code.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 
 /// What a pass came to.
 pub struct Report {

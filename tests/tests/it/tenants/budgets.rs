@@ -150,6 +150,12 @@ fn a_log_flood_of_one_tenant_drops_no_line_of_another() {
 #[test]
 fn who_waits_alone_is_served_before_the_second_of_a_crowd() {
     let host = serving("", &[("--sandboxes", "4"), ("--limit", "queue_time=10m")]);
+    // Instances that are made in advance would take the few places of the pool.
+    for app in ["acme/one", "hive/one"] {
+        host.drop_in(&format!("{app}.toml"), "instances = 'reuse'");
+        let is_reused = || host.listed(app).filter(|listed| listed.text("instances").starts_with("reuse"));
+        eventually("it is reused", || is_reused().map(drop));
+    }
     // All places are taken by a third tenant.
     host.drop_in("bear/one.wasm", guest("probe"));
     host.until("/bear/one/hello", 200, "hello");

@@ -115,12 +115,9 @@ impl<'a> Writer<'_, 'a> {
 
     /// An instance of a module that stays as it is.
     fn made(&mut self, instance: u32, module: usize, arguments: &HashMap<&'a str, u32>) -> Result<(), Refusal> {
-        let mut given: Vec<(&str, Vec<(&str, ExportKind, u32)>)> = Vec::new();
         let mut names: Vec<_> = arguments.keys().copied().collect();
         names.sort_unstable();
-        for name in names {
-            given.push((name, Vec::new()));
-        }
+        let mut given: Vec<_> = names.into_iter().map(|name| (name, Vec::<(&str, ExportKind, u32)>::new())).collect();
         for kind in Kind::ALL {
             for (import, source) in self.graph.imports(instance, kind)? {
                 let index = self.item(kind, source)?;

@@ -92,20 +92,13 @@ fn place<'a>(
             }
         }
     }
-    let mut place = runs.len();
-    while place > first {
-        let before = place - 1;
-        let is_last = place == runs.len();
-        // Where it passes others, it is made earlier than it was: all that it imports must be there.
-        if is_last || this.canonical.is_subset(&runs[before].canonical) {
-            if is_last || runs[place..].iter().all(|passed| passed.filled.is_disjoint(&this.filled)) {
-                place = before;
-                continue;
-            }
-        }
-        break;
-    }
-    Ok(place)
+    // Where it passes others, it is made earlier than it was: all that it imports must be there.
+    let passes_unnoticed = |run: &usize| {
+        this.canonical.is_subset(&runs[*run].canonical)
+            && runs[run + 1..].iter().all(|passed| passed.filled.is_disjoint(&this.filled))
+    };
+    let last = runs.len().saturating_sub(1);
+    Ok((first..last).find(passes_unnoticed).unwrap_or(last.max(first)))
 }
 
 /// The functions that an instance imports and that the canonical ABI makes.

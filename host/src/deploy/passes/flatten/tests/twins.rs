@@ -99,6 +99,5 @@ fn linker(engine: &Engine) -> Linker<Vec<Event>> {
     .expect("the name is free");
     root.func_wrap("make-thing", |_, (number,): (u32,)| Ok((wasmtime::component::Resource::<Thing>::new_own(number),)))
         .expect("the name is free");
-    drop(root);
     linker
 }
