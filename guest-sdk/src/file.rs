@@ -25,8 +25,8 @@ use crate::error::{Error, Result};
 /// What is faster than [`Body::stream`]: the length is known, so the response has a `Content-Length` (unless the application
 /// gave a smaller one, which counts) instead of chunks; a file of one block is a whole response in one call of the
 /// guest; blocks are large, and are not zeroed before they are read into. Every byte is copied twice, as in any other
-/// body: from the file into the block, and out of the sandbox. There is no `sendfile`: a guest has no file that the host
-/// could hand to the kernel.
+/// body: from the file into the block, and out of the sandbox. There is no `sendfile`: the contract has no way to pass the host
+/// a file, be it one of a directory that the app was granted.
 ///
 /// The file is closed (dropped) once: after its last block, when the client is gone, or with its instance.
 pub struct FileWrapper(Box<dyn Blocks>);

@@ -18,12 +18,13 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, request};
 use http_body::Body;
 use hyper::body::Incoming;
+use hyper::ext::ReasonPhrase;
 
 use crate::apps::{App, Apps};
 use crate::body::ResponseBody;
 use crate::error::Error;
 use crate::guest::Call;
-use crate::guest::environ::{authority, wants_head_only};
+use crate::guest::environ::{authority, host_and_port, wants_head_only};
 use crate::sandbox::CallState;
 use crate::sandbox::task::Started;
 use crate::server::Connection;
@@ -78,6 +79,10 @@ impl Gateway {
             }
         };
         response.headers_mut().entry(header::SERVER).or_insert(SERVER);
+        if record.version == Version::HTTP_10 && response.body().size_hint().exact().is_none() {
+            // Its end is the connection's. hyper promises to keep that where a response does not say that it is HTTP/1.0.
+            *response.version_mut() = Version::HTTP_10;
+        }
         record.status = response.status();
         if let Some(task) = response.body().task() {
             record.call = Some(Arc::clone(task.call()));
@@ -141,11 +146,11 @@ impl Gateway {
         connection: &Connection,
         record: &mut Record,
     ) -> Result<Started, Error> {
-        let target_bytes_max = connection.edge.request_target_bytes;
-        if target_len(&parts.uri) > target_bytes_max {
-            return Err(Error::TargetTooLong(target_bytes_max));
-        }
-        let path = decode_path(parts.uri.path())?;
+        let path = target_path(&parts.uri, connection.edge.request_target_bytes).map_err(|error| match &body {
+            Some(_) => error,
+            // The program has asked for it, not the client.
+            None => Error::CgiResponse(format!("its local redirect cannot be followed: {error}")),
+        })?;
         let (app, script_name_len) = self.resolve(&parts, &path)?;
         record.app = Some(Arc::clone(&app));
         if body.as_ref().is_some_and(|body| body.size_hint().lower() > app.spec.limits.request_body_bytes) {
@@ -203,8 +208,13 @@ fn check_host(parts: &request::Parts) -> Result<(), Error> {
     if missing || further.is_some() {
         return Err(Error::BadRequest("the Host field is missing or repeated"));
     }
-    if !host.is_none_or(|host| host.as_bytes().iter().all(is_of_host)) {
+    // An empty field says that the target has no host.
+    let is_host = |host: &HeaderValue| host.is_empty() || host.to_str().is_ok_and(|host| host_and_port(host).is_some());
+    if !host.is_none_or(is_host) {
         return Err(Error::BadRequest("the Host field is not a host and a port"));
+    }
+    if parts.uri.authority().is_some_and(|authority| host_and_port(authority.as_str()).is_none()) {
+        return Err(Error::BadRequest("the target names something else than a host and a port"));
     }
     if !matches!(parts.uri.scheme_str(), None | Some("http" | "https")) {
         return Err(Error::BadRequest("the target's scheme is neither http nor https"));
@@ -216,11 +226,6 @@ fn check_host(parts: &request::Parts) -> Result<(), Error> {
         return Err(Error::BadRequest("the Host field and :authority name different hosts"));
     }
     Ok(())
-}
-
-/// RFC 3986 §3.2.2: names, addresses and a port.
-fn is_of_host(byte: &u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(byte)
 }
 
 /// There is one expectation that can be met: hyper answers it when the body is read.
@@ -239,8 +244,13 @@ fn pong() -> Response<ResponseBody> {
     response
 }
 
-fn target_len(uri: &Uri) -> u64 {
-    uri.path_and_query().map_or(0, |target| target.as_str().len()) as u64
+/// The path of a target that is not too long.
+fn target_path(uri: &Uri, target_bytes_max: u64) -> Result<Cow<'_, [u8]>, Error> {
+    let bytes = uri.path_and_query().map_or(0, |target| target.as_str().len());
+    if bytes as u64 > target_bytes_max {
+        return Err(Error::TargetTooLong(target_bytes_max));
+    }
+    decode_path(uri.path())
 }
 
 /// The path, percent-decoded once (PEP 3333 through CGI). What is routed is what the guest sees: a path that means something
@@ -292,7 +302,10 @@ fn respond(started: Started, head_only: bool) -> Result<Response<ResponseBody>, 
     let mut response = Response::new(body);
     *response.status_mut() = head.status;
     *response.headers_mut() = head.headers;
-    if let Some(reason) = head.reason.and_then(|reason| hyper::ext::ReasonPhrase::try_from(reason).ok()) {
+    let reason = head.reason.and_then(|reason| ReasonPhrase::try_from(reason).ok());
+    // hyper would write `<none>`; a phrase may be empty (RFC 9112 §4).
+    let unknown = || head.status.canonical_reason().is_none().then(|| ReasonPhrase::from_static(b""));
+    if let Some(reason) = reason.or_else(unknown) {
         response.extensions_mut().insert(reason);
     }
     Ok(response)
@@ -338,6 +351,24 @@ mod tests {
         };
         assert!(check_authority("a.example:81"));
         assert!(!check_authority("b.example:81"));
+        assert!(!check(Version::HTTP_2, &["a:b:c"]));
+    }
+
+    #[test]
+    fn what_a_target_names_is_a_host_and_a_port() {
+        let check = |version, target: &str| {
+            let request = Request::get(target).version(version);
+            let request = if version == Version::HTTP_2 { request } else { request.header(header::HOST, "a") };
+            check_host(&request.body(()).unwrap().into_parts().0).is_ok()
+        };
+        for version in [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2] {
+            for target in ["http://b.example:65535/", "http://b.example:/", "http://[::1]:80/"] {
+                assert!(check(version, target), "{version:?} {target}");
+            }
+            for target in ["http://u:p@b/", "http://u@b/", "http://b:65536/"] {
+                assert!(!check(version, target), "{version:?} {target}");
+            }
+        }
     }
 
     #[test]

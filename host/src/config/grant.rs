@@ -45,6 +45,23 @@ impl Grants {
         })
     }
 
+    /// The top level's grants are for no app in a folder, which belongs to the tenant of that name.
+    pub(super) fn refuse_folders(&self, table: &GrantTable, section: &Section<'_>) -> Result<(), ConfigError> {
+        section.item("grant.data", &table.data, |given| refuse_folder(given, self.data.folder()))?;
+        section.items("grant.outbound", &table.outbound, |apps, given| {
+            refuse_folder(given, Pattern::parse(given, apps)?.folder())
+        })?;
+        let refuse_apps = |given: &Given<'_>, apps: &AppNames| match given.value.get("apps") {
+            Some(value) => refuse_folder(&given.part("apps", value), apps.folder()),
+            None => Ok(()),
+        };
+        section.items("grant.secrets", &table.secrets, |name, given| refuse_apps(given, &self.secrets[name].apps))?;
+        section.items("grant.directories", &table.directories, |place, given| {
+            refuse_apps(given, &self.directories[place].apps)
+        })?;
+        Ok(())
+    }
+
     /// As they are written: tables with their keys and values, `table` being that of the grants.
     pub(super) fn lines(&self, table: &str) -> Vec<(String, Vec<(String, Value)>)> {
         let quoted = |name: &String| Value::String(name.clone()).to_string();
@@ -98,10 +115,8 @@ impl AppNames {
     }
 
     /// The first that lies in a folder, if any does.
-    pub(super) fn folder(&self) -> Option<&str> {
-        self.0.iter().find_map(|pattern| match pattern {
-            Pattern::Name(name) | Pattern::Below(name) => name.split_once('/').map(|(folder, _)| folder),
-        })
+    fn folder(&self) -> Option<&str> {
+        self.0.iter().find_map(Pattern::folder)
     }
 
     /// As they are written.
@@ -135,11 +150,26 @@ impl Pattern {
         }
     }
 
+    /// Where the apps lie, if that is not the tenant's own folder.
+    fn folder(&self) -> Option<&str> {
+        let (Self::Name(path) | Self::Below(path)) = self;
+        path.split_once('/').map(|(folder, _)| folder)
+    }
+
     fn text(&self) -> String {
         match self {
             Self::Name(name) => name.clone(),
             Self::Below(folder) => format!("{folder}*"),
         }
+    }
+}
+
+fn refuse_folder(given: &Given<'_>, folder: Option<&str>) -> Result<(), ConfigError> {
+    match folder {
+        Some(folder) => Err(given.refuse(format!(
+            "apps in the folder {folder} belong to the tenant {folder}: write [tenant.{folder}.grant]"
+        ))),
+        None => Ok(()),
     }
 }
 

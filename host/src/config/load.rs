@@ -79,12 +79,7 @@ fn apply_file(source: &Source, file: &File, config: &mut Config, policy: &mut Po
     }
     let section = source.section(String::new());
     config.grants = Grants::parse(&file.grant, &section)?;
-    if let (Some(folder), Some(given)) = (config.grants.data.folder(), source.if_given("grant.data", &file.grant.data))
-    {
-        let reason =
-            format!("apps in the folder {folder} belong to the tenant {folder}: write [tenant.{folder}.grant]");
-        return Err(given.refuse(reason));
-    }
+    config.grants.refuse_folders(&file.grant, &section)?;
     if let Some(given) = source.if_given("outbound_cafile", &file.outbound_cafile) {
         config.outbound_cafile = Some(folder.join(path(&given)?));
     }

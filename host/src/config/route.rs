@@ -61,8 +61,9 @@ impl RouteSpec {
     /// Where the name is nothing that a path can have.
     pub(super) fn below(&self, name: &str) -> Result<Self, String> {
         let path = format!("/{name}");
-        let path = prefix(path.strip_suffix("/index").unwrap_or(&path))?;
-        Ok(Self { host: self.host.clone(), prefix: format!("{}{path}", self.prefix) })
+        // All of it is judged: the tenant's place may be made of a folder's name.
+        let path = format!("{}{}", self.prefix, path.strip_suffix("/index").unwrap_or(&path));
+        Ok(Self { host: self.host.clone(), prefix: prefix(&path)? })
     }
 }
 
@@ -216,6 +217,14 @@ mod tests {
             ("*.example.com/x", "www.example.com/y", false),
         ] {
             assert_eq!(check(claim, route), expected, "{claim} {route}");
+        }
+    }
+
+    #[test]
+    fn a_place_that_a_folders_name_makes_is_judged_as_well() {
+        let folder = RouteSpec { host: HostPattern::Any, prefix: "/.".to_owned() };
+        for name in ["", "shop", "index"] {
+            assert!(folder.below(name).is_err(), "{name}");
         }
     }
 

@@ -3,7 +3,7 @@
 //! The rules' numbers: E3 what is always there, E5 decoding, E6 CONTENT_*, E7 headers, E8 names that would alias others.
 
 use std::io::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use http::{HeaderMap, HeaderName, Method, Version, header, request};
 
@@ -115,8 +115,7 @@ impl EnvironBlock {
         let headers = &parts.headers;
         // What an absolute-form target names goes before the Host field (RFC 9112 §3.2.2), for the guest as for routing.
         if let Some(named) = parts.uri.authority() {
-            let host = named.as_str().rsplit_once('@').map_or(named.as_str(), |(_, host)| host);
-            self.push(b"HTTP_HOST", host.as_bytes());
+            self.push(b"HTTP_HOST", named.as_str().as_bytes());
         }
         for name in headers.keys() {
             if !is_passed(name) || (*name == header::HOST && parts.uri.authority().is_some()) {
@@ -165,18 +164,52 @@ fn protocol(version: Version) -> &'static str {
 
 /// Host and port as the client named them: from an absolute-form target, else from the Host field.
 pub(crate) fn authority(parts: &request::Parts) -> Option<(&str, Option<&str>)> {
-    let text = match parts.uri.authority() {
-        Some(authority) => authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, host)| host),
-        None => parts.headers.get(header::HOST)?.to_str().ok()?,
+    match parts.uri.authority() {
+        Some(authority) => host_and_port(authority.as_str()),
+        None => host_and_port(parts.headers.get(header::HOST)?.to_str().ok()?),
+    }
+}
+
+/// The grammar of what a request may name (RFC 9112 §3.2, RFC 3986 §3.2.2): a name, an IPv4 address or an IPv6 address in
+/// brackets, and perhaps a port. None for whatever else, be it credentials (RFC 9110 §4.2.4), since routing, the guest and a
+/// proxy in front could each read another host in it.
+pub(crate) fn host_and_port(text: &str) -> Option<(&str, Option<&str>)> {
+    let host_len = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (address, _) = rest.split_once(']')?;
+            address.parse::<Ipv6Addr>().ok()?;
+            address.len() + "[]".len()
+        }
+        None => name_len(text.as_bytes())?,
     };
-    let colon = text.bytes().rposition(|byte| byte == b':');
-    let (host, port) = match colon.map(|colon| (&text[..colon], &text[colon + 1..])) {
-        Some((host, port)) if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) => (host, Some(port)),
-        // `example.com:` names no port; an IPv6 address without a port ends in its bracket.
-        Some((host, "")) => (host, None),
-        _ => (text, None),
-    };
-    (!host.is_empty()).then_some((host, port))
+    let (host, rest) = text.split_at(host_len);
+    if host.is_empty() {
+        return None;
+    }
+    match rest.strip_prefix(':') {
+        None => rest.is_empty().then_some((host, None)),
+        // `example.com:` names no port.
+        Some("") => Some((host, None)),
+        Some(port) => is_port(port).then_some((host, Some(port))),
+    }
+}
+
+/// How long the name is that ends with the text or before a colon.
+fn name_len(text: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    while let Some(byte) = text.get(at) {
+        match byte {
+            b':' => break,
+            b'%' if text.get(at + 1..at + 3)?.iter().all(u8::is_ascii_hexdigit) => at += 3,
+            byte if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(byte) => at += 1,
+            _ => return None,
+        }
+    }
+    Some(at)
+}
+
+fn is_port(text: &str) -> bool {
+    text.len() <= "65535".len() && text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse::<u16>().is_ok()
 }
 
 /// The variables of an [`Origin`], packed.
@@ -260,7 +293,7 @@ mod tests {
 
     #[test]
     fn an_absolute_target_names_the_host() {
-        let environ = environ(http::Request::get("http://u@b.example:81/x").header("host", "a").body(()).unwrap());
+        let environ = environ(http::Request::get("http://b.example:81/x").header("host", "a").body(()).unwrap());
         assert_eq!(environ["HTTP_HOST"], b"b.example:81");
         assert_eq!(environ["SERVER_NAME"], b"b.example");
     }
@@ -294,17 +327,51 @@ mod tests {
     }
 
     #[test]
-    fn authority_is_split() {
-        for (host, expected) in [
+    fn a_request_names_a_host_and_perhaps_a_port() {
+        for (text, expected) in [
             ("a.example", Some(("a.example", None))),
             ("a.example:80", Some(("a.example", Some("80")))),
+            ("a.example:65535", Some(("a.example", Some("65535")))),
             ("a.example:", Some(("a.example", None))),
+            ("a_b~!$&'()*+,;=", Some(("a_b~!$&'()*+,;=", None))),
+            ("caf%C3%a9.example:1", Some(("caf%C3%a9.example", Some("1")))),
+            ("127.0.0.1:80", Some(("127.0.0.1", Some("80")))),
             ("[::1]:80", Some(("[::1]", Some("80")))),
             ("[::1]", Some(("[::1]", None))),
+            ("[::ffff:10.0.0.1]:", Some(("[::ffff:10.0.0.1]", None))),
             ("", None),
+            (":80", None),
+            ("a:b", None),
+            ("a:b:c", None),
+            ("a:1:2", None),
+            ("a:80:", None),
+            ("a:65536", None),
+            ("a:999999999", None),
+            ("a:+80", None),
+            ("a:-1", None),
+            ("a: 80", None),
+            ("%zz,][", None),
+            ("a%", None),
+            ("a%4", None),
+            ("a%4g", None),
+            ("u@a", None),
+            ("u:p@a", None),
+            ("::1", None),
+            ("[::1", None),
+            ("[::1]80", None),
+            ("[::1]:b", None),
+            ("[]", None),
+            ("[a]", None),
+            ("[10.0.0.1]", None),
+            ("[fe80::1%25eth0]", None),
+            ("[v1.x]", None),
+            ("a[::1]", None),
+            ("a/b", None),
+            ("a b", None),
+            ("a\\b", None),
+            ("a\u{e9}", None),
         ] {
-            let (parts, ()) = http::Request::get("/").header("host", host).body(()).unwrap().into_parts();
-            assert_eq!(authority(&parts), expected, "{host}");
+            assert_eq!(host_and_port(text), expected, "{text}");
         }
     }
 }

@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, Request, Version};
 use proptest::prelude::*;
 
 use super::bytes_like;
-use crate::guest::environ::{Constant, EnvironBlock, Place};
+use crate::guest::environ::{Constant, EnvironBlock, Place, host_and_port};
 use crate::origin::Origin;
 
 const NAMES: &[&str] = &[
@@ -50,7 +50,7 @@ fn request() -> impl Strategy<Value = Request<()>> {
     ];
     let target = prop_oneof![
         "/[a-z%./]{0,12}(\\?[a-z=&?%]{0,12})?",
-        "http://(u@)?[a-z.]{1,8}(:[0-9]{1,5})?/[a-z]{0,4}(\\?[a-z]{0,4})?",
+        "http://[a-z.]{1,8}(:[0-9]{1,5})?/[a-z]{0,4}(\\?[a-z]{0,4})?",
         Just("*".to_owned()),
     ];
     let version = prop::sample::select(vec![Version::HTTP_10, Version::HTTP_11, Version::HTTP_2]);
@@ -69,6 +69,16 @@ fn path() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
+    #[test]
+    fn a_host_and_a_port_are_the_whole_text_and_unambiguous(text in "[a1.:%@/,+-]{0,12}|\\[?[a1:.]{0,8}\\]?(:[0-9]{0,6})?") {
+        let Some((host, port)) = host_and_port(&text) else { return Ok(()) };
+        prop_assert!(!host.is_empty() && !host.contains(['@', '/']));
+        prop_assert!(host.starts_with('[') == host.contains(':'), "{}", host);
+        prop_assert!(port.is_none_or(|port| port.parse::<u16>().is_ok()));
+        let whole = port.map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+        prop_assert_eq!(text.strip_suffix(':').unwrap_or(&text), whole);
+    }
+
     #[test]
     fn environ_can_be_taken_apart_and_nothing_in_it_poses_as_something_else(
         request in request(),

@@ -203,6 +203,21 @@ fn tenants_are_named_once_and_their_places_are_their_own() {
         "[grant]\ndata = [\"blog/one\"]",
         "wasgi.toml line 2: grant.data = [\"blog/one\"]: apps in the folder blog belong to the tenant blog: write [tenant.blog.grant]",
     );
+    check_refused(
+        "[grant.outbound]\n\"blog/*\" = [\"https://example.com\"]",
+        "wasgi.toml line 2: grant.outbound.\"blog/*\" = [\"https://example.com\"]: apps in the folder blog belong to the tenant \
+         blog: write [tenant.blog.grant]",
+    );
+    check_refused(
+        "[grant.secrets]\nKEY = { env = \"HUSH\", apps = [\"shop\", \"blog/one\"] }",
+        "wasgi.toml line 2: grant.secrets.\"KEY\".apps = [\"shop\", \"blog/one\"]: apps in the folder blog belong to the tenant \
+         blog: write [tenant.blog.grant]",
+    );
+    check_refused(
+        "[grant.directories]\n\"/media\" = { path = \"/srv\", apps = [\"blog/*\"] }",
+        "wasgi.toml line 2: grant.directories.\"/media\".apps = [\"blog/*\"]: apps in the folder blog belong to the tenant \
+         blog: write [tenant.blog.grant]",
+    );
     let found = load("[tenant.a]\nroute = [\"/x\"]").expect_err("it is refused");
     assert!(found.starts_with("wasgi.toml line 2: unknown field `route`"), "{found}");
 }

@@ -66,13 +66,18 @@ fn c1_the_variables_of_every_request_are_there() {
 }
 
 #[test]
-fn c1_path_translated_is_absent_while_no_directory_can_be_granted() {
+fn c1_path_translated_is_absent_since_no_url_leads_to_a_file() {
     each_form(|host, form| {
         let shown = host.get(&format!("{form}/environ")).text();
         assert_eq!(variable(&shown, "PATH_TRANSLATED"), None);
         let files = host.get(&format!("{form}/files")).text();
         assert!(!files.is_empty() && files.lines().all(|line| line.ends_with(": not there")), "{files}");
     });
+    let host = Host::start(|host| {
+        let host = host.app("component", guest("cgi-probe")).sidecar("component", "data = true");
+        host.config("[grant]\ndata = ['component']\n")
+    });
+    assert_eq!(variable(&host.get("/component/environ").text(), "PATH_TRANSLATED"), None, "nor with a directory");
 }
 
 #[test]
@@ -278,17 +283,39 @@ fn c6_waiting_before_a_redirect_is_no_processor_time_after_it() {
 }
 
 #[test]
-fn c6_a_loop_is_stopped() {
-    // A core module that says but one thing.
-    let text = "Location: /loop\n\n";
-    let wat = format!(
+fn c6_a_path_that_nobody_could_ask_for_is_the_programs_fault() {
+    let long = parse(&that_says(&format!("Location: /{}\n\n", "x".repeat(2000))));
+    let host = Host::start(|host| {
+        host.app("component", guest("cgi-probe")).app("long", long).edge("request_target_size=1KiB")
+    });
+    for path in ["/component/../secret", "/%2e%2e/x", "/component/%00"] {
+        check_blamed(&host, &say(&host, "/component", &format!("Location: {path}\n\n")));
+    }
+    check_blamed(&host, &host.get("/long"));
+}
+
+#[track_caller]
+fn check_blamed(host: &Host, response: &Response) {
+    assert_eq!(response.status(), 502);
+    let failure = host.failure(response);
+    assert_eq!((failure.text("cause").as_str(), failure.text("level").as_str()), ("cgi_response", "WARN"));
+}
+
+/// A core module that says but one thing.
+fn that_says(text: &str) -> String {
+    let bytes: String = text.len().to_le_bytes()[..4].iter().map(|byte| format!("\\{byte:02x}")).collect();
+    format!(
         r#"(module
             (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
             (memory (export "memory") 1)
-            (data (i32.const 0) "\10\00\00\00\{:02x}\00\00\00") (data (i32.const 16) {text:?})
-            (func (export "_start") (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"#,
-        text.len()
-    );
+            (data (i32.const 0) "\10\00\00\00{bytes}") (data (i32.const 16) {text:?})
+            (func (export "_start") (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))))"#
+    )
+}
+
+#[test]
+fn c6_a_loop_is_stopped() {
+    let wat = that_says("Location: /loop\n\n");
     let host = Host::start(|host| host.app("loop", parse(&wat)).limit("concurrent_calls=1"));
     for _ in 0..2 {
         let response = host.get("/loop");

@@ -217,6 +217,7 @@ fn h19_http_1_0_is_closed_unless_it_asks_to_be_kept() {
     // There are no chunks: the end of a body of unknown length is the end of the connection.
     let streamed = ask(&mut client, "/probe/stream?blocks=3&bytes=1", "Connection: keep-alive\r\n");
     assert_eq!((streamed.text().as_str(), streamed.header("transfer-encoding")), ("abc", None));
+    assert_eq!(streamed.header("connection"), None, "nothing is promised that is not kept");
     client.expect_end();
     let mut client = host.connect();
     client.send(&Request::get("/probe/hello").header("Connection", "close").to_bytes());

@@ -231,6 +231,10 @@ fn h8_an_invalid_target_is_a_400() {
         line("/probe/\x7f"),
         line("/probe/<b>"),
         line("http://"),
+        line("http://u:p@a/probe/hello"),
+        line("http://u@a/probe/hello"),
+        line("http://a:65536/probe/hello"),
+        line("http://a:b/probe/hello"),
         line("a:b:c"),
     ];
     let host = probe();
@@ -259,6 +263,12 @@ fn h8_a_host_field_that_is_missing_repeated_or_no_host_is_a_400() {
         "Host: a@b",
         "Host: \"a\"",
         "Host: a\u{e9}",
+        "Host: a:b:c",
+        "Host: a:999999999",
+        "Host: a:65536",
+        "Host: %zz,][",
+        "Host: [::1",
+        "Host: :80",
     ] {
         let mut client = host.connect();
         client.send(format!("GET /probe/hello HTTP/1.1\r\n{fields}\r\n\r\n").as_bytes());
@@ -266,7 +276,7 @@ fn h8_a_host_field_that_is_missing_repeated_or_no_host_is_a_400() {
         assert_eq!(response.status(), 400, "{fields}");
         check_logged(&host, &response);
     }
-    for field in ["Host: a.example:80", "Host: [::1]:80", "Host: a_b.example", "Host:"] {
+    for field in ["Host: a.example:80", "Host: a.example:", "Host: [::1]:80", "Host: a_b.example", "Host:"] {
         let mut client = host.connect();
         client.send(format!("GET /probe/hello HTTP/1.1\r\n{field}\r\n\r\n").as_bytes());
         assert_eq!(client.response("GET").status(), 200, "{field}");

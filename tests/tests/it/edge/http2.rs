@@ -338,6 +338,22 @@ fn tunnels_are_refused_and_a_second_host_too() {
 }
 
 #[test]
+fn who_names_no_host_and_port_is_refused_however_it_is_named() {
+    let host = probe();
+    let mut client = Http2::connect(host.address());
+    for authority in ["u@a", "u:p@a", "a:65536"] {
+        let asked = Request::get(format!("http://{authority}/probe/hello"));
+        assert_eq!(client.ask(asked).status, 400, "{authority}");
+    }
+    // Without `:authority`, as a proxy may pass on what came by HTTP/1.1.
+    let with_field = |host: &str| Request::get("/probe/hello").header("host", host);
+    for field in ["u@a", "a:b:c", "a:999999999", "%zz,]["] {
+        assert_eq!(client.ask(with_field(field)).status, 400, "{field}");
+    }
+    assert_eq!(client.ask(with_field("a.example:80")).status, 200);
+}
+
+#[test]
 fn the_end_of_the_host_lets_running_streams_end_and_takes_no_new_ones() {
     let mut host = Host::start(|host| host.app("probe", guest("probe")).stream_bodies());
     let mut idle = Http2::connect(host.address());
