@@ -90,8 +90,8 @@ fn a_table_bomb_is_refused() {
 #[test]
 fn what_is_too_large_from_the_start_is_refused_at_deploy() {
     let call = "(func (export \"call\") (param i32 i32 i32 i32 i32) (result i32) unreachable)";
-    let reason = refusal(wat(&format!("(memory $second 1) {call}")), |host| host);
-    assert!(reason.contains("memories"), "a module has one memory: {reason}");
+    let reason = refusal(wat(&format!("{} {call}", "(memory 1)".repeat(8))), |host| host);
+    assert!(reason.contains("memories"), "an app has eight memories: {reason}");
     let reason = refusal(guest("probe"), |host| host.limit("memory=64KiB"));
     assert!(reason.contains("memory"), "{reason}");
     let reason = refusal(wat(&format!("(table 200000 funcref) {call}")), |host| host);
@@ -356,16 +356,20 @@ fn a_large_module_is_refused() {
     assert!(reason.contains("64"), "{reason}");
 }
 
-/// Components whose compilation takes long: many functions that do something different each.
+/// Components whose compilation takes long: many functions that do something different each. Each calls the next, since what nobody
+/// can call is left out.
 fn slow_to_compile() -> Vec<u8> {
     use std::fmt::Write;
-    let mut core = String::from("(func (export \"call\") (param i32 i32 i32 i32 i32) (result i32) unreachable)");
+    let mut core = String::from(
+        "(func (export \"call\") (param i32 i32 i32 i32 i32) (result i32) (call $f0 (i32.const 1)))
+        (func $f3000 (param i32) (result i32) unreachable)",
+    );
     for index in 0..3000 {
-        core.push_str("(func (param i32) (result i32) local.get 0");
+        write!(core, "(func $f{index} (param i32) (result i32) local.get 0").expect("a text grows");
         for step in 0..60 {
             write!(core, " local.get 0 i32.const {} i32.mul i32.add", index * 60 + step).expect("a text grows");
         }
-        core.push(')');
+        write!(core, " call $f{})", index + 1).expect("a text grows");
     }
     wat(&core)
 }
