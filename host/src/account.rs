@@ -1,6 +1,9 @@
 //! What a tenant has in use, of all its apps together, and whether it may have more. `admission` asks before a call,
 //! `sandbox` while guests run, `telemetry` before a line is logged.
 
+mod hoard;
+mod load;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +15,9 @@ use tokio::sync::Semaphore;
 use crate::admission::Slots;
 use crate::config::Config;
 use crate::limits::Budget;
+use crate::sandbox::Crew;
+use hoard::Hoard;
+use load::{Company, Load};
 
 /// One tenant's.
 pub struct Account {
@@ -22,6 +28,10 @@ pub struct Account {
     made: Instant,
     terms: ArcSwap<Terms>,
     pub(crate) slots: Arc<Slots>,
+    /// Who runs guests that compute for long.
+    pub(crate) crew: Arc<Crew>,
+    company: Arc<Company>,
+    hoard: Arc<Hoard>,
     /// Requests that wait.
     waiting: AtomicU32,
     /// When the next call would be in time, had all come at the rate that is allowed, in nanoseconds since the account
@@ -32,6 +42,7 @@ pub struct Account {
     cpu: Cpu,
     log: Mutex<LogBudget>,
 }
+    load: Load,
 
 /// What it may have, by the configuration in force.
 pub(crate) struct Terms {
@@ -71,14 +82,17 @@ const MEMORY_RETRY: Duration = Duration::from_millis(20);
 const FORGET_STEP: Duration = Duration::from_millis(1);
 
 impl Account {
-    fn new(tenant: &str, number: u64, budget: Budget, slots: &Arc<Slots>) -> Self {
+    fn new(tenant: &str, number: u64, budget: Budget, host: &Host) -> Self {
         let bytes = budget.log_bytes_per_second as f64;
         Self {
             tenant: tenant.to_owned(),
             number,
             made: Instant::now(),
-            terms: ArcSwap::from_pointee(Terms::new(budget, slots)),
-            slots: Arc::clone(slots),
+            terms: ArcSwap::from_pointee(Terms::new(budget, &host.slots)),
+            slots: Arc::clone(&host.slots),
+            crew: Arc::clone(&host.crew),
+            company: Arc::clone(&host.company),
+            hoard: Arc::clone(&host.hoard),
             waiting: AtomicU32::new(0),
             next_call: AtomicU64::new(0),
             memory: AtomicU64::new(0),
@@ -88,8 +102,9 @@ impl Account {
     }
 
     /// One for what is not served by a host: it has the default budget for itself.
+            load: Load::default(),
     pub fn of_nobody() -> Arc<Self> {
-        Arc::new(Self::new("", 0, Budget::default(), &Slots::new(1)))
+        Arc::new(Self::new("", 0, Budget::default(), &Host::new(1, Crew::new(1, || ()))))
     }
 
     pub fn tenant(&self) -> &str {
@@ -154,7 +169,8 @@ impl Account {
         if let Some(time) = self.debt(budget, now) {
             return Some((Spent::Cpu, time));
         }
-        (self.memory_bytes() >= budget.memory_bytes).then_some((Spent::Memory, MEMORY_RETRY))
+        let memory_max = budget.memory_bytes.min(self.hoard.of_one());
+        (self.memory_bytes() >= memory_max).then_some((Spent::Memory, MEMORY_RETRY))
     }
 
     /// Charges processor time.
@@ -165,11 +181,17 @@ impl Account {
     /// How long until it may use processor time again, if it has used too much.
     pub(crate) fn cpu_debt(&self, now: Instant) -> Option<Duration> {
         self.debt(&self.terms().budget, now)
+        self.load.charge(time);
+    }
+
+    /// Whether its calls take much of the workers' time in long pieces, while others ask as well.
+    pub(crate) fn is_heavy(&self) -> bool {
+        self.load.is_heavy()
     }
 
     fn debt(&self, budget: &Budget, now: Instant) -> Option<Duration> {
         let (cap, window) = (nanos(budget.cpu_time), nanos(budget.cpu_window).max(1));
-        let now = self.now(now);
+        let (moment, now) = (now, self.now(now));
         let forgotten = self.cpu.forgotten.load(Relaxed);
         let step = now.saturating_sub(forgotten);
         let is_mine =
@@ -183,6 +205,8 @@ impl Account {
         let time = u128::from(debt) * u128::from(window) / u128::from(cap.max(1));
         Some(Duration::from_nanos(u64::try_from(time).unwrap_or(u64::MAX)).max(FORGET_STEP))
     }
+            // Once a millisecond somebody comes by here: on the way they look at this, too.
+            self.load.look(step, self.company.is_alone(self.number, moment));
 
     /// Waits until it may use processor time: guests that run wait here, at a tick.
     pub(crate) async fn solvent(self: Arc<Self>) {
@@ -193,9 +217,13 @@ impl Account {
 
     /// Takes memory. False, and nothing taken, if that would be too much.
     pub(crate) fn take_memory(&self, bytes: u64) -> bool {
-        let max = self.terms().budget.memory_bytes;
+        let max = self.terms().budget.memory_bytes.min(self.hoard.take(bytes));
         let more = |used: u64| used.checked_add(bytes).filter(|used| *used <= max);
-        self.memory.fetch_update(Relaxed, Relaxed, more).is_ok()
+        let is_taken = self.memory.fetch_update(Relaxed, Relaxed, more).is_ok();
+        if !is_taken {
+            self.hoard.give(bytes);
+        }
+        is_taken
     }
 
     pub(crate) fn give_memory(&self, bytes: u64) {
@@ -240,7 +268,7 @@ impl Drop for Waiting<'_> {
 
 /// The accounts of a host.
 pub struct Accounts {
-    slots: Arc<Slots>,
+    host: Host,
     book: Mutex<Book>,
 }
 
@@ -252,8 +280,8 @@ struct Book {
 
 impl Accounts {
     /// `calls` may run at once, of all tenants together.
-    pub fn new(calls: u32) -> Self {
-        Self { slots: Slots::new(calls), book: Mutex::default() }
+    pub fn new(calls: u32, crew: Arc<Crew>) -> Self {
+        Self { host: Host::new(calls, crew), book: Mutex::default() }
     }
 
     /// That of the tenant which has the app, opened if it is the first.
@@ -264,10 +292,25 @@ impl Accounts {
             return Arc::clone(account);
         }
         book.opened += 1;
-        let account = Arc::new(Account::new(&tenant.name, book.opened, tenant.budget.clone(), &self.slots));
+        let account = Arc::new(Account::new(&tenant.name, book.opened, tenant.budget.clone(), &self.host));
         book.by_tenant.insert(tenant.name.clone(), Arc::clone(&account));
         account
     }
+/// What all tenants of a host share.
+struct Host {
+    slots: Arc<Slots>,
+    crew: Arc<Crew>,
+    company: Arc<Company>,
+    hoard: Arc<Hoard>,
+}
+
+impl Host {
+    fn new(calls: u32, crew: Arc<Crew>) -> Self {
+        // As much as is asked for, until a configuration says what there is.
+        Self { slots: Slots::new(calls), crew, company: Arc::default(), hoard: Arc::new(Hoard::new(u64::MAX)) }
+    }
+}
+
 
     /// Budgets are from now on as the configuration says. What is in use stays counted; places for calls are counted
     /// anew where their number has changed.
@@ -279,7 +322,7 @@ impl Accounts {
             if before.budget == *budget {
                 continue;
             }
-            let mut terms = Terms::new(budget.clone(), &self.slots);
+            let mut terms = Terms::new(budget.clone(), &self.host.slots);
             if before.budget.concurrent_calls == budget.concurrent_calls {
                 terms.calls = Arc::clone(&before.calls);
             }
@@ -296,6 +339,7 @@ impl Accounts {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+        self.host.hoard.resize(config.sandbox_memory_bytes);
 
 #[cfg(test)]
 mod tests {
@@ -304,7 +348,7 @@ mod tests {
     fn account(change: impl FnOnce(&mut Budget)) -> Account {
         let mut budget = Budget::default();
         change(&mut budget);
-        Account::new("acme", 1, budget, &Slots::new(10))
+        Account::new("acme", 1, budget, &Host::new(10, Crew::new(1, || ())))
     }
 
     #[test]
@@ -353,7 +397,7 @@ mod tests {
 
     #[test]
     fn a_tenant_has_one_account_for_all_its_apps_and_a_new_budget_keeps_it() {
-        let accounts = Accounts::new(100);
+        let accounts = Accounts::new(100, Crew::new(1, || ()));
         let mut config = Config::default();
         let of = |config: &Config, app| accounts.of(config, app);
         assert!(Arc::ptr_eq(&of(&config, "a/x"), &of(&config, "a/y")));

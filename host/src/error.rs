@@ -77,7 +77,7 @@ pub enum Busy {
     TenantsQueueFull,
     #[error("no call of its tenant ended within queue_time: there are budget.concurrent_calls")]
     TenantsQueueTime,
-    #[error("its tenant has budget.memory in use")]
+    #[error("its tenant has the memory in use that it may: budget.memory, or its part of sandbox_memory")]
     TenantsMemory,
     #[error("no call of this host ended within queue_time: there are as many as `sandboxes`")]
     Host,

@@ -109,10 +109,11 @@ pub struct Budget {
     pub queued_calls: u32,
     /// Calls that begin in a second; as many may come together (`admission`).
     pub calls_per_second: u32,
-    /// Its share of the host's places for calls where tenants wait for them: twice the weight, twice as many
-    /// (`admission`).
+    /// Its share of what tenants compete for: places for calls, and processor time of guests that compute for long. Twice the
+    /// weight, twice as much (`admission`, `sandbox`).
     pub weight: u32,
-    /// Linear memories and tables of live sandboxes, in bytes (`sandbox`).
+    /// Linear memories and tables of live sandboxes, in bytes; never more than its part of the host's `sandbox_memory`
+    /// (`sandbox`).
     pub memory_bytes: u64,
     /// Guest code running, in each `cpu_window` (`admission`, `sandbox`).
     pub cpu_time: Duration,
@@ -133,7 +134,7 @@ impl Default for Budget {
             calls_per_second: 1_000_000,
             weight: 1,
             memory_bytes: 64 * 1024 * MIB,
-            // More than any machine has: where all apps are of one team, none should wait for its own.
+            // More than any machine has: tenants share what there is by their weights, and one that is alone has all of it.
             cpu_time: Duration::from_secs(3600),
             cpu_window: Duration::from_secs(10),
             log_bytes_per_second: MIB,

@@ -82,6 +82,7 @@ macro_rules! count {
 pub(super) static TOP: &[Field<Config>] = &[
     count!("workers", workers, 1, 1024),
     count!("sandboxes", sandboxes, 1, 100_000),
+    size!("sandbox_memory", sandbox_memory_bytes, 16 * MIB, 64 * TIB),
     size!("stack", stack_bytes, 64 * KIB, 16 * MIB),
     time!("rescan_time", rescan_time, 100 * MILLISECOND, HOUR),
     time!("settle_time", settle_time, 0, MINUTE),

@@ -24,6 +24,7 @@ pub(super) struct File {
     pub(super) dev: Item,
     pub(super) workers: Item,
     pub(super) sandboxes: Item,
+    pub(super) sandbox_memory: Item,
     pub(super) stack: Item,
     pub(super) rescan_time: Item,
     pub(super) settle_time: Item,

@@ -52,9 +52,10 @@ fn tenants_dir(settings: &Settings, file: Option<(&Source, &File)>) -> Result<Pa
 }
 
 fn apply_file(source: &Source, file: &File, config: &mut Config, policy: &mut Policy) -> Result<(), ConfigError> {
-    let numbers: [(&str, &Item); 8] = [
+    let numbers: [(&str, &Item); 10] = [
         ("workers", &file.workers),
         ("sandboxes", &file.sandboxes),
+        ("sandbox_memory", &file.sandbox_memory),
         ("stack", &file.stack),
         ("rescan_time", &file.rescan_time),
         ("settle_time", &file.settle_time),
@@ -123,10 +124,11 @@ fn apply_file(source: &Source, file: &File, config: &mut Config, policy: &mut Po
 }
 
 fn apply_settings(settings: &Settings, config: &mut Config, policy: &mut Policy) -> Result<(), ConfigError> {
-    let numbers: [(&str, &str, &Option<String>); 8] = [
+    let numbers: [(&str, &str, &Option<String>); 10] = [
         ("workers", "--workers (WASGI_WORKERS)", &settings.workers),
         ("sandboxes", "--sandboxes (WASGI_SANDBOXES)", &settings.sandboxes),
         ("stack", "--stack (WASGI_STACK)", &settings.stack),
+        ("sandbox_memory", "--sandbox-memory (WASGI_SANDBOX_MEMORY)", &settings.sandbox_memory),
         ("rescan_time", "--rescan-time (WASGI_RESCAN_TIME)", &settings.rescan_time),
         ("settle_time", "--settle-time (WASGI_SETTLE_TIME)", &settings.settle_time),
         ("reuse_requests", "--reuse-requests (WASGI_REUSE_REQUESTS)", &settings.reuse_requests),

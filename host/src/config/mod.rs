@@ -20,6 +20,7 @@ mod field;
 mod file;
 mod grant;
 mod load;
+mod machine;
 mod print;
 mod route;
 mod secret;
@@ -68,6 +69,8 @@ pub struct Config {
     pub workers: usize,
     /// Sandboxes that may exist at the same time, of all apps together: the size of the pool.
     pub sandboxes: u32,
+    /// Linear memories and tables of all sandboxes together, in bytes.
+    pub sandbox_memory_bytes: u64,
     /// The wasm stack of a sandbox, in bytes.
     pub stack_bytes: u64,
     pub edge: EdgeLimits,
@@ -114,6 +117,7 @@ impl Default for Config {
             sandboxes: 1000,
             stack_bytes: 1 << 20,
             edge: EdgeLimits::default(),
+            sandbox_memory_bytes: machine::sandbox_memory_bytes(),
             limits: Limits::default(),
             budget: Budget::default(),
             instances: Instances::Fresh,

@@ -63,6 +63,10 @@ pub struct Settings {
     #[arg(long, value_name = "N", env = "WASGI_SANDBOXES", hide_env_values = true)]
     pub sandboxes: Option<String>,
 
+    /// Memory of all sandboxes together [default: three quarters of the machine's, or of its control group's]
+    #[arg(long, value_name = "SIZE", env = "WASGI_SANDBOX_MEMORY", hide_env_values = true)]
+    pub sandbox_memory: Option<String>,
+
     /// The wasm stack of a sandbox [default: 1MiB]
     #[arg(long, value_name = "SIZE", env = "WASGI_STACK", hide_env_values = true)]
     pub stack: Option<String>,

@@ -80,6 +80,7 @@ fn every_key_is_read_and_survives_printing() {
         dev = false
         workers = 3
         sandboxes = 77
+        sandbox_memory = "3GiB"
         stack = "512KiB"
         rescan_time = "7s"
         settle_time = "0s"

@@ -25,7 +25,7 @@ use crate::data::{DataDir, Directory};
 use crate::guest::{Guest, Kind};
 use crate::limits::Limits;
 use crate::outbound::{Network, Outbound};
-use crate::sandbox::{Abi, Belongings, Engine, Variant};
+use crate::sandbox::{Abi, Belongings, Crew, Engine, Variant};
 use crate::telemetry::AppLog;
 
 /// How a component becomes callable: `guest::load`, or a test's stand-in.
@@ -137,7 +137,9 @@ impl Loader {
     ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let hands = Semaphore::new(cores);
-        let accounts = Accounts::new(engine.sandboxes());
+        let ticking = Arc::clone(&engine);
+        let crew = Crew::new(engine.workers(), move || ticking.wake_ticker());
+        let accounts = Accounts::new(engine.sandboxes(), crew);
         Self { engine, cache, library, compiler, load_guest, network, accounts, components: Mutex::default(), hands }
     }
 

@@ -162,9 +162,11 @@ impl Deployer {
         let (notices, told) = mpsc::channel(1);
         let (ready, is_ready) = channel::channel(false);
         let now = Instant::now();
+        let loader = Loader::new(engine, cache, library, compiler, load_guest, Arc::clone(&network));
+        loader.accounts.reconfigure(&config);
         let deployer = Self {
             watch: Watch::new(&config.apps_dir),
-            loader: Arc::new(Loader::new(engine, cache, library, compiler, load_guest, Arc::clone(&network))),
+            loader: Arc::new(loader),
             config,
             apps,
             records: Records::default(),

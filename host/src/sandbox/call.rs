@@ -153,6 +153,21 @@ impl CallState {
         self.charge(Duration::from_nanos((self.now() + 1).saturating_sub(began)));
     }
 
+    /// The crew is about to poll it: what that takes is charged when it is known.
+    pub(crate) fn turn_begins(&self) {
+        self.poll_began.store(0, Ordering::Relaxed);
+    }
+
+    /// What the task that drives the call looks at after the guest was polled, as far as it can be compared.
+    pub(crate) fn said(&self) -> (bool, bool, bool, bool, bool) {
+        let outbox = self.outbox();
+        (outbox.committed, outbox.block.is_some(), outbox.ended, outbox.silent, self.awaits_input())
+    }
+
+    pub(crate) fn account(&self) -> &Arc<Account> {
+        &self.account
+    }
+
     /// The guest has been polled, and has not ended. What it reads from disk it has at once; what it waits for of its client
     /// may take long, and others do not wait with it.
     pub(crate) fn run_pauses(&self) {

@@ -5,11 +5,11 @@
 //! for what its task goes on to do.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use wasmtime::component::GuestTaskId;
 
 use super::CallState;
+use super::crew::Moment;
 use crate::error::Error;
 use crate::sandbox::fault::Stopped;
 use crate::telemetry::RequestId;
@@ -21,7 +21,7 @@ pub(crate) struct Ledger(Mutex<Book>);
 struct Book {
     payers: Vec<Payer>,
     /// Up to when time has been charged; none outside of polls.
-    charged: Option<Instant>,
+    charged: Option<Moment>,
     /// A guest was interrupted in the poll under way: it has more to compute.
     interrupted: bool,
     /// Who has had more than its time.
@@ -76,14 +76,14 @@ impl Ledger {
 
     pub(crate) fn poll_begins(&self) {
         let mut book = self.book();
-        book.charged = Some(Instant::now());
+        book.charged = Some(Moment::now());
         book.interrupted = false;
     }
 
     /// The instance has been polled: what no tick has charged is shared.
     pub(crate) fn poll_ends(&self) -> Result<Rest, Error> {
         let mut book = self.book();
-        let time = book.charged.take().map(|charged| charged.elapsed()).unwrap_or_default();
+        let time = book.charged.take().map(|charged| Moment::now().since(charged)).unwrap_or_default();
         let under_way = book.payers.iter().filter(|payer| payer.under_way);
         let share = time / u32::try_from(under_way.clone().count().max(1)).unwrap_or(u32::MAX);
         under_way.for_each(|payer| payer.call.charge(share));
@@ -103,8 +103,8 @@ impl Ledger {
     pub(crate) fn tick(&self, mut stack: impl Iterator<Item = GuestTaskId>) -> wasmtime::Result<()> {
         let mut book = self.book();
         book.interrupted = true;
-        let now = Instant::now();
-        let time = book.charged.replace(now).map(|charged| now - charged).unwrap_or_default();
+        let now = Moment::now();
+        let time = book.charged.replace(now).map(|charged| now.since(charged)).unwrap_or_default();
         let task = stack.find(|task| book.payers.iter().any(|payer| payer.task == *task));
         // Who cannot be told apart pays as one: an instance must not compute for nothing.
         let payers = book.payers.iter().filter(|payer| task.is_none_or(|task| task == payer.task));

@@ -5,6 +5,7 @@
 //! says to the host is not understood here; that is `guest`'s part.
 
 pub(crate) mod call;
+pub(crate) mod crew;
 mod engine;
 pub(crate) mod fault;
 pub(crate) mod ledger;
@@ -24,6 +25,8 @@ use std::time::Instant;
 use wasmtime::{Store, UpdateDeadline};
 
 pub use call::CallState;
+pub use crew::Crew;
+use crew::Yields;
 pub(crate) use engine::Keeper;
 pub use engine::{Abi, Engine, Variant, compiler, kernel_finds_written_pages, reset_text};
 pub(crate) use rewind::FUNCTION as REWIND_FUNCTION;
@@ -47,12 +50,17 @@ pub(crate) fn store(engine: &wasmtime::Engine, app: &Arc<AppContext>, call: &Arc
         }
         // A tenant that has used up its processor time has its guests wait, as its new calls do.
         let account = &context.data().app.account;
-        if account.cpu_debt(Instant::now()).is_some() {
-            return Ok(UpdateDeadline::YieldCustom(TICKS, Box::pin(Arc::clone(account).solvent())));
-        }
-        // Not a plain yield, which would wake the task at once: tokio's puts it behind all others, and behind new
-        // events on sockets. So short calls overtake long ones, on a single worker too.
-        Ok(UpdateDeadline::YieldCustom(TICKS, Box::pin(tokio::task::yield_now())))
+        let is_in_debt = account.cpu_debt(Instant::now()).is_some();
+        Ok(UpdateDeadline::YieldCustom(
+            TICKS,
+            match crew::interrupted(is_in_debt) {
+                Yields::Silently => Box::pin(crew::pause()),
+                Yields::ToTasks if is_in_debt => Box::pin(Arc::clone(account).solvent()),
+                // Not a plain yield, which would wake the task at once: tokio's puts it behind all others, and behind new
+                // events on sockets. So short calls overtake long ones, on a single worker too.
+                Yields::ToTasks => Box::pin(tokio::task::yield_now()),
+            },
+        ))
     });
     store
 }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::CallState;
+use super::crew::{Lendable, Payer};
 use super::supply::{Entry, Idle, Sandbox, Supply};
 use crate::telemetry::RequestId;
 
@@ -75,30 +76,24 @@ impl<E: Entry> Supply<E> {
         tokio::spawn(async move {
             let spent = std::mem::take(&mut *supply.stock.spent());
             drop(spent);
-            supply.make(size).await;
+            Arc::clone(&supply).make(size).await;
             supply.stock.stocking.store(false, Ordering::Relaxed);
         });
     }
 
     /// Makes sandboxes. What a guest does meanwhile is metered as in a call, and the batch together has one call's time.
-    async fn make(&self, size: u32) {
-        let limits = &self.app.limits;
-        let call = Arc::new(CallState::new(RequestId::next(), Instant::now(), limits.cpu_time, &self.app.account));
-        let batch = async {
+    async fn make(self: Arc<Self>, size: u32) {
+        let (cpu_time, patience) = (self.app.limits.cpu_time, self.app.limits.first_byte_time);
+        let call = Arc::new(CallState::new(RequestId::next(), Instant::now(), cpu_time, &self.app.account));
+        let payer = Payer::Call(Arc::clone(&call));
+        let mut batch = Lendable::new(payer, async move {
             for _ in 0..size {
                 // The next call will meet the same error, and report it.
                 let Ok(sandbox) = self.instantiate(&call).await else { return };
                 self.idle().push(Idle::new(sandbox));
             }
-        };
-        let mut batch = std::pin::pin!(batch);
-        let metered = std::future::poll_fn(|context| {
-            call.poll_begins();
-            let polled = batch.as_mut().poll(context);
-            call.poll_ends();
-            polled
         });
-        let _ = tokio::time::timeout(limits.first_byte_time, metered).await;
+        let _ = tokio::time::timeout(patience, std::future::poll_fn(|context| batch.poll(context))).await;
     }
 
     /// Throws a sandbox away that has served: together with others, where many do.

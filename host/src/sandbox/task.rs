@@ -19,6 +19,7 @@ use crate::error::{Error, Wall};
 use crate::guest::head::Head;
 use crate::limits::Limits;
 use crate::sandbox::CallState;
+use crate::sandbox::crew::{Lendable, Payer};
 
 /// What the guest's side ended with.
 pub enum Finished {
@@ -63,7 +64,7 @@ impl Finished {
     }
 }
 
-type Guest = Pin<Box<dyn Future<Output = Result<Finished, Error>> + Send>>;
+type Guest = Lendable<Result<Finished, Error>>;
 
 /// A call under way. Dropping it ends the sandbox.
 pub struct Task {
@@ -96,7 +97,8 @@ impl Task {
         limits: &Limits,
         guest: impl Future<Output = Result<Finished, Error>> + Send + 'static,
     ) -> Self {
-        Self { guest: Some(Box::pin(guest)), call, clocks: Clocks::new(limits) }
+        let guest = Lendable::new(Payer::Call(Arc::clone(&call)), guest);
+        Self { guest: Some(guest), call, clocks: Clocks::new(limits) }
     }
 
     pub fn call(&self) -> &Arc<CallState> {
@@ -174,9 +176,7 @@ impl Task {
         let Some(guest) = &mut self.guest else {
             return Poll::Ready(Ok(Finished::Streamed));
         };
-        self.call.poll_begins();
-        let polled = guest.as_mut().poll(context);
-        self.call.poll_ends();
+        let polled = guest.poll(context);
         if polled.is_ready() {
             self.guest = None;
             self.call.run_ends();

@@ -20,6 +20,7 @@ use crate::config::AppSpec;
 use crate::error::Error;
 use crate::guest::{Call, Guest};
 use crate::origin::Origin;
+use crate::sandbox::crew::{Lendable, Payer};
 use crate::sandbox::ledger::{Ledger, Rest};
 use crate::sandbox::supply::{Sandbox, Supply};
 use crate::sandbox::task::{Finished, Task};
@@ -304,10 +305,12 @@ impl Worker {
             has_tasks: AtomicBool::new(false),
             memory_bytes_max,
         });
+        let account = Arc::clone(&sandbox.store.data().app.account);
         let driver = drive(Arc::clone(&worker), sandbox);
         *lock(&worker.driver) = Some(Box::pin(driver));
         let owner = Arc::clone(&worker);
-        tokio::spawn(poll_fn(move |context| owner.poll(context)));
+        let mut running = Lendable::new(Payer::Itself(account), poll_fn(move |context| owner.poll(context)));
+        tokio::spawn(poll_fn(move |context| running.poll(context)));
         worker
     }
 

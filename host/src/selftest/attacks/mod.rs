@@ -8,6 +8,7 @@ mod memory;
 mod payloads;
 mod protocol;
 mod reach;
+mod sharing;
 mod tenants;
 mod time;
 
@@ -32,5 +33,6 @@ pub(super) fn all() -> Vec<Group> {
         Group { title: "deploying", attacks: deploying::attacks() },
         Group { title: "clients", attacks: clients::attacks() },
         Group { title: "tenants", attacks: tenants::attacks() },
+        Group { title: "sharing", attacks: sharing::attacks() },
     ]
 }

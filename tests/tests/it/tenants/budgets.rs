@@ -235,3 +235,25 @@ fn all_of_a_neighbours_requests_are_answered_while_a_tenant_floods() {
         (held < 8e6).then_some(())
     });
 }
+
+#[test]
+fn of_the_hosts_memory_one_tenant_leaves_something_to_others() {
+    let host = serving("", &[("--limit", "queue_time=1ms"), ("--sandbox-memory", "40MiB")]);
+    for app in ["one", "two"] {
+        host.drop_in(&format!("acme/{app}.toml"), "instances = 'reuse'");
+        eventually("it is reused", || {
+            let listed = host.listed(&format!("acme/{app}"))?;
+            listed.text("instances").starts_with("reuse").then_some(())
+        });
+    }
+    assert_eq!(host.get("/acme/one/fault?kind=memory&bytes=16000000").text(), "survived");
+    // No budget bounds it but the host's memory, of which it has two fifths.
+    let refused = host.get("/acme/two/fault?kind=memory&bytes=16000000");
+    assert_eq!(refused.status(), 503, "{}", refused.text());
+    assert!(host.failure(&refused).message().contains("sandbox_memory"), "{}", host.failure(&refused).message());
+    assert_eq!(host.get("/hive/one/fault?kind=memory&bytes=16000000").text(), "survived", "another has as much");
+    host.remove("acme/one.wasm");
+    eventually("what was held is given back", || {
+        (host.get("/acme/two/fault?kind=memory&bytes=16000000").text() == "survived").then_some(())
+    });
+}
