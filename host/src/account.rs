@@ -39,16 +39,20 @@ pub struct Account {
     next_call: AtomicU64,
     /// Of live sandboxes, in bytes.
     memory: AtomicU64,
+    /// Up to when what went to elsewhere and came from there is within its rate, in nanoseconds since the account was made.
+    outbound_until: AtomicU64,
     cpu: Cpu,
+    load: Load,
     log: Mutex<LogBudget>,
 }
-    load: Load,
 
 /// What it may have, by the configuration in force.
 pub(crate) struct Terms {
     pub(crate) budget: Budget,
     /// Places for its calls.
     pub(crate) calls: Arc<Semaphore>,
+    /// Connections to elsewhere that it may open.
+    pub(crate) outbound: Arc<Semaphore>,
 }
 
 /// Processor time that was used and not yet forgotten: it is, at the rate at which the tenant may use some.
@@ -96,13 +100,14 @@ impl Account {
             waiting: AtomicU32::new(0),
             next_call: AtomicU64::new(0),
             memory: AtomicU64::new(0),
+            outbound_until: AtomicU64::new(0),
             cpu: Cpu::default(),
+            load: Load::default(),
             log: Mutex::new(LogBudget { bytes, filled: Instant::now() }),
         }
     }
 
     /// One for what is not served by a host: it has the default budget for itself.
-            load: Load::default(),
     pub fn of_nobody() -> Arc<Self> {
         Arc::new(Self::new("", 0, Budget::default(), &Host::new(1, Crew::new(1, || ()))))
     }
@@ -149,8 +154,8 @@ impl Account {
     /// # Errors
     /// When to ask again.
     pub(crate) fn count_call(&self, now: Instant, patience: Duration) -> Result<Option<Instant>, Duration> {
-        const BURST: u64 = 1_000_000_000;
-        let interval = BURST / u64::from(self.terms().budget.calls_per_second.max(1));
+        const BURST: u64 = SECOND;
+        let interval = SECOND / u64::from(self.terms().budget.calls_per_second.max(1));
         let (at, patience) = (self.now(now), nanos(patience));
         let counted = self.next_call.fetch_update(Relaxed, Relaxed, |next| {
             let begins = next.max(at);
@@ -176,17 +181,17 @@ impl Account {
     /// Charges processor time.
     pub(crate) fn charge_cpu(&self, time: Duration) {
         self.cpu.used.fetch_add(nanos(time), Relaxed);
-    }
-
-    /// How long until it may use processor time again, if it has used too much.
-    pub(crate) fn cpu_debt(&self, now: Instant) -> Option<Duration> {
-        self.debt(&self.terms().budget, now)
         self.load.charge(time);
     }
 
     /// Whether its calls take much of the workers' time in long pieces, while others ask as well.
     pub(crate) fn is_heavy(&self) -> bool {
         self.load.is_heavy()
+    }
+
+    /// How long until it may use processor time again, if it has used too much.
+    pub(crate) fn cpu_debt(&self, now: Instant) -> Option<Duration> {
+        self.debt(&self.terms().budget, now)
     }
 
     fn debt(&self, budget: &Budget, now: Instant) -> Option<Duration> {
@@ -200,13 +205,13 @@ impl Account {
             let credit = u64::try_from(u128::from(step) * u128::from(cap) / u128::from(window)).unwrap_or(u64::MAX);
             let less = |used: u64| Some(used.saturating_sub(credit));
             let _ = self.cpu.used.fetch_update(Relaxed, Relaxed, less);
+            // Once a millisecond somebody comes by here: on the way they look at this, too.
+            self.load.look(step, self.company.is_alone(self.number, moment));
         }
         let debt = self.cpu.used.load(Relaxed).checked_sub(cap).filter(|debt| *debt > 0)?;
         let time = u128::from(debt) * u128::from(window) / u128::from(cap.max(1));
         Some(Duration::from_nanos(u64::try_from(time).unwrap_or(u64::MAX)).max(FORGET_STEP))
     }
-            // Once a millisecond somebody comes by here: on the way they look at this, too.
-            self.load.look(step, self.company.is_alone(self.number, moment));
 
     /// Waits until it may use processor time: guests that run wait here, at a tick.
     pub(crate) async fn solvent(self: Arc<Self>) {
@@ -228,6 +233,22 @@ impl Account {
 
     pub(crate) fn give_memory(&self, bytes: u64) {
         self.memory.fetch_sub(bytes, Relaxed);
+        self.hoard.give(bytes);
+    }
+
+    /// Counts bytes that have gone to elsewhere, or come from there.
+    pub(crate) fn count_outbound(&self, bytes: usize, now: Instant) {
+        let rate = self.terms().budget.outbound_bytes_per_second.max(1);
+        let time = u128::from(SECOND) * bytes as u128 / u128::from(rate);
+        let (time, now) = (u64::try_from(time).unwrap_or(u64::MAX), self.now(now));
+        let later = |until: u64| Some(until.max(now).saturating_add(time));
+        let _ = self.outbound_until.fetch_update(Relaxed, Relaxed, later);
+    }
+
+    /// How long until more may go, or come: what is worth a second may be together.
+    pub(crate) fn outbound_pause(&self, now: Instant) -> Option<Duration> {
+        let ahead = self.outbound_until.load(Relaxed).saturating_sub(self.now(now));
+        ahead.checked_sub(SECOND).filter(|pause| *pause > 0).map(Duration::from_nanos)
     }
 
     /// Whether a line that costs so much may be logged now.
@@ -246,6 +267,8 @@ impl Account {
     }
 }
 
+const SECOND: u64 = 1_000_000_000;
+
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -253,7 +276,8 @@ fn nanos(time: Duration) -> u64 {
 impl Terms {
     fn new(budget: Budget, slots: &Slots) -> Self {
         let calls = budget.concurrent_calls.min(slots.of_one());
-        Self { budget, calls: Arc::new(Semaphore::new(calls as usize)) }
+        let outbound = Arc::new(Semaphore::new(budget.outbound_connections as usize));
+        Self { budget, calls: Arc::new(Semaphore::new(calls as usize)), outbound }
     }
 }
 
@@ -270,6 +294,21 @@ impl Drop for Waiting<'_> {
 pub struct Accounts {
     host: Host,
     book: Mutex<Book>,
+}
+
+/// What all tenants of a host share.
+struct Host {
+    slots: Arc<Slots>,
+    crew: Arc<Crew>,
+    company: Arc<Company>,
+    hoard: Arc<Hoard>,
+}
+
+impl Host {
+    fn new(calls: u32, crew: Arc<Crew>) -> Self {
+        // As much as is asked for, until a configuration says what there is.
+        Self { slots: Slots::new(calls), crew, company: Arc::default(), hoard: Arc::new(Hoard::new(u64::MAX)) }
+    }
 }
 
 #[derive(Default)]
@@ -296,25 +335,11 @@ impl Accounts {
         book.by_tenant.insert(tenant.name.clone(), Arc::clone(&account));
         account
     }
-/// What all tenants of a host share.
-struct Host {
-    slots: Arc<Slots>,
-    crew: Arc<Crew>,
-    company: Arc<Company>,
-    hoard: Arc<Hoard>,
-}
-
-impl Host {
-    fn new(calls: u32, crew: Arc<Crew>) -> Self {
-        // As much as is asked for, until a configuration says what there is.
-        Self { slots: Slots::new(calls), crew, company: Arc::default(), hoard: Arc::new(Hoard::new(u64::MAX)) }
-    }
-}
-
 
     /// Budgets are from now on as the configuration says. What is in use stays counted; places for calls are counted
     /// anew where their number has changed.
     pub fn reconfigure(&self, config: &Config) {
+        self.host.hoard.resize(config.sandbox_memory_bytes);
         for account in self.book().by_tenant.values() {
             let tenant = config.tenant_of(&format!("{}/", account.tenant));
             let budget = &tenant.budget;
@@ -325,6 +350,9 @@ impl Host {
             let mut terms = Terms::new(budget.clone(), &self.host.slots);
             if before.budget.concurrent_calls == budget.concurrent_calls {
                 terms.calls = Arc::clone(&before.calls);
+            }
+            if before.budget.outbound_connections == budget.outbound_connections {
+                terms.outbound = Arc::clone(&before.outbound);
             }
             account.terms.store(Arc::new(terms));
         }
@@ -339,7 +367,6 @@ impl Host {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-        self.host.hoard.resize(config.sandbox_memory_bytes);
 
 #[cfg(test)]
 mod tests {
@@ -384,6 +411,18 @@ mod tests {
         assert_eq!(account.cpu_debt(after(2500)), Some(Duration::from_millis(2500)));
         assert_eq!(account.cpu_debt(after(5000)), None);
         assert_eq!(account.spent(after(5000)), None);
+    }
+
+    #[test]
+    fn what_goes_out_and_comes_back_has_its_rate_beyond_a_seconds_worth() {
+        let account = account(|budget| budget.outbound_bytes_per_second = 1000);
+        let after = |ms: u64| account.made + Duration::from_millis(ms);
+        account.count_outbound(1000, after(0));
+        assert_eq!(account.outbound_pause(after(0)), None);
+        account.count_outbound(500, after(0));
+        assert_eq!(account.outbound_pause(after(0)), Some(Duration::from_millis(500)));
+        assert_eq!(account.outbound_pause(after(400)), Some(Duration::from_millis(100)));
+        assert_eq!(account.outbound_pause(after(500)), None);
     }
 
     #[test]

@@ -120,6 +120,10 @@ pub struct Budget {
     pub cpu_window: Duration,
     /// What its apps may log per second; the rest is dropped and counted (`telemetry`).
     pub log_bytes_per_second: u64,
+    /// Connections to elsewhere at the same time (`outbound`).
+    pub outbound_connections: u32,
+    /// What its apps send elsewhere and get from there in a second, together (`outbound`).
+    pub outbound_bytes_per_second: u64,
     /// Calls of an app that may fail one after the other before it is left alone for a while (`admission`).
     pub faults: u32,
     /// For how long at most (`admission`).
@@ -138,6 +142,8 @@ impl Default for Budget {
             cpu_time: Duration::from_secs(3600),
             cpu_window: Duration::from_secs(10),
             log_bytes_per_second: MIB,
+            outbound_connections: 256,
+            outbound_bytes_per_second: 64 * MIB,
             faults: 20,
             fault_pause: Duration::from_secs(60),
         }

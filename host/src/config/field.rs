@@ -133,6 +133,8 @@ pub(super) static BUDGET: &[Field<Budget>] = &[
     time!("cpu_window", cpu_window, 100 * MILLISECOND, HOUR),
     size!("log_rate", log_bytes_per_second, KIB, GIB),
     count!("faults", faults, 1, 1_000_000),
+    count!("outbound_connections", outbound_connections, 1, 100_000),
+    size!("outbound_rate", outbound_bytes_per_second, KIB, TIB),
     time!("fault_pause", fault_pause, SECOND, HOUR),
 ];
 

@@ -134,6 +134,8 @@ fn every_key_is_read_and_survives_printing() {
         cpu_window = "4s"
         log_rate = "3KiB"
         faults = 4
+        outbound_connections = 5
+        outbound_rate = "6KiB"
         fault_pause = "9s"
         [edge]
         connections = 10

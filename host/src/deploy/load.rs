@@ -186,9 +186,9 @@ impl Loader {
         let Parts { spec, secrets, component, files, .. } = self.parts(&order).await?.ok_or(Outcome::Unchanged)?;
         let data = open_data(&spec, None)?;
         let directories = open_directories(&spec)?;
-        let outbound = self.outbound(&spec, None);
         // Whoever runs it by hand has their own patience.
         let account = Account::of_nobody();
+        let outbound = self.outbound(&spec, &account, None);
         let log = Arc::new(AppLog::new(&spec.name, &spec.limits, &account));
         let own = Belongings { log, files, data, directories, secrets, account, outbound };
         Ok(Loaded { spec, component, own })
@@ -373,7 +373,7 @@ impl Loader {
         let assets = assets(&spec, files.as_ref()).map_err(refused)?;
         let data = open_data(&spec, live)?;
         let directories = open_directories(&spec)?;
-        let outbound = self.outbound(&spec, live);
+        let outbound = self.outbound(&spec, &account, live);
         let own = Belongings {
             log: Arc::clone(&log),
             files,
@@ -410,10 +410,10 @@ impl Loader {
     }
 
     /// The way to where it asks to go, if it does.
-    fn outbound(&self, spec: &AppSpec, live: Option<&Arc<App>>) -> Option<Arc<Outbound>> {
+    fn outbound(&self, spec: &AppSpec, account: &Arc<Account>, live: Option<&Arc<App>>) -> Option<Arc<Outbound>> {
         let before = live.and_then(|live| live.outbound.as_ref());
         (!spec.outbound.is_empty())
-            .then(|| Outbound::new(&self.network, &spec.name, &spec.outbound, &spec.limits, before))
+            .then(|| Outbound::new(&self.network, &spec.name, &spec.outbound, &spec.limits, account, before))
     }
 
     /// Does blocking work on a thread for it, not more at a time than there are cores.

@@ -9,21 +9,26 @@ pub mod policy;
 mod resolve;
 mod tls;
 
+use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Sleep;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use self::policy::{Denied, Host, Rights, Target};
 use self::resolve::{Resolve, System};
+use crate::account::Account;
 use crate::config::{Config, Destinations, Protocol};
 use crate::limits::Limits;
 
@@ -81,6 +86,8 @@ pub struct Outbound {
     network: Arc<Network>,
     /// Connections that it may still open. A name that is being looked up counts as one.
     slots: Arc<Semaphore>,
+    /// Its tenant's, which counts them as well.
+    account: Arc<Account>,
     connections_max: u32,
     connect_time: Duration,
     time: Duration,
@@ -95,6 +102,7 @@ impl Outbound {
         app: &str,
         asked: &Destinations,
         limits: &Limits,
+        account: &Arc<Account>,
         before: Option<&Arc<Self>>,
     ) -> Arc<Self> {
         let connections_max = limits.outbound_connections;
@@ -105,6 +113,7 @@ impl Outbound {
             network: Arc::clone(network),
             slots: kept
                 .map_or_else(|| Arc::new(Semaphore::new(connections_max as usize)), |kept| Arc::clone(&kept.slots)),
+            account: Arc::clone(account),
             connections_max,
             connect_time: limits.outbound_connect_time,
             time: limits.outbound_time,
@@ -126,10 +135,10 @@ impl Outbound {
         time: Option<Duration>,
     ) -> Result<Connection, Failure> {
         self.rights().may_ask(&target)?;
-        let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| Failure::Busy(self.connections_max))?;
+        let slot = self.slot()?;
         let time = time.map_or(self.connect_time, |time| time.min(self.connect_time));
         let deadline = Instant::now() + self.time;
-        let connecting = self.open(&target, time, Arc::new(slot));
+        let connecting = self.open(&target, time, slot);
         let opened = tokio::time::timeout(time, connecting).await.map_err(|_| Failure::ConnectTime(time))?;
         let (stream, address, slot) = opened?;
         let lease = Lease { outbound: Arc::clone(self), target, address, deadline, _slot: slot };
@@ -141,21 +150,36 @@ impl Outbound {
         let rights = self.rights();
         rights.may_ask(&target)?;
         rights.may_reach(&target, address, is_own(address))?;
-        let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| Failure::Busy(self.connections_max))?;
+        let slot = self.slot()?;
         let deadline = Instant::now() + self.time;
-        Ok(Lease { outbound: Arc::clone(self), target, address, deadline, _slot: Arc::new(slot) })
+        Ok(Lease { outbound: Arc::clone(self), target, address, deadline, _slot: slot })
     }
 
     /// The addresses of a name that the app may connect to by TCP.
     pub(crate) async fn look_up(&self, name: String) -> Result<Vec<IpAddr>, Failure> {
         self.rights().may_look_up(&name)?;
-        let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| Failure::Busy(self.connections_max))?;
-        let looking = self.network.resolver.resolve(name, Arc::new(slot));
+        let slot = self.slot()?;
+        let looking = self.network.resolver.resolve(name, slot);
         let found = tokio::time::timeout(self.connect_time, looking).await;
         found.map_err(|_| Failure::ConnectTime(self.connect_time))?.map_err(Failure::LookUp)
     }
 
-    async fn addresses(&self, target: &Target, slot: Arc<OwnedSemaphorePermit>) -> Result<Vec<IpAddr>, Failure> {
+    fn slot(&self) -> Result<Arc<Slot>, Failure> {
+        let own = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| Failure::Busy(self.connections_max))?;
+        let (tenants, connections_max) = {
+            let terms = self.account.terms();
+            (Arc::clone(&terms.outbound), terms.budget.outbound_connections)
+        };
+        let tenants = tenants.try_acquire_owned().map_err(|_| Failure::TenantBusy(connections_max))?;
+        Ok(Arc::new(Slot { _own: own, _tenants: tenants }))
+    }
+
+    /// How long nothing may move, since the tenant has had more than its rate.
+    pub(crate) fn pause(&self) -> Option<Duration> {
+        self.account.outbound_pause(Instant::now())
+    }
+
+    async fn addresses(&self, target: &Target, slot: Arc<Slot>) -> Result<Vec<IpAddr>, Failure> {
         match &target.host {
             Host::Address(address) => Ok(vec![*address]),
             Host::Name(name) => self.network.resolver.resolve(name.clone(), slot).await.map_err(Failure::LookUp),
@@ -167,8 +191,8 @@ impl Outbound {
         &self,
         target: &Target,
         time: Duration,
-        slot: Arc<OwnedSemaphorePermit>,
-    ) -> Result<(TcpStream, IpAddr, Arc<OwnedSemaphorePermit>), Failure> {
+        slot: Arc<Slot>,
+    ) -> Result<(TcpStream, IpAddr, Arc<Slot>), Failure> {
         let began = Instant::now();
         let addresses = self.addresses(target, Arc::clone(&slot)).await?;
         let rights = self.rights();
@@ -225,6 +249,12 @@ impl Outbound {
     }
 }
 
+/// A connection of an app's, and of its tenant's.
+pub(crate) struct Slot {
+    _own: OwnedSemaphorePermit,
+    _tenants: OwnedSemaphorePermit,
+}
+
 /// Of a name's addresses so many are tried.
 const ADDRESSES_MAX: usize = 8;
 
@@ -246,7 +276,7 @@ pub(crate) struct Lease {
     target: Target,
     address: IpAddr,
     deadline: Instant,
-    _slot: Arc<OwnedSemaphorePermit>,
+    _slot: Arc<Slot>,
 }
 
 /// Why a connection has to end.
@@ -293,13 +323,33 @@ pub(crate) struct Traffic {
 }
 
 impl Traffic {
-    /// Counts; false beyond `bytes_max`.
-    pub(crate) fn sends(&self, bytes: usize, bytes_max: u64) -> bool {
-        self.sent.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64 <= bytes_max
+    /// Counts; false beyond what the app may.
+    pub(crate) fn sends(&self, bytes: usize, outbound: &Outbound) -> bool {
+        outbound.account.count_outbound(bytes, Instant::now());
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64 <= outbound.sent_bytes_max
     }
 
-    pub(crate) fn receives(&self, bytes: usize, bytes_max: u64) -> bool {
-        self.received.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64 <= bytes_max
+    pub(crate) fn receives(&self, bytes: usize, outbound: &Outbound) -> bool {
+        outbound.account.count_outbound(bytes, Instant::now());
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64 <= outbound.received_bytes_max
+    }
+}
+
+/// Holds up what goes or comes while the tenant has had more than its rate.
+#[derive(Default)]
+pub(crate) struct Brake(Option<Pin<Box<Sleep>>>);
+
+impl Brake {
+    /// Ready when more may go, or come.
+    pub(crate) fn poll(&mut self, outbound: &Outbound, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if let Some(sleep) = &mut self.0 {
+                ready!(sleep.as_mut().poll(context));
+                self.0 = None;
+            }
+            let Some(pause) = outbound.pause() else { return Poll::Ready(()) };
+            self.0 = Some(Box::pin(tokio::time::sleep(pause)));
+        }
     }
 }
 
@@ -310,6 +360,8 @@ pub(crate) enum Failure {
     Denied(#[from] Denied),
     #[error("the app has limits.outbound_connections = {0} already")]
     Busy(u32),
+    #[error("its tenant has budget.outbound_connections = {0} already")]
+    TenantBusy(u32),
     #[error("the name cannot be looked up: {0}")]
     LookUp(io::Error),
     #[error("no connection: {0}")]

@@ -6,7 +6,9 @@ use std::net::{IpAddr, ToSocketAddrs};
 use std::pin::Pin;
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
+
+use super::Slot;
 
 /// Look-ups of all apps at the same time: each takes a thread for as long as the system's resolver takes.
 const LOOK_UPS_MAX: usize = 64;
@@ -16,7 +18,7 @@ pub(super) type Looking = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> +
 /// Who looks names up.
 pub(super) trait Resolve: Send + Sync {
     /// The app's slot is held until the look-up has really ended, whoever still waits for it.
-    fn resolve(&self, name: String, slot: Arc<OwnedSemaphorePermit>) -> Looking;
+    fn resolve(&self, name: String, slot: Arc<Slot>) -> Looking;
 }
 
 /// The system's resolver: `/etc/hosts`, DNS, or whatever the machine is set up to ask.
@@ -31,7 +33,7 @@ impl Default for System {
 }
 
 impl Resolve for System {
-    fn resolve(&self, name: String, slot: Arc<OwnedSemaphorePermit>) -> Looking {
+    fn resolve(&self, name: String, slot: Arc<Slot>) -> Looking {
         let threads = Arc::clone(&self.threads);
         Box::pin(async move {
             let thread = threads.acquire_owned().await.map_err(io::Error::other)?;

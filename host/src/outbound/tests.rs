@@ -7,8 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
-
 use super::resolve::{Looking, Resolve};
 use super::*;
 use crate::config::{OutboundGrants, Protocol};
@@ -21,7 +19,7 @@ struct Book {
 }
 
 impl Resolve for Book {
-    fn resolve(&self, name: String, _: Arc<OwnedSemaphorePermit>) -> Looking {
+    fn resolve(&self, name: String, _: Arc<Slot>) -> Looking {
         let turn = self.asked.fetch_add(1, Ordering::Relaxed);
         let answers = self.names.get(name.as_str());
         let found = answers.and_then(|answers| answers.get(turn).or(answers.last())).cloned();
@@ -54,7 +52,7 @@ fn way(granted: &[&str], asked: &[&str], book: &Arc<Book>, change: impl FnOnce(&
     let network = Network::with(plan(granted), Arc::clone(book) as Arc<dyn Resolve>);
     let mut limits = Limits { outbound_connect_time: Duration::from_secs(2), ..Limits::default() };
     change(&mut limits);
-    let outbound = Outbound::new(&network, "shop", &destinations(asked), &limits, None);
+    let outbound = Outbound::new(&network, "shop", &destinations(asked), &limits, &Account::of_nobody(), None);
     Way { network, outbound }
 }
 

@@ -173,6 +173,11 @@ impl State {
         self.sockets.get_or_insert_default()
     }
 
+    /// The same, if it has some.
+    pub(crate) fn dialling(&mut self) -> Option<&mut Sockets> {
+        self.sockets.as_deref_mut()
+    }
+
     /// Sockets with which nothing can be done.
     pub(crate) fn no_sockets(&mut self) -> WasiSocketsCtxView<'_> {
         self.ctx();

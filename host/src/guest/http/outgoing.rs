@@ -24,7 +24,7 @@ use wasmtime_wasi_http::{Error as HttpError, RequestOptions, WasiBody};
 use super::Sending;
 use crate::config::Protocol;
 use crate::outbound::policy::{Denied, Target};
-use crate::outbound::{Connection, Ended, Failure, Lease, Traffic};
+use crate::outbound::{Brake, Connection, Ended, Failure, Lease, Outbound, Traffic};
 use crate::sandbox::AppContext;
 use crate::telemetry::{LogStream, RequestId, printable};
 
@@ -128,7 +128,7 @@ impl Notes {
             Fault::Tunnel => ("refused", HttpError::HttpRequestMethodInvalid),
             Fault::Failure(Failure::Denied(Denied::Prohibited(..))) => ("refused", HttpError::DestinationIpProhibited),
             Fault::Failure(Failure::Denied(_)) => ("refused", HttpError::HttpRequestDenied),
-            Fault::Failure(Failure::Busy(_)) => ("refused", HttpError::ConnectionLimitReached),
+            Fault::Failure(Failure::Busy(_) | Failure::TenantBusy(_)) => ("refused", HttpError::ConnectionLimitReached),
             Fault::Ended(Ended::Time(_)) => ("ended", HttpError::HttpResponseTimeout),
             Fault::Ended(Ended::Revoked) => ("ended", HttpError::HttpRequestDenied),
             Fault::Sent(bytes_max) => ("ended", HttpError::HttpRequestBodySize(Some(*bytes_max))),
@@ -157,7 +157,7 @@ fn failure_code(failure: &Failure) -> HttpError {
             Some(rustls::Error::InvalidCertificate(_)) => HttpError::TlsCertificateError,
             _ => HttpError::TlsProtocolError,
         },
-        Failure::Denied(_) | Failure::Busy(_) => HttpError::HttpRequestDenied,
+        Failure::Denied(_) | Failure::Busy(_) | Failure::TenantBusy(_) => HttpError::HttpRequestDenied,
     }
 }
 
@@ -207,8 +207,8 @@ async fn send(
     builder.max_headers(HEAD_FIELDS_MAX).max_buf_size(HEAD_BYTES_MAX);
     let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(Fault::Hyper)?;
     let request = prepared(request, &target)?.map(|body| {
-        let bytes_max = outbound.sent_bytes_max;
-        Upload { body, traffic: Arc::clone(&traffic), bytes_max, notes: Arc::clone(notes) }
+        let (traffic, outbound, notes) = (Arc::clone(&traffic), Arc::clone(outbound), Arc::clone(notes));
+        Upload { body, traffic, outbound, notes }
     });
     // None once the connection is over.
     let mut driver = Some(Box::pin(drive(connection, lease, Arc::clone(notes))));
@@ -227,8 +227,8 @@ async fn send(
     let response = response.map_err(Fault::Hyper)?;
     let response = response.map(|incoming| {
         let pause = options.between_bytes_timeout.map(|time| (time, Box::pin(tokio::time::sleep(time))));
-        let bytes_max = outbound.received_bytes_max;
-        Download { incoming: Some(incoming), traffic, bytes_max, notes: Arc::clone(notes), pause }.boxed_unsync()
+        let (outbound, notes) = (Arc::clone(outbound), Arc::clone(notes));
+        Download { incoming: Some(incoming), traffic, outbound, notes, pause }.boxed_unsync()
     });
     Ok((response, Box::new(ended(driver))))
 }
@@ -249,8 +249,16 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 async fn drive(connection: http1::Connection<TokioIo<Box<dyn Stream>>, Upload>, lease: Lease, notes: Arc<Notes>) {
     // Noted before the connection goes, with which both bodies break off.
     let ended = async { notes.stop(Why::Ended(lease.ended().await)) };
+    let (mut connection, mut brake) = (pin!(connection), Brake::default());
+    let moved = std::future::poll_fn(|context| {
+        // What its tenant's rate holds up stays with the server, or with the guest.
+        if let Some(outbound) = &notes.app.outbound {
+            ready!(brake.poll(outbound, context));
+        }
+        connection.as_mut().poll(context).map(drop)
+    });
     tokio::select! {
-        _ = connection => {}
+        () = moved => {}
         () = ended => {}
     }
 }
@@ -291,7 +299,7 @@ fn prepared(mut request: Request<WasiBody>, target: &Target) -> Result<Request<W
 struct Upload {
     body: WasiBody,
     traffic: Arc<Traffic>,
-    bytes_max: u64,
+    outbound: Arc<Outbound>,
     notes: Arc<Notes>,
 }
 
@@ -303,13 +311,15 @@ impl Body for Upload {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        let this = &mut *self;
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(context));
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
-            && !self.traffic.sends(data.len(), self.bytes_max)
+            && !this.traffic.sends(data.len(), &this.outbound)
         {
-            self.notes.stop(Why::Sent(self.bytes_max));
-            return Poll::Ready(Some(Err(HttpError::HttpRequestBodySize(Some(self.bytes_max)))));
+            let bytes_max = this.outbound.sent_bytes_max;
+            this.notes.stop(Why::Sent(bytes_max));
+            return Poll::Ready(Some(Err(HttpError::HttpRequestBodySize(Some(bytes_max)))));
         }
         Poll::Ready(frame)
     }
@@ -328,7 +338,7 @@ struct Download {
     /// None once it has failed.
     incoming: Option<Incoming>,
     traffic: Arc<Traffic>,
-    bytes_max: u64,
+    outbound: Arc<Outbound>,
     notes: Arc<Notes>,
     /// How long the guest waits for a piece, if it says so.
     pause: Option<(Duration, Pin<Box<Sleep>>)>,
@@ -342,29 +352,30 @@ impl Body for Download {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
-        let Some(incoming) = &mut self.incoming else { return Poll::Ready(None) };
+        let this = &mut *self;
+        let Some(incoming) = &mut this.incoming else { return Poll::Ready(None) };
         let fault = match Pin::new(incoming).poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
-                if let Some((time, pause)) = &mut self.pause {
+                if let Some((time, pause)) = &mut this.pause {
                     pause.as_mut().reset(Instant::now() + *time);
                 }
                 let bytes = frame.data_ref().map_or(0, Bytes::len);
-                if self.traffic.receives(bytes, self.bytes_max) {
+                if this.traffic.receives(bytes, &this.outbound) {
                     return Poll::Ready(Some(Ok(frame)));
                 }
-                Fault::Received(self.bytes_max)
+                Fault::Received(this.outbound.received_bytes_max)
             }
             Poll::Ready(Some(Err(error))) => Fault::Hyper(error),
             Poll::Ready(None) => return Poll::Ready(None),
             Poll::Pending => {
-                let Some((_, pause)) = &mut self.pause else { return Poll::Pending };
+                let Some((_, pause)) = &mut this.pause else { return Poll::Pending };
                 ready!(pause.as_mut().poll(context));
                 Fault::Slow
             }
         };
         // With it the connection ends.
-        self.incoming = None;
-        Poll::Ready(Some(Err(self.notes.code(fault))))
+        this.incoming = None;
+        Poll::Ready(Some(Err(this.notes.code(fault))))
     }
 
     fn is_end_stream(&self) -> bool {

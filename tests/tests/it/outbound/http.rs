@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use tests::{Elsewhere, Host, Request, guest};
 
-use super::{kinds, serving, target, tries};
+use super::{grant, kinds, serving, target, tries};
 
 fn one(server: &Elsewhere, app: &'static str, limits: &[&str]) -> Host {
     let wasm = kinds().into_iter().find(|(name, _)| *name == app).expect("it is a kind");
@@ -127,6 +127,41 @@ fn connections_at_a_time_are_bounded_over_all_calls_and_given_back() {
     drop(holding);
     server.until_alone();
     assert_eq!(tries(&host, "p2", &format!("many,{},3", server.url("/begin"))), "200 200 200");
+}
+
+#[test]
+fn a_tenants_connections_are_bounded_over_all_its_apps() {
+    let server = Elsewhere::http();
+    let budget = format!("{}[budget]\noutbound_connections = 3\n", grant(&[server.url("")]));
+    let apps = [("p2", guest("http-p2")), ("p3", guest("http-p3"))];
+    let host = serving(&server, &apps, |host| host.config(&budget));
+    let said = tries(&host, "p2", &format!("many,{},5", server.url("/begin")));
+    let refused = "ErrorCode::ConnectionLimitReached";
+    assert_eq!(sorted(&said), format!("200 200 200 {refused} {refused}"));
+    host.log_contains("its tenant has budget.outbound_connections = 3 already");
+    server.until_alone();
+    // Held by another app.
+    let mut holding = host.connect();
+    holding.send(&Request::get(&target("p3", &format!("read,{}", server.url("/begin")))).to_bytes());
+    host.log_contains("the response has begun");
+    let said = tries(&host, "p2", &format!("many,{},3", server.url("/begin")));
+    assert_eq!(sorted(&said), format!("200 200 {refused}"));
+    drop(holding);
+    server.until_alone();
+}
+
+#[test]
+fn what_a_tenant_moves_goes_no_faster_than_its_rate() {
+    let server = Elsewhere::http();
+    let budget = format!("{}[budget]\noutbound_rate = '1KiB'\n", grant(&[server.url("")]));
+    let host = serving(&server, &kinds(), |host| host.config(&budget).limit("outbound_time=300ms"));
+    assert_eq!(tries(&host, "p2", &format!("get,{}", server.url("/hello"))), "200 hello from elsewhere");
+    // A minute and a half at this rate, for all apps of the tenant.
+    for (app, _) in kinds() {
+        let said = tries(&host, app, &format!("read,{}", server.url("/big?100")));
+        assert!(said.contains("HttpResponseTimeout"), "{app}: {said}");
+    }
+    server.until_alone();
 }
 
 #[test]

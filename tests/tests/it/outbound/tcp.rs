@@ -1,6 +1,9 @@
 //! TCP connections that guests open themselves, for databases and the like: the same rules.
 
+use std::net::SocketAddr;
+
 use rustix::process::Signal;
+use socket2::{Domain, Socket, Type};
 use tests::{Builder, Elsewhere, Host, Request, eventually, guest};
 
 use super::{ask, grant, target, tries};
@@ -91,6 +94,36 @@ fn bytes_and_time_and_number_are_bounded() {
         host.log_contains("more than limits.outbound_time = 500ms");
     }
     server.until_alone();
+}
+
+/// Listens, and has as many connections waiting as it lets wait: whoever comes gets no answer.
+fn deaf() -> (Socket, Vec<Socket>, u16) {
+    let socket = || Socket::new(Domain::IPV4, Type::STREAM, None).expect("there is a socket");
+    let listener = socket();
+    listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("there is a port");
+    listener.listen(0).expect("it listens");
+    let address = listener.local_addr().expect("it has an address");
+    let waiting = (0..8).map(|_| {
+        let client = socket();
+        client.set_nonblocking(true).expect("it can");
+        // In progress, or for ever.
+        let _ = client.connect(&address);
+        client
+    });
+    let (waiting, port) = (waiting.collect(), address.as_socket().expect("it is one of IP").port());
+    (listener, waiting, port)
+}
+
+#[test]
+fn a_connection_has_its_time_to_come_about() {
+    let (_listener, _waiting, port) = deaf();
+    let destinations = [format!("tcp://127.0.0.1:{port}")];
+    let host = serving(&destinations, |host| host.limit("outbound_connect_time=300ms").limit("outbound_connections=1"));
+    for (app, _) in KINDS {
+        let said = tries(&host, app, &format!("tcp,127.0.0.1:{port},x"));
+        assert!(said.starts_with("error "), "{app}: {said}");
+        assert!(!said.contains("denied"), "{app}: the one before has given its place back: {said}");
+    }
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! Sockets are `wasmtime-wasi`'s. Here it is judged where they go; what goes over them is counted, and ends with its time or its
 //! grant. UDP and listening stay refused, and for WASI 0.3 all of it.
 
+mod dial;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -22,9 +24,10 @@ use wasmtime_wasi::runtime::{AbortOnDropJoinHandle, spawn};
 use wasmtime_wasi::sockets::{SocketAddrUse, WasiSockets, WasiSocketsView};
 use wasmtime_wasi::{WasiCtxBuilder, async_trait};
 
+use self::dial::Dial;
 use crate::config::{Protocol, host_name};
 use crate::outbound::policy::{Host, Target};
-use crate::outbound::{Ended, Failure, Lease, Outbound, Traffic};
+use crate::outbound::{Brake, Ended, Failure, Lease, Outbound, Traffic};
 use crate::sandbox::State;
 use crate::telemetry::{LogStream, printable};
 
@@ -45,26 +48,6 @@ pub(crate) struct Sockets {
     connecting: Vec<Dial>,
     /// The same by address, for `wasmtime-wasi` to ask before it connects.
     allowed: Allowed,
-}
-
-struct Dial {
-    /// The socket's index in the table.
-    socket: u32,
-    remote: SocketAddr,
-    gate: Arc<Gate>,
-}
-
-impl Sockets {
-    /// Forgets that a socket connects; what it needs for that.
-    fn forget(&mut self, socket: u32) -> Option<Arc<Gate>> {
-        let found = self.connecting.iter().position(|dial| dial.socket == socket)?;
-        let Dial { remote, gate, .. } = self.connecting.swap_remove(found);
-        let mut allowed = lock(&self.allowed);
-        if let Some(found) = allowed.iter().position(|known| *known == remote) {
-            allowed.swap_remove(found);
-        }
-        Some(gate)
-    }
 }
 
 /// Addresses that were judged.
@@ -129,6 +112,7 @@ pub(crate) fn link_p2(linker: &mut Linker<State>) -> wasmtime::Result<()> {
          (this,): (Resource<LookUp>,)|
          -> wasmtime::Result<(Resource<DynPollable>,)> { Ok((subscribe(&mut store.data_mut().table, this)?,)) },
     )?;
+    dial::link(linker)?;
     linker.allow_shadowing(false);
     Ok(())
 }
@@ -163,11 +147,7 @@ fn start_connect(
         match lease(&outbound, &state.connections().names, remote) {
             Ok(lease) => {
                 let gate = Gate::new(lease, state, remote);
-                let sockets = state.connections();
-                // Of a socket that has gone without an end.
-                sockets.forget(this.rep());
-                lock(&sockets.allowed).push(remote);
-                sockets.connecting.push(Dial { socket: this.rep(), remote, gate });
+                state.connections().dial(this.rep(), remote, gate, outbound.connect_time());
             }
             Err(failure) => {
                 log(state, "refused", &remote.to_string(), &failure);
@@ -206,23 +186,30 @@ fn finish_connect(state: &mut State, this: Resource<TcpSocket>) -> SocketResult<
     let (input, output) = match connected {
         Ok(streams) => streams,
         Err(error) => {
-            if !matches!(error.downcast_ref(), Some(ErrorCode::WouldBlock)) {
-                state.connections().forget(index);
+            let is_under_way = matches!(error.downcast_ref(), Some(ErrorCode::WouldBlock));
+            if is_under_way && !state.connections().is_late(index) {
+                return Err(error);
             }
-            return Err(error);
+            state.connections().forget(index);
+            return Err(if is_under_way { ErrorCode::Timeout.into() } else { error });
         }
     };
     // Without a gate nothing was allowed to connect.
     let gate = state.connections().forget(index).ok_or(ErrorCode::InvalidState)?;
     let traffic = state.http.traffic();
     let Some(outbound) = state.app.outbound.clone() else { return Err(ErrorCode::InvalidState.into()) };
-    let wrap = |counts| Wrap { gate: Arc::clone(&gate), traffic: Arc::clone(&traffic), bytes_max: counts };
+    let wrap = || Wrap {
+        gate: Arc::clone(&gate),
+        traffic: Arc::clone(&traffic),
+        outbound: Arc::clone(&outbound),
+        brake: Brake::default(),
+    };
     let inner = state.table.get_mut(&input)?;
     let stream = std::mem::replace(inner, Box::new(Nothing));
-    *inner = Box::new(Metered { stream, wrap: wrap(outbound.received_bytes_max) });
+    *inner = Box::new(Metered { stream, wrap: wrap() });
     let inner = state.table.get_mut(&output)?;
     let stream = std::mem::replace(inner, Box::new(Nothing));
-    *inner = Box::new(Metered { stream, wrap: wrap(outbound.sent_bytes_max) });
+    *inner = Box::new(Metered { stream, wrap: wrap() });
     Ok((input, output))
 }
 
@@ -251,6 +238,13 @@ impl Gate {
         });
         Arc::new(Self { shared, watch })
     }
+
+    async fn shut(&self) {
+        let changed = self.shared.changed.notified();
+        if self.shared.ended.get().is_none() {
+            changed.await;
+        }
+    }
 }
 
 impl Drop for Gate {
@@ -263,7 +257,8 @@ impl Drop for Gate {
 struct Wrap {
     gate: Arc<Gate>,
     traffic: Arc<Traffic>,
-    bytes_max: u64,
+    outbound: Arc<Outbound>,
+    brake: Brake,
 }
 
 impl Wrap {
@@ -271,13 +266,6 @@ impl Wrap {
         match self.gate.shared.ended.get() {
             None => Ok(()),
             Some(ended) => Err(failed(std::io::Error::new(std::io::ErrorKind::ConnectionAborted, *ended))),
-        }
-    }
-
-    async fn shut(&self) {
-        let changed = self.gate.shared.changed.notified();
-        if self.gate.shared.ended.get().is_none() {
-            changed.await;
         }
     }
 }
@@ -301,8 +289,11 @@ impl Pollable for Metered<DynInputStream> {
     async fn ready(&mut self) {
         let Self { stream, wrap } = self;
         tokio::select! {
-            () = stream.ready() => {}
-            () = wrap.shut() => {}
+            () = wrap.gate.shut() => {}
+            () = async {
+                stream.ready().await;
+                std::future::poll_fn(|context| wrap.brake.poll(&wrap.outbound, context)).await;
+            } => {}
         }
     }
 }
@@ -311,10 +302,14 @@ impl Pollable for Metered<DynInputStream> {
 impl InputStream for Metered<DynInputStream> {
     fn read(&mut self, size: usize) -> StreamResult<Bytes> {
         self.wrap.check()?;
+        if self.wrap.outbound.pause().is_some() {
+            // Nothing yet: it is to wait until there is something.
+            return Ok(Bytes::new());
+        }
         let bytes = self.stream.read(size)?;
-        match self.wrap.traffic.receives(bytes.len(), self.wrap.bytes_max) {
+        match self.wrap.traffic.receives(bytes.len(), &self.wrap.outbound) {
             true => Ok(bytes),
-            false => Err(too_much(self.wrap.bytes_max)),
+            false => Err(too_much(self.wrap.outbound.received_bytes_max)),
         }
     }
 }
@@ -324,8 +319,11 @@ impl Pollable for Metered<DynOutputStream> {
     async fn ready(&mut self) {
         let Self { stream, wrap } = self;
         tokio::select! {
-            () = stream.ready() => {}
-            () = wrap.shut() => {}
+            () = wrap.gate.shut() => {}
+            () = async {
+                stream.ready().await;
+                std::future::poll_fn(|context| wrap.brake.poll(&wrap.outbound, context)).await;
+            } => {}
         }
     }
 }
@@ -334,9 +332,9 @@ impl Pollable for Metered<DynOutputStream> {
 impl OutputStream for Metered<DynOutputStream> {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
         self.wrap.check()?;
-        match self.wrap.traffic.sends(bytes.len(), self.wrap.bytes_max) {
+        match self.wrap.traffic.sends(bytes.len(), &self.wrap.outbound) {
             true => self.stream.write(bytes),
-            false => Err(too_much(self.wrap.bytes_max)),
+            false => Err(too_much(self.wrap.outbound.sent_bytes_max)),
         }
     }
 
@@ -346,6 +344,9 @@ impl OutputStream for Metered<DynOutputStream> {
 
     fn check_write(&mut self) -> StreamResult<usize> {
         self.wrap.check()?;
+        if self.wrap.outbound.pause().is_some() {
+            return Ok(0);
+        }
         self.stream.check_write()
     }
 
@@ -396,7 +397,9 @@ impl Pollable for LookUp {
     async fn ready(&mut self) {
         if let Some(looking) = &mut self.looking {
             self.found = looking.await.map_err(|failure| match failure {
-                Failure::ConnectTime(_) | Failure::Busy(_) => ErrorCode::TemporaryResolverFailure,
+                Failure::ConnectTime(_) | Failure::Busy(_) | Failure::TenantBusy(_) => {
+                    ErrorCode::TemporaryResolverFailure
+                }
                 _ => ErrorCode::NameUnresolvable,
             });
             self.looking = None;
