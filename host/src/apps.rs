@@ -10,16 +10,17 @@ use crate::admission::{Admission, Throttle};
 use crate::assets::Assets;
 use crate::config::{AppSpec, Secrets};
 use crate::data::DataDir;
-use crate::guest::{Guest, Kind};
+use crate::deploy::sleeper::Sleeper;
+use crate::guest::Kind;
 use crate::outbound::Outbound;
 use crate::route::Router;
 use crate::telemetry::{AppLog, Stats};
 
 /// An app with its live release, ready to be called.
 pub struct App {
-    pub spec: AppSpec,
+    pub spec: Arc<AppSpec>,
     pub release: Release,
-    pub guest: Box<dyn Guest>,
+    pub guest: Sleeper,
     /// What it prints.
     pub log: Arc<AppLog>,
     /// Carried over while the limits stay: a release that drains counts, too.

@@ -178,7 +178,7 @@ impl Gateway {
         record.call = Some(Arc::clone(&state));
         let (script_name, path_info) = (path[..script_name_len].to_vec(), path[script_name_len..].to_vec());
         let call = Call { state, script_name, path_info, origin: Arc::clone(record.origin()), parts, body, permit };
-        let mut started = app.guest.call(call).start().await?;
+        let mut started = app.guest.call(call).await?.start().await?;
         if let Started::Streaming(_, task) = &mut started {
             task.end_if_silent().await?;
         }

@@ -387,6 +387,12 @@ impl Host {
         eventually("the host ends", || self.child.try_wait().expect("it is our child"))
     }
 
+    /// How many mappings of files with this in their names the host has.
+    pub fn mappings(&self, file: &str) -> usize {
+        let maps = fs::read_to_string(format!("/proc/{}/maps", self.child.id())).expect("it runs");
+        maps.lines().filter(|line| line.contains(file)).count()
+    }
+
     /// How often a file is mapped so that it can be written, as copy.
     pub fn writable_mappings(&self, file: &str) -> usize {
         let maps = fs::read_to_string(format!("/proc/{}/maps", self.child.id())).expect("it runs");

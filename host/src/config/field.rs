@@ -84,6 +84,7 @@ pub(super) static TOP: &[Field<Config>] = &[
     count!("sandboxes", sandboxes, 1, 100_000),
     size!("sandbox_memory", sandbox_memory_bytes, 16 * MIB, 64 * TIB),
     size!("stack", stack_bytes, 64 * KIB, 16 * MIB),
+    time!("app_idle_time", app_idle_time, 100 * MILLISECOND, 7 * DAY),
     time!("rescan_time", rescan_time, 100 * MILLISECOND, HOUR),
     time!("settle_time", settle_time, 0, MINUTE),
     count!("reuse_requests", reuse_requests_max, 1, 1_000_000_000),
@@ -132,9 +133,9 @@ pub(super) static BUDGET: &[Field<Budget>] = &[
     time!("cpu_time", cpu_time, MILLISECOND, DAY),
     time!("cpu_window", cpu_window, 100 * MILLISECOND, HOUR),
     size!("log_rate", log_bytes_per_second, KIB, GIB),
-    count!("faults", faults, 1, 1_000_000),
     count!("outbound_connections", outbound_connections, 1, 100_000),
     size!("outbound_rate", outbound_bytes_per_second, KIB, TIB),
+    count!("faults", faults, 1, 1_000_000),
     time!("fault_pause", fault_pause, SECOND, HOUR),
 ];
 

@@ -26,6 +26,7 @@ pub(super) struct File {
     pub(super) sandboxes: Item,
     pub(super) sandbox_memory: Item,
     pub(super) stack: Item,
+    pub(super) app_idle_time: Item,
     pub(super) rescan_time: Item,
     pub(super) settle_time: Item,
     pub(super) instances: Item,

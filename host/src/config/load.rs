@@ -57,6 +57,7 @@ fn apply_file(source: &Source, file: &File, config: &mut Config, policy: &mut Po
         ("sandboxes", &file.sandboxes),
         ("sandbox_memory", &file.sandbox_memory),
         ("stack", &file.stack),
+        ("app_idle_time", &file.app_idle_time),
         ("rescan_time", &file.rescan_time),
         ("settle_time", &file.settle_time),
         ("reuse_requests", &file.reuse_requests),
@@ -127,8 +128,9 @@ fn apply_settings(settings: &Settings, config: &mut Config, policy: &mut Policy)
     let numbers: [(&str, &str, &Option<String>); 10] = [
         ("workers", "--workers (WASGI_WORKERS)", &settings.workers),
         ("sandboxes", "--sandboxes (WASGI_SANDBOXES)", &settings.sandboxes),
-        ("stack", "--stack (WASGI_STACK)", &settings.stack),
         ("sandbox_memory", "--sandbox-memory (WASGI_SANDBOX_MEMORY)", &settings.sandbox_memory),
+        ("stack", "--stack (WASGI_STACK)", &settings.stack),
+        ("app_idle_time", "--app-idle-time (WASGI_APP_IDLE_TIME)", &settings.app_idle_time),
         ("rescan_time", "--rescan-time (WASGI_RESCAN_TIME)", &settings.rescan_time),
         ("settle_time", "--settle-time (WASGI_SETTLE_TIME)", &settings.settle_time),
         ("reuse_requests", "--reuse-requests (WASGI_REUSE_REQUESTS)", &settings.reuse_requests),

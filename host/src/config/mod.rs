@@ -90,6 +90,8 @@ pub struct Config {
     pub reuse_idle_time: Duration,
     /// Of an app that says "reuse": an instance whose memory is larger than this is retired. An app may lower it.
     pub reuse_memory_bytes: u64,
+    /// An app that nobody has called for this long gives its compiled code back; the next call loads it again.
+    pub app_idle_time: Duration,
     /// How often the apps directory is read without a file event.
     pub rescan_time: Duration,
     /// How long a file must not change before it is taken, unless it was renamed into place.
@@ -115,9 +117,9 @@ impl Default for Config {
             dev: false,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             sandboxes: 1000,
+            sandbox_memory_bytes: machine::sandbox_memory_bytes(),
             stack_bytes: 1 << 20,
             edge: EdgeLimits::default(),
-            sandbox_memory_bytes: machine::sandbox_memory_bytes(),
             limits: Limits::default(),
             budget: Budget::default(),
             instances: Instances::Fresh,
@@ -126,6 +128,7 @@ impl Default for Config {
             reuse_requests_max: 1000,
             reuse_idle_time: Duration::from_secs(60),
             reuse_memory_bytes: 96 << 20,
+            app_idle_time: Duration::from_secs(600),
             rescan_time: Duration::from_secs(2),
             settle_time: Duration::from_millis(250),
             log: LogConfig { filter: "info".to_owned(), json: false },

@@ -98,6 +98,10 @@ pub struct Settings {
     #[arg(long, value_name = "SIZE", env = "WASGI_REUSE_MEMORY", hide_env_values = true)]
     pub reuse_memory: Option<String>,
 
+    /// An app that nobody has called for this long gives its compiled code back, and loads it at the next call [default: 10m]
+    #[arg(long, value_name = "TIME", env = "WASGI_APP_IDLE_TIME", hide_env_values = true)]
+    pub app_idle_time: Option<String>,
+
     /// How often the apps directory is read without a file event [default: 2s]
     #[arg(long, value_name = "TIME", env = "WASGI_RESCAN_TIME", hide_env_values = true)]
     pub rescan_time: Option<String>,

@@ -82,6 +82,7 @@ fn every_key_is_read_and_survives_printing() {
         sandboxes = 77
         sandbox_memory = "3GiB"
         stack = "512KiB"
+        app_idle_time = "8s"
         rescan_time = "7s"
         settle_time = "0s"
         instances = "reuse"
@@ -133,9 +134,9 @@ fn every_key_is_read_and_survives_printing() {
         cpu_time = "8s"
         cpu_window = "4s"
         log_rate = "3KiB"
-        faults = 4
         outbound_connections = 5
         outbound_rate = "6KiB"
+        faults = 4
         fault_pause = "9s"
         [edge]
         connections = 10

@@ -1,6 +1,7 @@
 //! One file (with its sidecar) → an app that is ready to be called, or the reason why not. It publishes nothing.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,6 +16,7 @@ use super::content::{Archive, Content, read_sidecar, read_wasm, refused_sidecar}
 use super::inspect;
 use super::library::Library;
 use super::scan::Candidate;
+use super::sleeper::{Recipe, Shelf, Sleeper};
 use crate::account::{Account, Accounts};
 use crate::admission::Admission;
 use crate::apps::{App, Release};
@@ -40,6 +42,8 @@ pub struct Loader {
     load_guest: LoadGuest,
     network: Arc<Network>,
     pub(super) accounts: Accounts,
+    /// Releases whose code is in memory.
+    pub(super) awake: Arc<AtomicUsize>,
     /// The same bytes under two names are compiled and mapped once.
     components: Mutex<HashMap<Wanted, Arc<OnceCell<Code>>>>,
     /// Files in memory at the same time, and threads that read, hash and link.
@@ -88,10 +92,10 @@ pub enum Origin {
     Shared,
 }
 
-/// A component, ready to be linked.
+/// A component that was compiled.
 #[derive(Clone)]
 struct Code {
-    component: Component,
+    shelf: Arc<Shelf>,
     kind: Kind,
     /// Why its instances are not rewound, though that is wanted.
     not_rewound: Option<String>,
@@ -108,7 +112,9 @@ struct Parts {
     spec: AppSpec,
     secrets: Arc<Secrets>,
     kind: Kind,
-    component: Component,
+    shelf: Arc<Shelf>,
+    /// Where it was loaded for this.
+    component: Option<Arc<Component>>,
     not_rewound: Option<String>,
     files: Option<Arc<Tree>>,
     hash: String,
@@ -140,7 +146,8 @@ impl Loader {
         let ticking = Arc::clone(&engine);
         let crew = Crew::new(engine.workers(), move || ticking.wake_ticker());
         let accounts = Accounts::new(engine.sandboxes(), crew);
-        Self { engine, cache, library, compiler, load_guest, network, accounts, components: Mutex::default(), hands }
+        let (awake, components) = (Arc::default(), Mutex::default());
+        Self { engine, cache, library, compiler, load_guest, network, accounts, awake, components, hands }
     }
 
     /// Does all of it: read, inspect, compile or fetch, link.
@@ -183,7 +190,13 @@ impl Loader {
     /// Why there is none.
     pub async fn load_one(self: &Arc<Self>, order: Order) -> Result<Loaded, Outcome> {
         let order = Arc::new(order);
-        let Parts { spec, secrets, component, files, .. } = self.parts(&order).await?.ok_or(Outcome::Unchanged)?;
+        let Parts { spec, secrets, shelf, component, files, .. } =
+            self.parts(&order).await?.ok_or(Outcome::Unchanged)?;
+        let component = match component {
+            Some(component) => component,
+            None => self.component(&shelf).await.map_err(|error| Outcome::Passing(format!("{error:#}")))?,
+        };
+        let component = Component::clone(&component);
         let data = open_data(&spec, None)?;
         let directories = open_directories(&spec)?;
         // Whoever runs it by hand has their own patience.
@@ -220,15 +233,15 @@ impl Loader {
         }
         // Its bytes would wait in memory for their turn.
         let archive_hash = content.archive.take().map(|archive| archive.hash);
-        let (code, origin) = self.code(order, &spec, content).await?;
+        let (code, component, origin) = self.code(order, &spec, content).await?;
         let files = match archive_hash {
             Some(archive_hash) => Some(self.files(order, &spec.limits, archive_hash).await?),
             None => None,
         };
         let settled = code.kind.settle(spec);
         let spec = settled.map_err(|error| Outcome::Refused(format!("{}.toml: {error}", order.name)))?;
-        let Code { component, kind, not_rewound } = code;
-        Ok(Some(Parts { spec, secrets, kind, component, not_rewound, files, hash, code_hash, origin }))
+        let Code { shelf, kind, not_rewound } = code;
+        Ok(Some(Parts { spec, secrets, kind, shelf, component, not_rewound, files, hash, code_hash, origin }))
     }
 
     /// The files of its bundle: known, found on disk, or unpacked.
@@ -261,44 +274,53 @@ impl Loader {
         self.by_hand(move |_| read_wasm(&order, &limits)).await
     }
 
-    /// The compiled component: shared, from the cache, or new.
+    /// The compiled component: shared, from the cache, or new. With it what was loaded just now.
     async fn code(
         self: &Arc<Self>,
         order: &Arc<Order>,
         spec: &AppSpec,
         content: Content,
-    ) -> Result<(Code, Origin), Outcome> {
+    ) -> Result<(Code, Option<Arc<Component>>, Origin), Outcome> {
         let rewinds = matches!(spec.instances, Instances::Rewind(_));
         let cell = {
             let mut components = self.components.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(components.entry((content.code_hash.clone(), rewinds)).or_default())
         };
-        let mut origin = Origin::Shared;
+        let (mut origin, mut loaded) = (Origin::Shared, None);
+        let mut put = |hash: &str, variant, component| {
+            let shelf = Shelf::new(hash, variant);
+            loaded = Some(shelf.put(component));
+            shelf
+        };
         let code = cell
             .get_or_try_init(|| async {
-                let hash = content.code_hash.clone();
+                let (hash, owned) = (content.code_hash.clone(), content.code);
                 let (kind, abi) = self
                     .by_hand(move |_| {
                         let found =
-                            inspect::outline(&content.code).map_err(|refusal| Outcome::Refused(refusal.to_string()))?;
+                            inspect::outline(&owned).map_err(|refusal| Outcome::Refused(refusal.to_string()))?;
                         Ok((found.kind, found.abi))
                     })
                     .await?;
                 let mut not_rewound = None;
                 if rewinds && kind == Kind::Wsgi && abi == Abi::Sync {
                     match self.compiled(order, &spec.limits, &hash, Variant::Rewind, &mut origin).await? {
-                        Compiled::Component(component) => return Ok(Code { component, kind, not_rewound }),
+                        Compiled::Component(component) => {
+                            return Ok(Code { shelf: put(&hash, Variant::Rewind, component), kind, not_rewound });
+                        }
                         Compiled::NotRewound(reason) => not_rewound = Some(reason),
                     }
                 }
                 match self.compiled(order, &spec.limits, &hash, abi.into(), &mut origin).await? {
-                    Compiled::Component(component) => Ok(Code { component, kind, not_rewound }),
+                    Compiled::Component(component) => {
+                        Ok(Code { shelf: put(&hash, abi.into(), component), kind, not_rewound })
+                    }
                     Compiled::NotRewound(reason) => Err(Outcome::Refused(reason)),
                 }
             })
             .await?
             .clone();
-        Ok((code, origin))
+        Ok((code, loaded, origin))
     }
 
     /// From the cache, or new.
@@ -358,13 +380,43 @@ impl Loader {
         .await
     }
 
+    /// Code that was compiled before: in memory, or in the cache.
+    ///
+    /// # Errors
+    /// Where the cache has lost it.
+    pub(super) async fn component(self: &Arc<Self>, shelf: &Arc<Shelf>) -> anyhow::Result<Arc<Component>> {
+        if let Some(component) = shelf.component() {
+            return Ok(component);
+        }
+        let _hand = self.hands.acquire().await;
+        let (loader, shelf) = (Arc::clone(self), Arc::clone(shelf));
+        tokio::task::spawn_blocking(move || loader.read_component(&shelf)).await?
+    }
+
+    /// Reads it from the cache.
+    pub(super) fn read_component(&self, shelf: &Shelf) -> anyhow::Result<Arc<Component>> {
+        let loaded = self.cache.load(self.engine.wasmtime(shelf.variant)?, &shelf.hash);
+        Ok(shelf.put(loaded.context("its compiled code is not in the cache any more: put its file there again")?))
+    }
+
+    /// Links it.
+    pub(super) fn guest(
+        &self,
+        kind: Kind,
+        component: &Component,
+        spec: &AppSpec,
+        own: Belongings,
+    ) -> anyhow::Result<Box<dyn Guest>> {
+        (self.load_guest)(&self.engine, kind, component, spec, own)
+    }
+
     /// The engine that runs components of this variant.
     fn engine(&self, variant: Variant) -> Result<&wasmtime::Engine, Outcome> {
         self.engine.wasmtime(variant).map_err(|error| Outcome::Passing(format!("{error:#}")))
     }
 
-    fn app(&self, order: &Order, parts: Parts) -> Result<App, Outcome> {
-        let Parts { spec, secrets, kind, component, not_rewound, files, hash, code_hash, origin: _ } = parts;
+    fn app(self: &Arc<Self>, order: &Order, parts: Parts) -> Result<App, Outcome> {
+        let Parts { spec, secrets, kind, shelf, component, not_rewound, files, hash, code_hash, origin } = parts;
         let refused = |error: anyhow::Error| Outcome::Refused(format!("{error:#}"));
         let account = self.accounts.of(&order.config, &spec.name);
         let log = AppLog::new(&spec.name, &spec.limits, &account);
@@ -383,7 +435,10 @@ impl Loader {
             account: Arc::clone(&account),
             outbound: outbound.clone(),
         };
-        let guest = (self.load_guest)(&self.engine, kind, &component, &spec, own).map_err(refused)?;
+        let spec = Arc::new(spec);
+        let recipe = Recipe { loader: Arc::clone(self), shelf, kind, spec: Arc::clone(&spec), own };
+        let may_sleep = live.is_none() && origin != Origin::Compiled;
+        let guest = Sleeper::new(recipe, component, may_sleep).map_err(refused)?;
         let now = SystemTime::now();
         let release = Release {
             // With the same bytes, only the sidecar is new.
@@ -419,7 +474,7 @@ impl Loader {
     /// Does blocking work on a thread for it, not more at a time than there are cores.
     async fn by_hand<T: Send + 'static>(
         self: &Arc<Self>,
-        work: impl FnOnce(&Self) -> Result<T, Outcome> + Send + 'static,
+        work: impl FnOnce(&Arc<Self>) -> Result<T, Outcome> + Send + 'static,
     ) -> Result<T, Outcome> {
         let _hand = self.hands.acquire().await;
         let loader = Arc::clone(self);
@@ -432,7 +487,7 @@ impl Loader {
 
 /// Whether an app with the same bytes already is what it should be.
 fn is_settled(spec: &AppSpec, secrets: &Secrets, live: &App) -> bool {
-    *live.secrets == *secrets && live.release.kind.settle(spec.clone()).is_ok_and(|spec| spec == live.spec)
+    *live.secrets == *secrets && live.release.kind.settle(spec.clone()).is_ok_and(|spec| spec == *live.spec)
 }
 
 /// What it serves without its guest.

@@ -16,6 +16,7 @@ mod load;
 mod passes;
 mod reconcile;
 pub mod scan;
+pub mod sleeper;
 #[cfg(test)]
 mod tests;
 pub mod unpack;
@@ -161,9 +162,9 @@ impl Deployer {
         let network = Network::new(Plan::of(&config)?);
         let (notices, told) = mpsc::channel(1);
         let (ready, is_ready) = channel::channel(false);
-        let now = Instant::now();
         let loader = Loader::new(engine, cache, library, compiler, load_guest, Arc::clone(&network));
         loader.accounts.reconfigure(&config);
+        let now = Instant::now();
         let deployer = Self {
             watch: Watch::new(&config.apps_dir),
             loader: Arc::new(loader),
@@ -209,7 +210,8 @@ impl Deployer {
 
     /// What is to be done from time to time.
     fn sweep(&self) {
-        self.records.live().for_each(|app| app.guest.sweep());
+        let idle_time = self.config.app_idle_time;
+        self.records.live().for_each(|app| app.guest.sweep(idle_time, app.admission.running()));
         self.loader.accounts.tidy();
         // At the start, files may be there that are about to be used.
         if *self.ready.borrow() {

@@ -196,6 +196,24 @@ async fn the_same_bytes_change_nothing_and_are_compiled_once() {
 }
 
 #[tokio::test]
+async fn beyond_a_hundred_apps_those_that_nobody_had_to_compile_begin_asleep() {
+    let site = Site::with(|apps| {
+        for number in 0..120 {
+            std::fs::write(apps.join(format!("app-{number}.wasm")), wasm(1)).expect("files can be written");
+        }
+    })
+    .await;
+    let all_live = |table: &Table| table.entries.values().filter(|entry| entry.live.is_some()).count() == 120;
+    site.until("all live", all_live).await;
+    let table = site.apps.snapshot();
+    let live = table.entries.values().filter_map(|entry| entry.live.as_ref());
+    let awake = live.filter(|app| app.guest.is_awake()).count();
+    // Some are loaded at the same time.
+    assert!((100..115).contains(&awake), "{awake} of 120 are awake");
+    assert_eq!(site.compiled(), 1);
+}
+
+#[tokio::test]
 async fn a_bad_file_leaves_the_old_release_and_says_why() {
     let site = Site::new().await;
     site.put("hello.wasm", wasm(1));

@@ -397,3 +397,22 @@ fn changes_without_file_events_are_found_by_looking() {
     host.drop_in("app.wasm", saying("cc"));
     host.until("/app", 200, "cc");
 }
+
+#[test]
+fn an_app_that_nobody_calls_gives_its_code_back_and_wakes_with_the_next_call() {
+    let host = Host::start(|host| host.app("hello", guest("hello")).flag("--app-idle-time", "100ms"));
+    eventually("its code is not in memory", || (host.mappings(".cwasm") == 0).then_some(()));
+    assert_eq!(host.get("/hello").status(), 200);
+    assert!(host.mappings(".cwasm") > 0);
+    eventually("it is not again", || (host.mappings(".cwasm") == 0).then_some(()));
+    assert_eq!(host.listed("hello").expect("it is there").text("state"), "live");
+    // As ever, what is damaged is found before it is loaded.
+    let cache = host.state_dir().join("cache");
+    for entry in std::fs::read_dir(&cache).expect("there is a cache") {
+        let path = entry.expect("it can be read").path();
+        let bytes = std::fs::read(&path).expect("it can be read");
+        std::fs::write(&path, &bytes[..bytes.len() / 2]).expect("it is ours");
+    }
+    assert_eq!(host.get("/hello").status(), 500);
+    host.log_contains("its compiled code cannot be loaded");
+}

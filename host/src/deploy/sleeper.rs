@@ -1,0 +1,189 @@
+//! An app's guest, awake or asleep. Asleep it has no code in memory and nothing linked; the next call wakes it, from the cache of compiled
+//! code. It falls asleep when nobody has called it for long.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwapOption;
+use wasmtime::component::Component;
+
+use super::load::Loader;
+use crate::config::AppSpec;
+use crate::error::Error;
+use crate::guest::{Call, Guest, Kind};
+use crate::sandbox::task::Task;
+use crate::sandbox::{Belongings, Variant};
+
+/// So many may be awake when the host starts; the others begin asleep. The first call of one that sleeps takes some
+/// milliseconds more, which nobody should notice who has a few apps.
+const AWAKE_AT_START: usize = 100;
+
+/// The guest of one release.
+pub struct Sleeper {
+    awake: ArcSwapOption<Awake>,
+    /// It was called since somebody looked.
+    was_called: AtomicBool,
+    /// Since when it was not.
+    idle_since: Mutex<Instant>,
+    /// Held by whoever wakes it.
+    waking: tokio::sync::Mutex<()>,
+    recipe: Recipe,
+}
+
+/// What it takes to wake it.
+pub(super) struct Recipe {
+    pub(super) loader: Arc<Loader>,
+    pub(super) shelf: Arc<Shelf>,
+    pub(super) kind: Kind,
+    pub(super) spec: Arc<AppSpec>,
+    pub(super) own: Belongings,
+}
+
+pub(super) struct Awake {
+    guest: Box<dyn Guest>,
+    _component: Arc<Component>,
+    _counted: Counted,
+}
+
+/// One that is awake, among all.
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(all: &Arc<AtomicUsize>) -> Self {
+        all.fetch_add(1, Relaxed);
+        Self(Arc::clone(all))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Where compiled code is found: in memory, as long as an app that has it is awake, or in the cache.
+pub(super) struct Shelf {
+    /// As the cache knows it.
+    pub(super) hash: String,
+    pub(super) variant: Variant,
+    component: Mutex<Weak<Component>>,
+    /// It was loaded and linked once in this host: it fits.
+    is_proven: AtomicBool,
+}
+
+impl Shelf {
+    pub(super) fn new(hash: &str, variant: Variant) -> Arc<Self> {
+        let (component, is_proven) = (Mutex::default(), AtomicBool::new(false));
+        Arc::new(Self { hash: hash.to_owned(), variant, component, is_proven })
+    }
+
+    pub(super) fn component(&self) -> Option<Arc<Component>> {
+        self.component.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
+    }
+
+    /// Remembers it, as long as somebody has it.
+    pub(super) fn put(&self, component: Component) -> Arc<Component> {
+        let component = Arc::new(component);
+        *self.component.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&component);
+        component
+    }
+}
+
+impl Recipe {
+    /// Links the code. Blocks for some milliseconds.
+    ///
+    /// # Errors
+    /// Why it does not fit this host.
+    pub(super) fn make(&self, component: Arc<Component>) -> anyhow::Result<Awake> {
+        let Self { loader, shelf, kind, spec, own } = self;
+        let guest = loader.guest(*kind, &component, spec, own.clone())?;
+        shelf.is_proven.store(true, Relaxed);
+        Ok(Awake { guest, _component: component, _counted: Counted::new(&loader.awake) })
+    }
+
+    async fn load(&self) -> anyhow::Result<Awake> {
+        let component = self.loader.component(&self.shelf).await?;
+        // Linking is quick where the code is there.
+        self.make(component)
+    }
+}
+
+impl Sleeper {
+    /// A release that goes live. It begins asleep if it `may_sleep` and many are awake already; but code that was never linked is linked once, so that
+    /// what does not fit is refused. Blocks for some milliseconds.
+    ///
+    /// # Errors
+    /// Why it does not fit this host.
+    pub(super) fn new(recipe: Recipe, component: Option<Arc<Component>>, may_sleep: bool) -> anyhow::Result<Self> {
+        let sleeps = may_sleep && recipe.loader.awake.load(Relaxed) >= AWAKE_AT_START;
+        let awake = match sleeps && recipe.shelf.is_proven.load(Relaxed) {
+            true => None,
+            false => {
+                let found = component.or_else(|| recipe.shelf.component());
+                let component = found.map_or_else(|| recipe.loader.read_component(&recipe.shelf), Ok)?;
+                Some(recipe.make(component)?).filter(|_| !sleeps)
+            }
+        };
+        Ok(Self {
+            awake: ArcSwapOption::new(awake.map(Arc::new)),
+            was_called: AtomicBool::new(false),
+            idle_since: Mutex::new(Instant::now()),
+            waking: tokio::sync::Mutex::default(),
+            recipe,
+        })
+    }
+
+    /// Begins a call.
+    ///
+    /// # Errors
+    /// Where it was asleep and cannot be woken.
+    pub async fn call(&self, call: Call) -> Result<Task, Error> {
+        // Read before written: all workers share the flag.
+        if !self.was_called.load(Relaxed) {
+            self.was_called.store(true, Relaxed);
+        }
+        if let Some(awake) = &*self.awake.load() {
+            return Ok(awake.guest.call(call));
+        }
+        // Boxed: calls that find it awake need no room for it.
+        let awake = Box::pin(self.wake()).await?;
+        Ok(awake.guest.call(call))
+    }
+
+    async fn wake(&self) -> Result<Arc<Awake>, Error> {
+        let _waking = self.waking.lock().await;
+        if let Some(awake) = self.awake.load_full() {
+            return Ok(awake);
+        }
+        let began = Instant::now();
+        let awake = self.recipe.load().await;
+        let awake =
+            Arc::new(awake.map_err(|error| Error::Host(format!("its compiled code cannot be loaded: {error:#}")))?);
+        self.awake.store(Some(Arc::clone(&awake)));
+        let (app, ms) =
+            (self.recipe.spec.name.as_str(), u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
+        tracing::debug!(app, ms, "awake");
+        Ok(awake)
+    }
+
+    /// Retires idle instances whose time is over, and falls asleep if nobody has called for `idle_time` and none of `running` calls
+    /// is under way. Called about once a second.
+    pub fn sweep(&self, idle_time: Duration, running: u32) {
+        let Some(awake) = self.awake.load_full() else { return };
+        awake.guest.sweep();
+        let mut idle_since = self.idle_since.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.was_called.swap(false, Relaxed) || running > 0 {
+            *idle_since = Instant::now();
+        } else if idle_since.elapsed() >= idle_time {
+            drop(idle_since);
+            self.awake.store(None);
+            tracing::debug!(app = self.recipe.spec.name.as_str(), "asleep");
+        }
+    }
+
+    /// Whether its code is in memory.
+    pub fn is_awake(&self) -> bool {
+        self.awake.load().is_some()
+    }
+}
