@@ -17,21 +17,21 @@ use crate::table::{Table, median};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long a thousand of them may take to be compiled.
-const CROWD_PATIENCE: Duration = Duration::from_secs(1800);
+pub(crate) const CROWD_PATIENCE: Duration = Duration::from_secs(1800);
 
 /// Memory is looked at when nothing has happened for this long.
-const REST: Duration = Duration::from_secs(3);
+pub(crate) const REST: Duration = Duration::from_secs(3);
 
 /// A wasgi with an apps directory and a state directory of its own.
-struct Host {
-    server: Server,
-    client: Client,
+pub(crate) struct Host {
+    pub(crate) server: Server,
+    pub(crate) client: Client,
     apps: PathBuf,
-    started: Instant,
+    pub(crate) started: Instant,
 }
 
 impl Host {
-    fn start(programs: &Programs, apps: &str, state: &str, cpus: &str) -> Result<Self> {
+    pub(crate) fn start(programs: &Programs, apps: &str, state: &str, cpus: &str) -> Result<Self> {
         let apps = programs.scratch.join(apps);
         fs::create_dir_all(&apps)?;
         let port = free_port()?;
@@ -41,7 +41,7 @@ impl Host {
         Ok(Self { server: Server::start(&command, cpus, log)?, client: Client::new(port), apps, started })
     }
 
-    fn wait_for(&mut self, path: &str, status: u16, since: Instant, patience: Duration) -> Result<Duration> {
+    pub(crate) fn wait_for(&mut self, path: &str, status: u16, since: Instant, patience: Duration) -> Result<Duration> {
         self.client.wait_for(&mut self.server, path, status, since, patience)
     }
 
@@ -195,7 +195,7 @@ fn put(apps: &Path, name: &str, wasm: &[u8]) -> Result<()> {
 }
 
 /// The same component with other bytes: a custom section that holds a number.
-fn distinct(component: &[u8], number: usize) -> Vec<u8> {
+pub(crate) fn distinct(component: &[u8], number: usize) -> Vec<u8> {
     const NAME: &[u8] = b"bench";
     let content = [&[NAME.len() as u8], NAME, format!("{number:08}").as_bytes()].concat();
     // A section is its id (0: custom), its size, its content; sizes below 128 take one byte.

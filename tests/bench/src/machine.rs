@@ -149,6 +149,7 @@ impl Programs {
             ("hello", guests.join("hello.wasm")),
             ("hello-lean", guests.join("hello_lean.wasm")),
             ("work", guests.join("work.wasm")),
+            ("hog", guests.join("hog.wasm")),
             ("hello-cgi", guests.join("hello-cgi.wasm")),
             ("wasi-http", guests.join("wasi_http.wasm")),
             ("wasi-http-p3", guests.join("wasi_http_p3.wasm")),

@@ -9,13 +9,17 @@
 //! | [`load`] | many requests, by wrk |
 //! | [`throughput`] | interleaved rounds, and the ratios between rows |
 //! | [`deploy`] | dropped file → first 200; a directory of many apps |
+//! | [`density`] | ten to ten thousand apps in one host |
+//! | [`fairness`] | an app whose neighbours do their worst |
 //! | [`python`] | apps in Python: from source to file, from file to first 200 |
 //! | [`table`] | how all of it is printed |
 //!
 //! It builds nothing (the Makefile does) and judges nothing: what is to be reached stands beside what was.
 
 mod client;
+mod density;
 mod deploy;
+mod fairness;
 mod lineup;
 mod load;
 mod machine;
@@ -108,12 +112,16 @@ enum Part {
     Micro,
     /// A dropped file's way to its first 200; a directory of many apps.
     Deploy,
+    /// Ten to ten thousand apps in one host.
+    Density,
+    /// An app whose neighbours do their worst.
+    Fairness,
     /// Apps in Python: builds, starts, requests beside gunicorn and uWSGI.
     Python,
 }
 
 impl Part {
-    const ALL: [Self; 4] = [Self::Throughput, Self::Micro, Self::Deploy, Self::Python];
+    const ALL: [Self; 6] = [Self::Throughput, Self::Micro, Self::Deploy, Self::Density, Self::Fairness, Self::Python];
 }
 
 impl Arguments {
@@ -135,6 +143,8 @@ fn main() -> Result<()> {
             Part::Throughput => throughput(&arguments, &machine, &programs)?,
             Part::Micro => micro(&arguments, &machine, &programs)?,
             Part::Deploy => deploy(&arguments, &machine, &programs)?,
+            Part::Density => density(&arguments, &machine, &programs)?,
+            Part::Fairness => fairness(&arguments, &machine, &programs)?,
             Part::Python => python(&arguments, &machine, &programs)?,
         };
         print!("{section}");
@@ -161,6 +171,17 @@ fn throughput(arguments: &Arguments, machine: &Machine, programs: &Programs) -> 
     ensure!(!rows.is_empty(), "no row's name contains \"{}\"", arguments.rows);
     let rounds = arguments.rounds_of_throughput();
     Ok(format!("\n## Requests\n\n{}", throughput::measure(machine, programs, &rows, lineup::COMPARED, &rounds)?))
+}
+
+fn density(arguments: &Arguments, machine: &Machine, programs: &Programs) -> Result<String> {
+    let sizes: &[usize] = if arguments.quick { &[10, 100] } else { &[10, 100, 1000, 10_000] };
+    density::measure(machine, programs, sizes, Duration::from_secs(arguments.or(arguments.seconds, 3, 1)))
+}
+
+fn fairness(arguments: &Arguments, machine: &Machine, programs: &Programs) -> Result<String> {
+    let rounds = arguments.or(arguments.rounds, 3, 1);
+    let time = Duration::from_secs(arguments.or(arguments.seconds, 8, 2));
+    fairness::measure(machine, programs, rounds, time)
 }
 
 fn python(arguments: &Arguments, machine: &Machine, programs: &Programs) -> Result<String> {

@@ -1,0 +1,264 @@
+//! Fairness: how a small app fares whose neighbours of another tenant do their worst, on both cores.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::client::{Client, free_port};
+use crate::lineup::Work;
+use crate::machine::{Machine, Programs};
+use crate::server::Server;
+use crate::table::{Table, median};
+
+/// How often the neighbour is asked in a second: far less than it could answer.
+const RATE: u32 = 250;
+
+/// Connections of one kind of attack. Each asks again as soon as it was answered.
+const ATTACKERS: usize = 64;
+
+/// After a refusal an attacker rests for this long: what is measured is guests, and not how quickly a host can refuse.
+const REST: Duration = Duration::from_millis(50);
+
+/// What may take long on a busy host.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A slow body sends a byte so often.
+const DRIP: Duration = Duration::from_millis(250);
+
+/// What the app `hog` does, by its path.
+const KINDS: [&str; 5] = ["loop", "burst", "memory", "log", "body"];
+
+/// What neighbours do at once.
+const ATTACKS: [(&str, &[&str]); 6] = [
+    ("loops of 2 s", &["loop"]),
+    ("calls of 1.5 ms", &["burst"]),
+    ("100 MiB filled by each call", &["memory"]),
+    ("log floods", &["log"]),
+    ("slow bodies", &["body"]),
+    ("all of these together", &KINDS),
+];
+
+/// One round of one row.
+struct Fared {
+    p50: Duration,
+    p99: Duration,
+    worst: Duration,
+    /// Attackers' requests that were answered with 200, and with anything else, in a second.
+    served: f64,
+    refused: f64,
+}
+
+pub(crate) fn measure(machine: &Machine, programs: &Programs, rounds: usize, time: Duration) -> Result<String> {
+    let mut host = start(machine, programs)?;
+    let mut rows: Vec<Vec<(Fared, f64)>> = ATTACKS.iter().map(|_| Vec::new()).collect();
+    let mut alone = Vec::new();
+    for round in 1..=rounds {
+        eprintln!("bench: fairness, round {round} of {rounds}");
+        let quiet = turn(&mut host, &[], time)?;
+        for ((_, paths), row) in ATTACKS.iter().zip(&mut rows) {
+            let fared = turn(&mut host, paths, time)?;
+            let ratio = fared.p99.as_secs_f64() / quiet.p99.as_secs_f64();
+            row.push((fared, ratio));
+        }
+        alone.push((quiet, 1.0));
+    }
+    let mut section = String::from("\n## Fairness\n\n");
+    let _ = writeln!(
+        section,
+        "Two workers on all cores; a hello of one tenant is asked {RATE} times a second on one connection, and its latency counted from when it\n\
+         should have been asked. Beside it, on the same cores, apps of another tenant are asked by {ATTACKERS} connections for each kind of attack, as fast as they\n\
+         answer. The default configuration. {rounds} rounds of {} s in turns; medians of the rounds, \"worst\" is of all.\n",
+        time.as_secs()
+    );
+    let mut table = Table::new(&["", "p50 ms", "p99 ms", "worst ms", "p99 × alone", "served/s", "refused/s"]);
+    table_row(&mut table, "alone", &alone);
+    for ((name, _), row) in ATTACKS.iter().zip(&rows) {
+        table_row(&mut table, name, row);
+    }
+    let _ = write!(section, "{table}");
+    Ok(section)
+}
+
+fn table_row(table: &mut Table, name: &str, row: &[(Fared, f64)]) {
+    let middle = |figure: fn(&Fared) -> f64| median(row.iter().map(|(fared, _)| figure(fared)));
+    let worst = row.iter().map(|(fared, _)| fared.worst).max().unwrap_or_default();
+    table.row(vec![
+        name.to_owned(),
+        format!("{:.2}", middle(|fared| fared.p50.as_secs_f64() * 1e3)),
+        format!("{:.2}", middle(|fared| fared.p99.as_secs_f64() * 1e3)),
+        format!("{:.1}", worst.as_secs_f64() * 1e3),
+        format!("{:.2}", median(row.iter().map(|(_, ratio)| *ratio))),
+        format!("{:.0}", middle(|fared| fared.served)),
+        format!("{:.0}", middle(|fared| fared.refused)),
+    ]);
+}
+
+struct Host {
+    server: Server,
+    address: SocketAddr,
+}
+
+fn start(machine: &Machine, programs: &Programs) -> Result<Host> {
+    let apps = programs.scratch.join("fairness");
+    fs::create_dir_all(apps.join("good"))?;
+    fs::create_dir_all(apps.join("bad"))?;
+    fs::copy(programs.app("hello"), apps.join("good/hello.wasm"))?;
+    // An app for each kind, with as many calls at once as an app may have.
+    for kind in KINDS {
+        fs::copy(programs.app("hog"), apps.join(format!("bad/{kind}.wasm")))?;
+    }
+    let port = free_port()?;
+    let mut command = programs.wasgi_serve(&apps, "fairness-state", port);
+    // The last one counts.
+    command.args(["--workers", "2"]);
+    let mut server = Server::start(&command, &machine.all_cpus, programs.scratch.join("fairness.log"))?;
+    let client = Client::new(port);
+    for kind in KINDS {
+        client.wait_for(&mut server, &format!("/bad/{kind}"), 200, Instant::now(), PATIENCE)?;
+    }
+    client.wait_for(&mut server, "/good/hello", 200, Instant::now(), PATIENCE)?;
+    client.check("/good/hello", None, &Work::Hello.answer())?;
+    Ok(Host { server, address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)) })
+}
+
+/// The neighbour asked for `time`, while these paths are attacked.
+fn turn(host: &mut Host, paths: &[&'static str], time: Duration) -> Result<Fared> {
+    let attack = Attack::begin(host.address, paths);
+    // What an attack is at its beginning is not what it is later.
+    std::thread::sleep(Duration::from_secs(1));
+    attack.counted.reset();
+    let began = Instant::now();
+    let mut took = visit(host.address, time)?;
+    let (served, refused) = attack.counted.rates(began.elapsed());
+    attack.end();
+    host.server.still_runs()?;
+    took.sort_unstable();
+    let at = |part: f64| took[((took.len() - 1) as f64 * part) as usize];
+    Ok(Fared { p50: at(0.5), p99: at(0.99), worst: at(1.0), served, refused })
+}
+
+/// Asks at a fixed rate. Who is late asks at once, and the delay counts: a client that waits for answers would ask less often when
+/// they are slow.
+fn visit(address: SocketAddr, time: Duration) -> Result<Vec<Duration>> {
+    let mut stream = connect(address)?;
+    let count = RATE * u32::try_from(time.as_secs()).unwrap_or(1);
+    let began = Instant::now();
+    let mut took = Vec::new();
+    for number in 0..count {
+        let due = began + Duration::from_secs(number.into()) / RATE;
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        stream.write_all(b"GET /good/hello HTTP/1.1\r\nHost: bench\r\n\r\n")?;
+        let status = answer(&mut stream)?;
+        ensure!(status == 200, "the neighbour was answered {status}");
+        took.push(due.elapsed());
+    }
+    Ok(took)
+}
+
+fn connect(address: SocketAddr) -> Result<TcpStream> {
+    let stream = TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+/// Reads one response, of a length that is said.
+fn answer(stream: &mut TcpStream) -> Result<u16> {
+    let (mut read, mut buffer) = (Vec::new(), [0; 4096]);
+    loop {
+        let head = read.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+        if let Some(head) = head {
+            let text = String::from_utf8_lossy(&read[..head]).to_ascii_lowercase();
+            let status = text.split(' ').nth(1).and_then(|status| status.parse().ok()).context("no status")?;
+            let length = text.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
+            if read.len() >= head + 4 + length.unwrap_or(0) {
+                return Ok(status);
+            }
+        }
+        let bytes = stream.read(&mut buffer)?;
+        ensure!(bytes > 0, "the connection ended");
+        read.extend_from_slice(&buffer[..bytes]);
+    }
+}
+
+/// Neighbours that do their worst, until this is ended.
+struct Attack {
+    stop: Arc<AtomicBool>,
+    counted: Arc<Counted>,
+    attackers: Vec<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Counted {
+    served: AtomicU64,
+    refused: AtomicU64,
+}
+
+impl Counted {
+    fn reset(&self) {
+        self.served.store(0, Ordering::Relaxed);
+        self.refused.store(0, Ordering::Relaxed);
+    }
+
+    fn rates(&self, time: Duration) -> (f64, f64) {
+        let rate = |count: &AtomicU64| count.load(Ordering::Relaxed) as f64 / time.as_secs_f64();
+        (rate(&self.served), rate(&self.refused))
+    }
+}
+
+impl Attack {
+    fn begin(address: SocketAddr, paths: &[&'static str]) -> Self {
+        let (stop, counted) = (Arc::<AtomicBool>::default(), Arc::<Counted>::default());
+        let all = paths.iter().flat_map(|path| std::iter::repeat_n(*path, ATTACKERS));
+        let attackers = all
+            .map(|path| {
+                let (stop, counted) = (Arc::clone(&stop), Arc::clone(&counted));
+                std::thread::spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        let done = connect(address).and_then(|stream| attack(stream, path, &stop, &counted));
+                        if done.is_err() {
+                            std::thread::sleep(REST);
+                        }
+                    }
+                })
+            })
+            .collect();
+        Self { stop, counted, attackers }
+    }
+
+    fn end(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for attacker in self.attackers {
+            let _ = attacker.join();
+        }
+    }
+}
+
+/// Asks again and again on one connection.
+fn attack(mut stream: TcpStream, path: &str, stop: &AtomicBool, counted: &Counted) -> Result<()> {
+    while !stop.load(Ordering::Relaxed) {
+        if path == "body" {
+            write!(stream, "POST /bad/body/body HTTP/1.1\r\nHost: bench\r\nContent-Length: 1000\r\n\r\n")?;
+            while !stop.load(Ordering::Relaxed) {
+                std::thread::sleep(DRIP);
+                stream.write_all(b"x")?;
+            }
+            return Ok(());
+        }
+        write!(stream, "GET /bad/{path}/{path} HTTP/1.1\r\nHost: bench\r\n\r\n")?;
+        if answer(&mut stream)? == 200 {
+            counted.served.fetch_add(1, Ordering::Relaxed);
+        } else {
+            counted.refused.fetch_add(1, Ordering::Relaxed);
+            std::thread::sleep(REST);
+        }
+    }
+    Ok(())
+}
