@@ -1,7 +1,7 @@
 //! One file (with its sidecar) → an app that is ready to be called, or the reason why not. It publishes nothing.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,15 +15,14 @@ use super::compile::{Compiler, Failure};
 use super::content::{Archive, Content, read_sidecar, read_wasm, refused_sidecar};
 use super::inspect;
 use super::library::Library;
+use super::own::{assets, is_settled, open_data, open_directories};
 use super::scan::Candidate;
-use super::sleeper::{Recipe, Shelf, Sleeper};
+use super::sleeper::{AWAKE_AT_START, Recipe, Shelf, Sleeper};
 use crate::account::{Account, Accounts};
 use crate::admission::Admission;
 use crate::apps::{App, Release};
-use crate::assets::Assets;
 use crate::bundle::Tree;
-use crate::config::{AppSpec, Config, DirectorySpec, Instances, Secrets};
-use crate::data::{DataDir, Directory};
+use crate::config::{AppSpec, Config, Instances, Secrets};
 use crate::guest::{Guest, Kind};
 use crate::limits::Limits;
 use crate::outbound::{Network, Outbound};
@@ -396,6 +395,11 @@ impl Loader {
     /// Reads it from the cache.
     pub(super) fn read_component(&self, shelf: &Shelf) -> anyhow::Result<Arc<Component>> {
         let loaded = self.cache.load(self.engine.wasmtime(shelf.variant)?, &shelf.hash);
+        if loaded.is_none() {
+            // Whoever loads such an app again compiles it again.
+            let mut components = self.components.lock().unwrap_or_else(PoisonError::into_inner);
+            components.retain(|_, cell| cell.get().is_none_or(|code| code.shelf.hash != shelf.hash));
+        }
         Ok(shelf.put(loaded.context("its compiled code is not in the cache any more: put its file there again")?))
     }
 
@@ -436,9 +440,15 @@ impl Loader {
             outbound: outbound.clone(),
         };
         let spec = Arc::new(spec);
+        let sleeps =
+            live.is_none() && origin != Origin::Compiled && self.awake.load(Ordering::Relaxed) >= AWAKE_AT_START;
+        let component = match component.or_else(|| shelf.component()) {
+            None if sleeps && shelf.is_proven() => None,
+            None => Some(self.read_component(&shelf).map_err(|error| Outcome::Passing(format!("{error:#}")))?),
+            found => found,
+        };
         let recipe = Recipe { loader: Arc::clone(self), shelf, kind, spec: Arc::clone(&spec), own };
-        let may_sleep = live.is_none() && origin != Origin::Compiled;
-        let guest = Sleeper::new(recipe, component, may_sleep).map_err(refused)?;
+        let guest = Sleeper::new(recipe, component, sleeps).map_err(refused)?;
         let now = SystemTime::now();
         let release = Release {
             // With the same bytes, only the sidecar is new.
@@ -483,45 +493,4 @@ impl Loader {
             Err(error) => Err(Outcome::Refused(format!("loading it failed unexpectedly: {error}"))),
         }
     }
-}
-
-/// Whether an app with the same bytes already is what it should be.
-fn is_settled(spec: &AppSpec, secrets: &Secrets, live: &App) -> bool {
-    *live.secrets == *secrets && live.release.kind.settle(spec.clone()).is_ok_and(|spec| spec == *live.spec)
-}
-
-/// What it serves without its guest.
-fn assets(spec: &AppSpec, files: Option<&Arc<Tree>>) -> anyhow::Result<Option<Assets>> {
-    if spec.assets.is_empty() {
-        return Ok(None);
-    }
-    let tree = files.context("static files are named, but it carries no files: build it with --include")?;
-    let assets = Assets::new(Arc::clone(tree), &spec.assets, &spec.limits);
-    assets.map(Some).map_err(anyhow::Error::msg)
-}
-
-/// The directory of its data, if it has one: the very one of the release before, whose calls and its own take turns.
-fn open_data(spec: &AppSpec, live: Option<&Arc<App>>) -> Result<Option<Arc<DataDir>>, Outcome> {
-    let Some(path) = &spec.data else { return Ok(None) };
-    if let Some(data) = live.and_then(|live| live.data.as_ref()).filter(|data| data.path() == path) {
-        return Ok(Some(Arc::clone(data)));
-    }
-    match DataDir::open(path) {
-        Ok(data) => Ok(Some(Arc::new(data))),
-        Err(error) => Err(Outcome::Passing(format!("the directory {} of its data: {error}", path.display()))),
-    }
-}
-
-/// Directories that it was granted beside that.
-fn open_directories(spec: &AppSpec) -> Result<Arc<[Directory]>, Outcome> {
-    let open = |spec: &DirectorySpec| {
-        Directory::open(spec).map_err(|error| {
-            Outcome::Passing(format!(
-                "the directory {} that it was granted at {}: {error}",
-                spec.path.display(),
-                spec.place
-            ))
-        })
-    };
-    spec.directories.iter().map(open).collect()
 }

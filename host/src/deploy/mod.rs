@@ -13,6 +13,7 @@ mod content;
 pub mod inspect;
 mod library;
 mod load;
+mod own;
 mod passes;
 mod reconcile;
 pub mod scan;

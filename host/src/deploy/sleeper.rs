@@ -17,7 +17,7 @@ use crate::sandbox::{Belongings, Variant};
 
 /// So many may be awake when the host starts; the others begin asleep. The first call of one that sleeps takes some
 /// milliseconds more, which nobody should notice who has a few apps.
-const AWAKE_AT_START: usize = 100;
+pub(super) const AWAKE_AT_START: usize = 100;
 
 /// The guest of one release.
 pub struct Sleeper {
@@ -82,6 +82,11 @@ impl Shelf {
         self.component.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
     }
 
+    /// Whether it is known to fit.
+    pub(super) fn is_proven(&self) -> bool {
+        self.is_proven.load(Relaxed)
+    }
+
     /// Remembers it, as long as somebody has it.
     pub(super) fn put(&self, component: Component) -> Arc<Component> {
         let component = Arc::new(component);
@@ -110,23 +115,15 @@ impl Recipe {
 }
 
 impl Sleeper {
-    /// A release that goes live. It begins asleep if it `may_sleep` and many are awake already; but code that was never linked is linked once, so that
-    /// what does not fit is refused. Blocks for some milliseconds.
+    /// A release that goes live, with its code. Where it `sleeps` that is linked all the same, so that what does not fit is refused; and
+    /// left out where that was done before. Blocks for some milliseconds.
     ///
     /// # Errors
     /// Why it does not fit this host.
-    pub(super) fn new(recipe: Recipe, component: Option<Arc<Component>>, may_sleep: bool) -> anyhow::Result<Self> {
-        let sleeps = may_sleep && recipe.loader.awake.load(Relaxed) >= AWAKE_AT_START;
-        let awake = match sleeps && recipe.shelf.is_proven.load(Relaxed) {
-            true => None,
-            false => {
-                let found = component.or_else(|| recipe.shelf.component());
-                let component = found.map_or_else(|| recipe.loader.read_component(&recipe.shelf), Ok)?;
-                Some(recipe.make(component)?).filter(|_| !sleeps)
-            }
-        };
+    pub(super) fn new(recipe: Recipe, component: Option<Arc<Component>>, sleeps: bool) -> anyhow::Result<Self> {
+        let made = component.map(|component| recipe.make(component)).transpose()?;
         Ok(Self {
-            awake: ArcSwapOption::new(awake.map(Arc::new)),
+            awake: ArcSwapOption::new(made.filter(|_| !sleeps).map(Arc::new)),
             was_called: AtomicBool::new(false),
             idle_since: Mutex::new(Instant::now()),
             waking: tokio::sync::Mutex::default(),
