@@ -54,6 +54,17 @@ fn what_is_switched_off_shows() {
     }
 }
 
+/// A weight with which a tenant's many loops leave nothing to another's.
+#[test]
+fn what_tenants_do_not_share_shows() {
+    let config = "workers = 2\nsandboxes = 100\n[limits]\ncpu_time = '100ms'\n";
+    let attack = ["--attack", "--only", "crowd-the-processors"];
+    let (output, text) = selftest(config, &attack);
+    assert!(output.status.success(), "{text}");
+    let (output, text) = selftest(&format!("{config}[tenant.selftest-crowd.budget]\nweight = 1000\n"), &attack);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+}
+
 #[test]
 fn attacks_can_be_listed_and_read() {
     let (output, list) = selftest("", &["--list"]);
