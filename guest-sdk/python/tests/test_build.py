@@ -13,7 +13,7 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 
-from wasgi import bundle, cli, dependencies, explain, record, sources, target
+from wasgi import build, bundle, cli, dependencies, explain, record, sources, stage, target
 from wasgi.errors import BuildError
 from wasgi.stage import Stage
 
@@ -42,10 +42,12 @@ class Targets(Folder):
             ("shop.wsgi:application", "shop.wsgi", "application", "shop"),
             ('shop:create_app("a:b")', "shop", 'create_app("a:b")', "shop"),
             ("./sub/hello.py", "sub.hello", None, "hello"),
-            ("app:app", "app", "app", "app"),
+            ("wsgi:app", "wsgi", "app", "my-shop"),
+            ("config.wsgi", "config.wsgi", None, "my-shop"),
         ]:
             found = self.parse(text)
-            self.assertEqual((found.module, found.expression, found.name), (module, expression, name), text)
+            self.assertEqual((found.module, found.expression), (module, expression), text)
+            self.assertEqual(found.name(Path("/home/me/My Shop")), name, text)
 
     def test_what_is_no_target_says_so(self):
         for text in ["", ":app", "a-b:app", "1a", "../x.py"]:
@@ -82,15 +84,35 @@ class Stages(Folder):
         ]:
             self.write(f"project/{name}")
         (self.folder / "project/outside").symlink_to("/etc/passwd")
-        stage = Stage(self.folder / "stage")
-        missed = stage.take_app(self.folder / "project", self.folder / "project/out.wasm")
-        found = sorted(str(path.relative_to(stage.app)) for path in stage.app.rglob("*") if path.is_file())
+        made = Stage(self.folder / "stage")
+        missed = made.take_app(self.folder / "project", self.folder / "project/out.wasm")
+        found = sorted(str(path.relative_to(made.app)) for path in made.app.rglob("*") if path.is_file())
         self.assertEqual(found, ["app.py", "static/a.css"])
         self.assertEqual(sorted(map(str, missed)), [".env", "db.sqlite3", "old.wasm"])
-        stage.include(self.folder / "project/db.sqlite3", self.folder / "project")
-        self.assertTrue((stage.app / "db.sqlite3").is_file())
+        made.include(self.folder / "project/db.sqlite3", self.folder / "project")
+        self.assertTrue((made.app / "db.sqlite3").is_file())
         with self.assertRaisesRegex(BuildError, "no such file"):
-            stage.include(self.folder / "nothing", self.folder / "project")
+            made.include(self.folder / "nothing", self.folder / "project")
+
+    def test_what_a_host_has_in_the_same_folder_is_not_the_apps(self):
+        for name in [
+            "shop.py",
+            "pyproject.toml",
+            "data/words.txt",
+            "wasgi.toml",
+            ".wasgi/cache/x",
+            "apps/shop.wasm",
+            "apps/shop.toml",
+            "apps/blog/one.wasm",
+            "data/shop/picture.png",
+            "data/blog+one/x",
+        ]:
+            self.write(name)
+        found = [str(path.relative_to(self.folder)) for path, kind in stage.files(self.folder) if kind is stage.Kind.TAKEN]
+        self.assertEqual(found, ["pyproject.toml", "shop.py", "data/words.txt"])
+        self.write("wasgi.toml", "apps_dir = 'elsewhere'\ndata_dir = 'data'\n")
+        found = [path.name for path, kind in stage.files(self.folder) if kind is stage.Kind.TAKEN]
+        self.assertIn("picture.png", found)
 
     def test_native_files_go_and_are_remembered(self):
         self.write("p/pkg/_speed.cpython-314-x86_64-linux-gnu.so")
@@ -173,6 +195,38 @@ class Bundles(Folder):
             self.assertEqual(tar.extractfile("0/a.py").read(), b"a = 1\n")
 
 
+class Outputs(Folder):
+    def test_the_file_goes_where_it_is_told(self):
+        def output(text):
+            return build._output(text, "shop")
+
+        self.assertEqual(output(None), Path("shop.wasm"))
+        self.assertEqual(output(f"{self.folder}/x.wasm"), self.folder / "x.wasm")
+        self.assertEqual(output(str(self.folder)), self.folder / "shop.wasm")
+        self.assertEqual(output(f"{self.folder}/apps/"), self.folder / "apps/shop.wasm")
+        self.assertTrue((self.folder / "apps").is_dir())
+        with self.assertRaisesRegex(BuildError, "no folder"):
+            output(f"{self.folder}/none/apps/")
+
+
+class Hosts(Folder):
+    def program(self, name, text="\x7fELF"):
+        path = self.write(name, text)
+        path.chmod(0o755)
+        return path
+
+    def test_the_host_is_found_behind_the_scripts_of_environments(self):
+        script = self.program("venv/wasgi", "#!python")
+        self.program("other/wasgi", "#!python")
+        self.write("text/wasgi", "\x7fELF")
+        folders = [self.folder / name for name in ("venv", "other", "text", "none", "host")]
+        path = os.pathsep.join(["", *map(str, folders)])
+        self.assertIsNone(cli.host_on_path(path, str(script)))
+        host = self.program("host/wasgi")
+        self.assertEqual(cli.host_on_path(path, str(script)), str(host))
+        self.assertIsNone(cli.host_on_path(path, str(host)), "it never starts itself")
+
+
 class Copies(unittest.TestCase):
     def test_the_contract_is_the_one_of_the_repository(self):
         sdk = Path(__file__).parent.parent
@@ -181,10 +235,10 @@ class Copies(unittest.TestCase):
 
 
 class Explanations(Folder):
-    def explain(self, frames=(("/0/shop.py", 3),), native=(), **failed):
-        stage = Stage(Path(tempfile.mkdtemp(dir=self.folder)))
+    def explain(self, frames=(("/0/shop.py", 3),), native=(), variables=(), **failed):
+        made = Stage(Path(tempfile.mkdtemp(dir=self.folder)))
         failed = {"module": None, "traceback": "", "frames": frames} | failed
-        return explain.failure({"failure": failed}, stage, Path.cwd(), dict(native))
+        return explain.failure({"failure": failed, "variables": variables}, made, Path.cwd(), dict(native))
 
     def test_a_failure_names_file_and_line_and_says_what_to_do(self):
         absent = self.explain(type="ModuleNotFoundError", message="No module named '_ssl'", module="_ssl")
@@ -200,6 +254,10 @@ class Explanations(Folder):
         )
         self.assertRegex(text, r"^shop\.py:1: numpy needs its native extension numpy/_core/_multiarray\.so")
 
+        native = {"PIL._avif": "PIL/_avif.so", "PIL._imaging": "PIL/_imaging.so"}
+        said = {"type": "ImportError", "message": "cannot import name '_imaging' from 'PIL' (/1/PIL/__init__.py)", "module": "PIL"}
+        self.assertIn("PIL/_imaging.so", self.explain(frames, native, **said))
+
     def test_what_is_missing_could_be_installed(self):
         text = self.explain(type="ModuleNotFoundError", message="No module named 'shop2'", module="shop2")
         self.assertIn("--requirements", text)
@@ -207,9 +265,46 @@ class Explanations(Folder):
     def test_a_variable_that_is_missing_can_be_given(self):
         text = self.explain([("/0/shop.py", 3), ("/python/os.py", 9)], type="KeyError", message="'API_KEY'")
         self.assertIn("-e API_KEY=VALUE", text)
+        # A package that reads it for the app has an error of its own.
+        said = {"type": "ImproperlyConfigured", "message": "Set the API_KEY environment variable"}
+        frames = [("/0/shop.py", 3), ("/1/environ/environ.py", 9)]
+        self.assertIn("-e API_KEY=VALUE", self.explain(frames, variables=[["/0/shop.py", 3, ["A", "API_KEY"]]], **said))
+        self.assertNotIn("-e ", self.explain(frames, variables=[["/0/shop.py", 2, ["API_KEY"]]], **said))
 
-    def test_a_thread_is_one_too_many(self):
-        self.assertIn("one thread", self.explain(type="RuntimeError", message="can't start new thread"))
+    def test_data_is_not_there_yet(self):
+        self.assertIn("/data is there when", self.explain(type="OperationalError", message="unable to open database file"))
+
+    def test_what_may_not_be_meant_is_noted(self):
+        report = {
+            "notes": [],
+            "variables": [["/0/shop.py", 4, ["DEBUG", "KEY"]]],
+            "draws": [["/0/shop.py", 5, ["os.urandom"]]],
+            "open": ["the file /0/app.log"],
+            "static": {"/static/": "0/staticfiles"},
+        }
+        made = Stage(Path(tempfile.mkdtemp(dir=self.folder)))
+        written = [Path("app.log"), Path("staticfiles/a.css")]
+        notes = explain.notes(report, made, Path.cwd(), {"DEBUG": "1"}, written)
+        for note, begin in zip(
+            notes,
+            [
+                "shop.py:4: KEY is read from the environment",
+                "shop.py:5: random bytes are drawn",
+                "app.log: written while",
+                "the file /0/app.log is open when",
+            ],
+            strict=True,
+        ):
+            self.assertTrue(note.startswith(f"note: {begin}"), note)
+
+    def test_what_a_sandbox_has_not_is_said(self):
+        for kind, message, said in [
+            ("RuntimeError", "can't start new thread", "one thread"),
+            ("OSError", "[Errno 58] wasi does not support processes.", "starts no programs"),
+            ("AttributeError", "module 'os' has no attribute 'pipe'", "one process"),
+            ("gaierror", "[Errno -4] Non-recoverable error", "when a request comes"),
+        ]:
+            self.assertRegex(self.explain(type=kind, message=message), rf"^shop\.py:3: {kind}: .*{said}")
 
 
 if __name__ == "__main__":

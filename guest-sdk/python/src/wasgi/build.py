@@ -20,7 +20,7 @@ def run(options):
     if not source.is_dir():
         raise BuildError(f"--chdir {options.chdir}: there is no such folder")
     wanted = target.parse(options.target, source)
-    output = _output(options.output, wanted.name)
+    output = _output(options.output, wanted.name(source))
     environ = _environ(options.env, wanted.settings)
     # What changes from now on is not in the file.
     state = sources.state(options)
@@ -37,12 +37,14 @@ def run(options):
             _componentize(stage, library.ENTRY)
             library.keep(stage.guest)
         say(f"importing {wanted.module} in CPython {dependencies.GUEST_PYTHON} for WebAssembly (takes some seconds)")
+        before = set(bundle.files(stage.app))
         component = _componentize(stage, ENTRY)
+        written = [path.relative_to(stage.app) for path in bundle.files(stage.app) if path not in before]
         report = stage.report()
         if component is None:
             raise BuildError(explain.failure(report, stage, source, native))
         say("bundling files")
-        notes = explain.notes(report, stage, source, environ)
+        notes = explain.notes(report, stage, source, environ, written)
         contents = component.read_bytes()
         files = bundle.archive(
             {str(index): getattr(stage, name) for index, name in enumerate(Stage.ORDER)}, library.cached()
@@ -67,6 +69,9 @@ def say(text):
 def _output(output, name):
     if output is None:
         return Path(f"{name}.wasm")
+    is_folder, output = output.endswith(os.sep), Path(output)
+    if is_folder and output.parent.is_dir():
+        output.mkdir(exist_ok=True)
     if output.is_dir():
         return output / f"{name}.wasm"
     if not output.parent.is_dir():

@@ -1,7 +1,9 @@
 """The command line: `wasgi build`."""
 
 import argparse
+import os
 import sys
+import sysconfig
 from pathlib import Path
 
 from . import build, watch
@@ -18,8 +20,14 @@ examples:
   wasgi build 'shop:create_app("config.prod")' --requirements requirements.txt
 """
 
+# Commands of the host's, which is called by the same name.
+_HOSTS_OWN = ("serve", "check", "apps", "manage", "new", "selftest")
+
 
 def main(arguments=None):
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments and arguments[0] in _HOSTS_OWN:
+        _hand_over(arguments)
     options = parser().parse_args(arguments)
     try:
         if options.watch:
@@ -32,8 +40,39 @@ def main(arguments=None):
         sys.exit(130)
 
 
+def _hand_over(arguments):
+    """Runs the host, which a virtual environment's `wasgi` hides."""
+    host = host_on_path(os.environ.get("PATH", ""), sys.argv[0])
+    if host is None:
+        sys.exit(
+            f"error: `wasgi {arguments[0]}` is the host's, and there is none on the PATH: build it (`make host` in wasgi's source), and "
+            "put its folder on the PATH: export PATH=…/target/debug:$PATH"
+        )
+    os.execv(host, [host, *arguments])
+
+
+def host_on_path(path, own):
+    """The first program `wasgi` that is not a script of this package."""
+    scripts = {os.path.realpath(place) for place in (own, Path(sysconfig.get_path("scripts"), "wasgi"))}
+    for folder in path.split(os.pathsep):
+        found = os.path.realpath(os.path.join(folder, "wasgi"))
+        if folder and found not in scripts and os.access(found, os.X_OK) and os.path.isfile(found) and not _is_script(found):
+            return found
+    return None
+
+
+def _is_script(file):
+    """Of another environment's."""
+    with open(file, "rb") as file:
+        return file.read(2) == b"#!"
+
+
 def parser():
-    whole = argparse.ArgumentParser(prog="wasgi", description="Sandboxed WSGI applications.")
+    whole = argparse.ArgumentParser(
+        prog="wasgi",
+        description="Sandboxed WSGI applications.",
+        epilog=f"{', '.join(_HOSTS_OWN)}: commands of the host, which is looked for on the PATH",
+    )
     commands = whole.add_subparsers(metavar="COMMAND", required=True)
     command = commands.add_parser(
         "build",
@@ -46,9 +85,8 @@ def parser():
     command.add_argument(
         "-o",
         "--output",
-        type=Path,
         metavar="FILE",
-        help="write FILE, or into it if it is a folder [default: NAME.wasm]",
+        help="write FILE, or into it if it is a folder or ends in / [default: NAME.wasm]",
     )
     command.add_argument(
         "-r",

@@ -24,6 +24,28 @@ _ABSENT = {
     "tkinter": "a sandbox has no display",
 }
 
+# What there is no more of in a sandbox, or not yet when it is built: kinds of errors, words in their messages, and what to do.
+_REFUSED = (
+    (
+        {"RuntimeError"},
+        "start new thread",
+        "it starts a thread while it is imported, and a sandbox has one thread only: start it nowhere, or do its work within requests",
+    ),
+    ({"OSError"}, "does not support processes", "a sandbox starts no programs: do without, or before the build"),
+    ({"AttributeError"}, "'os' has no attribute '(fork|pipe)'", "a sandbox has one process and one thread: do its work within requests"),
+    (
+        {"gaierror", "ConnectionRefusedError", "URLError", "ConnectionError"},
+        "",
+        "it connects while it is imported, which is when it is built, and there is no network then: connect when a request comes",
+    ),
+    (
+        {"OperationalError"},
+        "unable to open database file",
+        "the app is imported when it is built, and /data is there when it is served: connect when a request comes. Tables are made by a "
+        "command (`wasgi manage FILE.wasm migrate`, or `-m MODULE` where the app is no Django project)",
+    ),
+)
+
 
 def failure(report, stage, source, native):
     """Why the app could not be imported."""
@@ -35,6 +57,10 @@ def failure(report, stage, source, native):
     # A package that explains why it cannot be imported may raise an error without a name.
     said = re.search(r"No module named '([\w.]+)'", message)
     module = failed["module"] or (said and said[1])
+    # `from PIL import _imaging` names the package as the module.
+    part = re.search(r"cannot import name '(\w+)' from '([\w.]+)'", message)
+    if part and f"{part[2]}.{part[1]}" in native:
+        module = f"{part[2]}.{part[1]}"
     if module:
         if file := native.get(module) or _native_below(module, native):
             package = module.split(".")[0]
@@ -49,24 +75,33 @@ def failure(report, stage, source, native):
                 f"{where}: {message}: if it is one of your own, build in the folder that holds it, or name that with --chdir or "
                 "--include; if it is a package, put it into --requirements, or activate the virtual environment that has it"
             )
-    if kind == "RuntimeError" and "start new thread" in message:
-        return (
-            f"{where}: it starts a thread while it is imported, and a sandbox has one thread only: "
-            "start it nowhere, or do its work within requests"
-        )
+    for kinds, words, advice in _REFUSED:
+        if kind in kinds and re.search(words, message):
+            return f"{where}: {kind}: {message}: {advice}"
     advice = ""
-    if kind == "KeyError" and any(file.endswith(("os.py", "<frozen os>")) for file, _ in failed["frames"]):
-        advice = f"\nThe app is imported when it is built: give it the variable with -e {message.strip(chr(39))}=VALUE, or read it when a request comes."
+    if name := _missed(failed, report):
+        advice = f"\nThe app is imported when it is built: give it the variable with -e {name}=VALUE, or read it when a request comes."
     return f"{where}: {kind}: {message}{advice}\n\n{_traceback(failed['traceback'], stage, source)}"
 
 
 def _where(frames, stage, source):
     """The innermost line that is the app's own, else the innermost of what it depends on."""
-    for prefix in ("/0/", "/1/", "/"):
+    for prefix in ("/0/", "/1/"):
         for file, line in reversed(frames):
-            if file.startswith(prefix) and not file.startswith("/2/"):
+            if file.startswith(prefix):
                 return f"{stage.local(file, source)}:{line}"
     return "the app cannot be imported"
+
+
+def _missed(failed, report):
+    """The variable of the environment for want of which it failed: by itself, or by a package that reads it for the app."""
+    if failed["type"] == "KeyError" and any(file.endswith(("os.py", "<frozen os>")) for file, _ in failed["frames"]):
+        return failed["message"].strip("'")
+    own = [frame for frame in failed["frames"] if frame[0].startswith("/0/")]
+    for file, line, names in report.get("variables", ()):
+        if own and [file, line] == list(own[-1]):
+            return next((name for name in names if re.search(rf"\b{re.escape(name)}\b", failed["message"])), None)
+    return None
 
 
 def _native_below(module, native):
@@ -93,12 +128,12 @@ def result(output, contents, files, stage, report, native, left_out):
         yield "  data         it keeps files in /data: grant it a directory (docs/deploying.md)"
     yield "  imports      wasgi:gateway, WASI 0.2 (what the host grants of it; none has to be granted)"
     if native:
-        yield f"  left out     native extensions, which the packages do without: {', '.join(sorted(native.values()))}"
+        yield f"  left out     native extensions, which the packages do without: {_by_package(native)}"
     if left_out:
         yield f"  left out     {_some(left_out)} (databases, .env and .wasm files stay here; --include adds what is needed)"
 
 
-def notes(report, stage, source, environ):
+def notes(report, stage, source, environ, written):
     """What went well, but may not be meant."""
     found = list(report["notes"])
     for file, line, names in report["variables"]:
@@ -113,7 +148,27 @@ def notes(report, stage, source, environ):
             f"{stage.local(file, source)}:{line}: random bytes are drawn while the app is imported, which is now: they are in the file, "
             "and the same in every instance. Whoever has the file knows them: read a secret from the environment instead"
         )
+    static = tuple(f"{folder.removeprefix('0/')}/" for folder in report.get("static", {}).values())
+    if written := [path for path in written if not str(path).startswith(static)]:
+        found.append(
+            f"{_some(written)}: written while the app is imported, which is now: it is in the file, and cannot be changed there. What the "
+            "app keeps belongs into /data (docs/deploying.md)"
+        )
+    for what in report["open"]:
+        found.append(
+            f"{what} is open when the imports are done, which is now: no instance has it, and one that uses it is ended. "
+            "Open it when a request comes"
+        )
     return [f"note: {note}" for note in found]
+
+
+def _by_package(native):
+    """`markupsafe, sqlalchemy (8)`"""
+    counts = {}
+    for module in native:
+        package = module.split(".")[0]
+        counts[package] = counts.get(package, 0) + 1
+    return ", ".join(name if count == 1 else f"{name} ({count})" for name, count in sorted(counts.items()))
 
 
 def _some(paths):

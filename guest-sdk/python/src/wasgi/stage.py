@@ -5,6 +5,7 @@ import enum
 import json
 import os
 import shutil
+import tomllib
 from importlib import metadata
 from pathlib import Path
 
@@ -22,6 +23,7 @@ _LEFT_OUT = {
     ".ruff_cache",
     ".tox",
     ".nox",
+    ".wasgi",
     "__pycache__",
     "node_modules",
 }
@@ -47,10 +49,14 @@ class Kind(enum.Enum):
 
 def files(source):
     """The files in an app's folder that are its own, or could be taken for it."""
+    data = _data(source)
     for folder, folders, names in os.walk(source):
         here = Path(folder)
-        folders[:] = sorted(name for name in folders if not _is_left_out(here / name))
+        folders[:] = sorted(name for name in folders if not _is_left_out(here / name) and here / name not in data)
         for name in sorted(names):
+            # What a host reads that runs here: its own settings, and those of apps beside their files.
+            if name.endswith(".toml") and (name == "wasgi.toml" or f"{name.removesuffix('.toml')}.wasm" in names):
+                continue
             path = here / name
             if path.is_symlink() and not path.resolve().is_relative_to(source) or not path.is_file():
                 continue
@@ -134,6 +140,21 @@ class Stage:
         if text.startswith("/1/"):
             return text[3:]
         return text
+
+
+def _data(source):
+    """Where a host that runs in an app's folder keeps what its apps have in /data. The folder `data` may also hold what is the app's own:
+    only what is called like one of the apps is the host's."""
+    settings = source / "wasgi.toml"
+    if not settings.is_file() and not (source / ".wasgi").is_dir():
+        return set()
+    try:
+        said = tomllib.loads(settings.read_text())
+    except (OSError, ValueError):
+        said = {}
+    apps, data = (source / str(said.get(f"{name}_dir", name)) for name in ("apps", "data"))
+    names = (path.relative_to(apps).with_suffix("") for path in apps.rglob("*.wasm"))
+    return {data / "+".join(name.parts) for name in names}
 
 
 def _is_left_out(folder):

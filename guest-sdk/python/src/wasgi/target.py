@@ -8,6 +8,10 @@ from pathlib import Path
 from .errors import BuildError
 
 
+# Modules and packages that are called so in every project.
+_SAY_NOTHING = {"__init__", "app", "application", "asgi", "config", "main", "project", "server", "src", "web", "wsgi"}
+
+
 @dataclass(frozen=True)
 class Target:
     """What is served."""
@@ -18,11 +22,13 @@ class Target:
     # The settings of a Django project.
     settings: str | None = None
 
-    @property
-    def name(self):
-        """What the app is called where nobody says otherwise."""
-        parts = [part for part in self.module.split(".") if part not in ("wsgi", "app", "__init__")]
-        return parts[-1] if parts else self.module.split(".")[0]
+    def name(self, folder):
+        """What the app is called where nobody says otherwise: as its module, or as its folder where that says nothing."""
+        parts = [part for part in self.module.split(".") if part not in _SAY_NOTHING]
+        if parts:
+            return parts[-1]
+        name = re.sub(r"[^a-z0-9._]+", "-", folder.name.lower()).strip("-.")
+        return name or self.module.split(".")[0]
 
 
 def parse(text, folder):

@@ -304,7 +304,12 @@ def _error(code):
             return ConnectionRefusedError(errno.ECONNREFUSED, "the connection was refused")
         case "DestinationUnavailable" | "DestinationIpUnroutable":
             return OSError(errno.EHOSTUNREACH, f"the server cannot be reached ({name})")
-        case "TlsProtocolError" | "TlsCertificateError" | "TlsAlertReceived":
+        case "TlsCertificateError":
+            return ConnectionError(
+                "nobody vouches for the server's certificate, or it is for another name: the host believes the system's "
+                "authorities, or those in its outbound_cafile"
+            )
+        case "TlsProtocolError" | "TlsAlertReceived":
             return ConnectionError(f"there is no TLS with the server ({name})")
         case "HttpRequestUriInvalid" | "HttpRequestMethodInvalid" | "HttpRequestUriTooLong":
             return ValueError(f"the request cannot be sent ({name})")

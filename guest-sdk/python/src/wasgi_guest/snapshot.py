@@ -5,11 +5,12 @@ import contextlib
 import importlib
 import json
 import os
+import re
 import sys
 import tempfile
 import traceback
 
-from . import digests, django, outbound, servers, targets, temporary
+from . import digests, django, executor, handles, outbound, servers, targets, temporary
 from .watch import Watch
 
 # Where this package lies, and the folders of the app and of what it depends on (see `wasgi.stage`).
@@ -54,11 +55,15 @@ def take():
 
 def _import(order, report):
     os.environ.update(order["environ"])
+    # As under a server that was started in the app's folder: without a file, the program would pass for an interactive session.
+    os.chdir(_APP)
+    sys.modules["__main__"].__file__ = f"{_HERE}/wasgi_guest/entry.py"
     for name in _EARLY:
         importlib.import_module(name)
     servers.install()
     digests.install()
     temporary.install()
+    executor.install()
     outbound.install()
     watch = Watch(lambda file: file.startswith(f"{_APP}/"))
     before = set(sys.modules)
@@ -68,13 +73,22 @@ def _import(order, report):
             outbound.finish()
             if "django.conf" in sys.modules:
                 django.finish(report)
+        report["data"] = report.get("data") or _keeps_data(app, order["environ"])
     finally:
         report["variables"] = _listed(watch.variables)
         report["draws"] = _listed(watch.draws)
         report["notes"] = servers.notes
+    report["open"] = handles.left_open()
     report["modules"] = sorted(set(sys.modules) - before)
     report["application"] = f"{type(app).__module__}.{type(app).__qualname__}"
     return app
+
+
+def _keeps_data(app, environ):
+    """Whether a variable that it was given, or a setting of a Flask app, names a place below /data."""
+    config = getattr(app, "config", None)
+    values = [*environ.values(), *(config.values() if isinstance(config, dict) else ())]
+    return any(re.match(r"/data/|[\w+]+:////data/", value) for value in values if isinstance(value, str))
 
 
 def _listed(notes):

@@ -3,6 +3,7 @@
 import ast
 import importlib
 import importlib.util
+import inspect
 import sys
 
 from . import servers
@@ -37,7 +38,22 @@ def load(module, expression):
         raise TargetError(
             f"{module}:{expression} is of type {type(found).__name__}, but an application is something that can be called"
         )
+    if isinstance(wanted, ast.Name) and not _takes_two(found):
+        raise TargetError(
+            f"{module}:{expression} cannot be called with environ and start_response: if it makes the application, write {module}:{expression}()"
+        )
     return found
+
+
+def _takes_two(function):
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError:
+        return False
+    except ValueError:
+        # It has none that could be asked for.
+        pass
+    return True
 
 
 def _import(module):

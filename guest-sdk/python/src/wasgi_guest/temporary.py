@@ -1,8 +1,12 @@
-"""Temporary files without a directory to put them in: a sandbox has none that it may write to, unless TMPDIR names one below /data.
-Those without a name (large uploads) are kept in memory, where the app's limit counts them."""
+"""Temporary files where there may be no directory to put them in: a sandbox has none that it may write to but what it keeps, /data.
+Without that, those that have no name (large uploads) are in memory, where the app's limit counts them."""
 
 import io
+import os
 import tempfile
+
+# Where TMPDIR names nothing else.
+_PLACE = "/data/tmp"
 
 
 class MemoryFile(io.BytesIO):
@@ -14,6 +18,15 @@ class MemoryFile(io.BytesIO):
 def install():
     """`SpooledTemporaryFile` is made of it, too."""
     on_disk = tempfile.TemporaryFile
+    usual = tempfile._candidate_tempdir_list
+
+    def candidates():
+        """Asked for once, when somebody wants a temporary file."""
+        try:
+            os.makedirs(_PLACE, exist_ok=True)
+        except OSError:
+            return usual()
+        return [*usual(), _PLACE]
 
     def TemporaryFile(
         mode="w+b", buffering=-1, encoding=None, newline=None, suffix=None, prefix=None, dir=None, *, errors=None
@@ -29,3 +42,4 @@ def install():
         return io.TextIOWrapper(file, encoding=encoding, errors=errors, newline=newline)
 
     tempfile.TemporaryFile = TemporaryFile
+    tempfile._candidate_tempdir_list = candidates

@@ -12,6 +12,9 @@ _DRAWS = (
     (random.SystemRandom, "randbytes"),
 )
 
+# Packages that read the environment on behalf of who calls them.
+_READERS = ("decouple", "dynaconf", "environ", "environs", "everett", "goodconf", "prettyconf", "pydantic_settings")
+
 
 class Watch:
     """While it is entered, it notes which lines of the app do what; `place` says whether a file is the app's."""
@@ -61,5 +64,8 @@ class Watch:
 
 
 def _is_library(file):
-    """Of the standard library, some of which is frozen into the interpreter; not the import system, which asks for nobody."""
+    """Of the standard library, some of which is frozen into the interpreter, or of what is like it; not the import system, which asks
+    for nobody."""
+    if file.startswith("/1/"):
+        return file.split("/")[2].removesuffix(".py") in _READERS
     return file.startswith("/python/") or file.startswith("<frozen ") and not file.startswith("<frozen importlib")

@@ -26,7 +26,14 @@ def urlopen(url, body=None):
 
 def client(place, *paths):
     """Several requests over one connection object."""
-    connection = http.client.HTTPConnection(place)
+    return _ask(http.client.HTTPConnection(place), paths)
+
+
+def secure_client(place, *paths):
+    return _ask(http.client.HTTPSConnection(place), paths)
+
+
+def _ask(connection, paths):
     answers = []
     for path in paths:
         connection.request("GET", path)
@@ -65,6 +72,7 @@ def session(*urls):
 WORDS = {
     "urlopen": urlopen,
     "client": client,
+    "secure-client": secure_client,
     "chunks": chunks,
     "large": large,
     "requests": get,

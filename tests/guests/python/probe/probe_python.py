@@ -11,6 +11,7 @@ from urllib.parse import unquote
 from wsgiref.validate import validator
 
 import faults
+import promises
 import script
 
 TEXT = [("Content-Type", "text/plain")]
@@ -49,11 +50,12 @@ def decode(text):
 
 
 def app(environ, start_response):
+    """The probe; with the validator in between, where the sidecar says so."""
+    return (validated if "VALIDATED" in environ else probe)(environ, start_response)
+
+
+def probe(environ, start_response):
     path = environ["PATH_INFO"]
-    if path.startswith("/validated/"):
-        environ["PATH_INFO"] = path.removeprefix("/validated")
-        environ["SCRIPT_NAME"] += "/validated"
-        return validator(app)(environ, start_response)
     query = Query(environ)
     # Wherever the app is mounted, and whatever the path is.
     if query.number("dump"):
@@ -63,6 +65,9 @@ def app(environ, start_response):
         start_response("404 Not Found", TEXT)
         return [f"probe has no {path}".encode()]
     return handler(environ, query, start_response)
+
+
+validated = validator(probe)
 
 
 def text(start_response, answer):
@@ -140,13 +145,13 @@ def file(environ, query, start_response):
     wrapped = CountingFile(environ, query.number("bytes", 10))
     wrapped.seek(query.number("offset"))
     promise = query.text("promise")
-    start_response("200 OK", [("Content-Length", promise)] if promise else [])
+    start_response("200 OK", [*TEXT, ("Content-Length", promise)] if promise else list(TEXT))
     return environ["wsgi.file_wrapper"](wrapped, query.number("block", 256 << 10))
 
 
 def length(environ, query, start_response):
     """Promises `promise` bytes, and gives `blocks` blocks of `bytes`."""
-    start_response("200 OK", [("Content-Length", query.text("promise", "0"))])
+    start_response("200 OK", [*TEXT, ("Content-Length", query.text("promise", "0"))])
     blocks = (b"x" * query.number("bytes", 10) for _ in range(query.number("blocks", 1)))
     return blocks if query.number("iterator", 1) else list(blocks)
 
@@ -176,7 +181,7 @@ def blocks(count, size, pause):
 
 
 def echo(environ, query, start_response):
-    body = environ["wsgi.input"].read()
+    body = environ["wsgi.input"].read(-1)
     start_response("200 OK", TEXT)
     return [body]
 
@@ -222,7 +227,11 @@ def quoted(data):
 def echo_blocks(environ, query, start_response):
     """Each piece of the request body comes back as soon as it was read."""
     start_response("200 OK", [("Content-Type", "application/octet-stream")])
-    return iter(lambda: environ["wsgi.input"].read1(65536), b"")
+    stream = environ["wsgi.input"]
+    if hasattr(stream, "read1"):
+        return iter(lambda: stream.read1(65536), b"")
+    # PEP 3333 has nothing but `read`, which insists on its size.
+    return iter(lambda: stream.read(query.number("block", 1)), b"")
 
 
 def pbkdf2(environ, query, start_response):
@@ -279,6 +288,10 @@ def chance(environ, query, start_response):
     return text(start_response, f"{random.random()} {os.urandom(8).hex()} {time.time()}")
 
 
+def promise(environ, query, start_response):
+    return text(start_response, promises.try_(query.text("of")))
+
+
 PATHS = {
     "": hello,
     "/": hello,
@@ -306,4 +319,5 @@ PATHS = {
     "/then": then,
     "/state": state,
     "/chance": chance,
+    "/promise": promise,
 }

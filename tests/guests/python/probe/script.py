@@ -90,6 +90,11 @@ class Script:
 
     def start(self, status, *exc_info):
         headers, self.headers = self.headers, []
+        if "VALIDATED" in self.environ and status[:3] not in ("204", "304") and not any(
+            name.lower() == "content-type" for name, _ in headers
+        ):
+            # The validator wants one.
+            headers.append(("Content-Type", "text/plain"))
         return self.start_response(status, headers, *exc_info)
 
 

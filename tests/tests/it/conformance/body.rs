@@ -2,7 +2,7 @@
 
 use tests::{Client, End, Host, Request, Response};
 
-use super::{each_wsgi_guest, each_wsgi_guest_with, raw, script};
+use super::{each_wsgi_guest, each_wsgi_guest_with, is_validated, raw, script};
 
 /// Rules whose tests are still to be written.
 pub(super) const MISSING: &[&str] = &[];
@@ -60,7 +60,8 @@ fn b1_an_empty_block_sends_nothing() {
         let response = client.get(&script(app, "start=200 OK&write=&write=a&write=&write=b"));
         assert_eq!((response.text().as_str(), response.end), ("ab", End::Whole));
         let response = client.get(&script(app, "start=200 OK&block=&block=a&block=&block=b"));
-        assert_eq!((response.text().as_str(), response.header("content-length").as_deref()), ("ab", Some("2")));
+        assert_eq!(response.text(), "ab");
+        assert_eq!(response.header("content-length").as_deref(), of_a_list(app, Some("2")));
     });
     let response = raw().get("/raw/empty-blocks");
     assert_eq!((response.text().as_str(), response.header("content-length").as_deref()), ("ab", Some("2")));
@@ -115,6 +116,12 @@ fn b3_less_than_the_content_length_closes_the_connection() {
     });
 }
 
+/// The length of what was returned as a list, as the client is told it.
+fn of_a_list<'a>(app: &str, length: Option<&'a str>) -> Option<&'a str> {
+    // Nothing at all has one however it is returned.
+    length.filter(|length| !is_validated(app) || *length == "0")
+}
+
 /// A response to a request of this version of HTTP.
 #[track_caller]
 fn ask(client: &mut Client, version: &str, target: &str, fields: &str) -> Response {
@@ -134,6 +141,7 @@ fn b4_a_list_has_its_length_and_a_stream_is_chunked_or_ends_the_connection() {
             ("write=hel&block=lo", "hello", None),
             ("write=hello", "hello", None),
         ] {
+            let length = of_a_list(app, length);
             let target = script(app, &format!("start=200 OK&{steps}"));
             let mut client = host.connect();
             let modern = ask(&mut client, "1.1", &target, "");
@@ -182,8 +190,8 @@ fn b5_head_has_the_length_and_no_body() {
     each_wsgi_guest(|host, app| {
         let mut client = host.connect();
         for (steps, length) in [
-            ("start=200 OK&block=hello", Some("5")),
-            ("start=200 OK&block=hel&block=lo", Some("5")),
+            ("start=200 OK&block=hello", of_a_list(app, Some("5"))),
+            ("start=200 OK&block=hel&block=lo", of_a_list(app, Some("5"))),
             ("header=Content-Length:25&start=200 OK", Some("25")),
             ("header=Content-Length:25&start=200 OK&iterate=&block=hello&spin=", Some("25")),
             ("header=Content-Length:25&start=200 OK&write=hello", Some("25")),
@@ -302,6 +310,7 @@ fn panicked(app: &str) -> (String, &'static str, &'static str) {
     let target = format!("{app}/fault?kind=panic");
     match app {
         "/probe" => (target, "trap", "at probe::fault::run"),
+        // "/probe-python", "/validated"
         _ => (target, "exception", "PanicError: secret panic"),
     }
 }
@@ -354,6 +363,12 @@ fn b7_an_exception_after_the_headers_aborts_the_body() {
     });
 }
 
+/// The length of a file, as the client is told it. A server that gets something else than its own `wsgi.file_wrapper` back knows none,
+/// unless the application has given it; but it sees where there is nothing.
+fn of_a_file<'a>(app: &str, query: &str, length: &'a str) -> Option<&'a str> {
+    Some(length).filter(|length| !is_validated(app) || query.contains("promise") || *length == "0")
+}
+
 #[test]
 fn b8_a_file_is_sent_from_its_offset_with_its_length_and_closed() {
     let expected = |range: std::ops::Range<usize>| -> Vec<u8> { range.map(|at| (at % 251) as u8).collect() };
@@ -372,12 +387,13 @@ fn b8_a_file_is_sent_from_its_offset_with_its_length_and_closed() {
         ] {
             let response = client.get(&format!("{app}/file?{query}"));
             assert_eq!((response.status(), response.end), (200, End::Whole), "{query}");
-            assert_eq!(response.head.all("content-length"), [length], "{query}");
-            assert_eq!(response.header("transfer-encoding"), None, "{query}");
+            let length = of_a_file(app, query, length);
+            assert_eq!(response.header("content-length").as_deref(), length, "{query}");
+            assert_eq!(response.header("transfer-encoding").is_none(), length.is_some(), "{query}");
             assert!(response.body == expected(range), "{query}: {} bytes", response.body.len());
         }
         let head = client.ask(&Request::new("HEAD", &format!("{app}/file?bytes=1000000")));
-        assert_eq!(head.header("content-length").as_deref(), Some("1000000"));
+        assert_eq!(head.header("content-length").as_deref(), of_a_file(app, "", "1000000"));
         let short = host.get(&format!("{app}/file?bytes=10&promise=20"));
         assert_eq!((short.body.len(), short.end), (10, End::Aborted), "less than was promised");
         let closes = host.log().wait_for("all were closed", 11, |event| event.message().starts_with("closed the file"));

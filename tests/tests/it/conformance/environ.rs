@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tests::{Client, Host, Request, Response, guest};
 
-use super::{WSGI_GUESTS, each_guest_of_the_contract, each_wsgi_guest, each_wsgi_guest_with};
+use super::{WSGI_GUESTS, WsgiGuest, each_guest_of_the_contract, each_wsgi_guest, each_wsgi_guest_with};
 use crate::edge::tls;
 
 /// Rules whose tests are still to be written.
@@ -272,8 +272,8 @@ fn e10_what_is_known_is_there_and_what_is_not_is_absent() {
 
 #[test]
 fn e10_with_tls_the_scheme_is_https() {
-    for name in WSGI_GUESTS {
-        let (host, trusted) = tls::start(|host| host.app(name, guest(name)));
+    for WsgiGuest { name, component, sidecar } in WSGI_GUESTS {
+        let (host, trusted) = tls::start(|host| host.app(name, guest(component)).sidecar(name, sidecar));
         let mut client = Client::over_tls(tls::connect(host.address(), &trusted));
         check(&variables(&client.get(&format!("/{name}/environ"))), &[("HTTPS", Some("on"))]);
         assert!(client.get(&format!("/{name}/gateway")).text().contains("url_scheme=https "), "{name}");
@@ -306,7 +306,7 @@ fn e11_the_gateways_values_tell_the_truth() {
 
 #[test]
 fn e12_the_hosts_own_keys_have_a_prefix_and_an_apps_variables_are_there() {
-    let sidecar = "[env]\nGREETING = 'héllo'\nlower = '1'\nEMPTY = ''";
+    let sidecar = "env.GREETING = 'héllo'\nenv.lower = '1'\nenv.EMPTY = ''";
     each_wsgi_guest_with(
         sidecar,
         |host| host.app("other", guest("probe")),

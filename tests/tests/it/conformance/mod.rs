@@ -15,9 +15,29 @@ use std::fs;
 
 use tests::{Builder, Host, guest, repository};
 
-/// The guests of `tests/guests` that speak WSGI through an SDK, one for each SDK. All of them answer the same requests in the same
-/// way, so that a case is written once.
-const WSGI_GUESTS: &[&str] = &["probe", "probe-python"];
+/// A guest of `tests/guests` that speaks WSGI through an SDK.
+struct WsgiGuest {
+    /// It is mounted there.
+    name: &'static str,
+    component: &'static str,
+    /// What its sidecar begins with.
+    sidecar: &'static str,
+}
+
+/// One for each SDK, and one with the validator of Python's standard library between server and application: it looks at every
+/// argument of every call, in both directions. All of them answer the same requests in the same way, so that a case is written once.
+const WSGI_GUESTS: &[WsgiGuest] = &[
+    WsgiGuest { name: "probe", component: "probe", sidecar: "" },
+    WsgiGuest { name: "probe-python", component: "probe-python", sidecar: "" },
+    WsgiGuest { name: "validated", component: "probe-python", sidecar: "env.VALIDATED = 'yes'\n" },
+];
+
+/// Whether it is the guest with the validator in between. What an application does wrong on purpose, that objects to, before an SDK
+/// or the host can. And as any middleware it returns an iterable of its own: neither the length of a list nor that of a file
+/// is known behind it.
+fn is_validated(app: &str) -> bool {
+    app == "/validated"
+}
 
 /// Runs a case against every guest that speaks WSGI; it is told where the guest is mounted (`/probe`).
 fn each_wsgi_guest(case: impl Fn(&Host, &str)) {
@@ -26,13 +46,13 @@ fn each_wsgi_guest(case: impl Fn(&Host, &str)) {
 
 /// The same with a sidecar, and with a host made to measure.
 fn each_wsgi_guest_with(sidecar: &str, build: impl Fn(Builder) -> Builder, case: impl Fn(&Host, &str)) {
-    for name in WSGI_GUESTS {
+    for WsgiGuest { name, component, sidecar: own } in WSGI_GUESTS {
         // Shown where the case fails.
         println!("the guest is {name}");
         // A case that does not say so means fresh instances, whatever the makers of an SDK recommend.
         let policy = if sidecar.contains("instances") { "" } else { "instances = 'fresh'\n" };
-        let sidecar = format!("{policy}{sidecar}");
-        let host = Host::start(|host| build(host.app(name, guest(name)).sidecar(name, &sidecar)));
+        let sidecar = format!("{policy}{own}{sidecar}");
+        let host = Host::start(|host| build(host.app(name, guest(component)).sidecar(name, &sidecar)));
         case(&host, &format!("/{name}"));
     }
 }

@@ -4,7 +4,7 @@ mod http;
 mod refused;
 mod reload;
 mod tcp;
-mod tls;
+pub(crate) mod tls;
 
 use tests::{Builder, Elsewhere, Host, guest};
 

@@ -9,7 +9,7 @@ use tests::{Elsewhere, Host};
 use super::{ask, grant, kinds, tries};
 
 /// A server with a certificate of its own, in PEM.
-fn server(names: &[&str]) -> (Elsewhere, String) {
+pub(crate) fn server(names: &[&str]) -> (Elsewhere, String) {
     let names: Vec<String> = names.iter().map(ToString::to_string).collect();
     let certified = rcgen::generate_simple_self_signed(names).expect("these are names");
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der()));
@@ -48,6 +48,22 @@ fn a_server_is_believed_by_the_operators_authorities_and_its_name() {
     }
     let head = tries(&host, "p2", &format!("get,https://localhost:{port}/head"));
     assert!(head.contains(&format!("\r\nhost: localhost:{port}")), "{head}");
+}
+
+#[test]
+fn the_sdk_fetches_over_tls() {
+    let (known, trusted) = server(&["localhost"]);
+    let (other, _) = server(&["localhost"]);
+    let host = host(&[&known, &other], &trusted);
+    let fetch = |words: String| host.get(&format!("/wsgi?fetch={words}")).text();
+    let place = format!("https://localhost:{}", known.port());
+    assert_eq!(fetch(format!("GET,{place}/hello")), "200 text/plain hello from elsewhere");
+    assert_eq!(fetch(format!("POST,{place}/echo,a-body")), "200 text/plain a-body");
+    for url in [format!("https://127.0.0.1:{}/", known.port()), format!("https://localhost:{}/", other.port())] {
+        let said = fetch(format!("GET,{url}"));
+        assert!(said.starts_with("Tls: "), "{url}: {said}");
+    }
+    assert_eq!((known.asked().len(), other.asked().len()), (2, 0));
 }
 
 #[test]

@@ -92,7 +92,7 @@ fn sessions_forms_and_uploads_work(visitor: &mut Visitor) {
     check(&page, 200, "<p>kept: a note</p>");
     check(&page, 200, "<li>a note</li>");
     check(&page, 200, r#"href="/mysite/static/notes/style.css""#);
-    // More than Django would keep in memory by itself.
+    // More than Django keeps in memory: it is a temporary file first.
     let token = visitor.token();
     let picture = upload(
         "/mysite/",

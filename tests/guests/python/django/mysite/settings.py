@@ -61,10 +61,6 @@ USE_TZ = True
 STATIC_URL = "static/"
 MEDIA_ROOT = "/data/media"
 
-# Uploads of any size are kept in memory: a sandbox has no directory for temporary files.
-FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.MemoryFileUploadHandler"]
-FILE_UPLOAD_MAX_MEMORY_SIZE = 10 << 20
-
 # Without this Django mails errors to ADMINS, and writes them nowhere.
 LOGGING = {
     "version": 1,
