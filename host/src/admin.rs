@@ -25,6 +25,7 @@ use tokio::sync::Semaphore;
 
 use crate::account::Account;
 use crate::apps::{Apps, Entry, Table};
+use crate::capsule::{Capsules, Totals};
 use crate::config::{Instances, tenant_name};
 use crate::telemetry::prometheus;
 
@@ -138,7 +139,7 @@ impl AdminSocket {
     }
 
     /// Answers, until it is dropped.
-    pub async fn run(self, apps: Arc<Apps>) {
+    pub async fn run(self, apps: Arc<Apps>, capsules: Arc<Capsules>) {
         let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
             let Ok(permit) = Arc::clone(&connections).acquire_owned().await else {
@@ -153,10 +154,11 @@ impl AdminSocket {
                     continue;
                 }
             };
-            let apps = Arc::clone(&apps);
+            let (apps, capsules) = (Arc::clone(&apps), Arc::clone(&capsules));
             tokio::spawn(async move {
                 let service = service_fn(|request: Request<Incoming>| {
-                    let response = respond(&apps.snapshot(), request.method(), request.uri().path());
+                    let totals = capsules.totals();
+                    let response = respond(&apps.snapshot(), totals, request.method(), request.uri().path());
                     std::future::ready(Ok::<_, Infallible>(response))
                 });
                 let connection = http1::Builder::new()
@@ -177,14 +179,14 @@ impl Drop for AdminSocket {
     }
 }
 
-fn respond(table: &Table, method: &Method, path: &str) -> Response<Full<Bytes>> {
+fn respond(table: &Table, totals: Totals, method: &Method, path: &str) -> Response<Full<Bytes>> {
     let (status, content_type, body) = match (method, path) {
         (&Method::GET, "/apps") => match serde_json::to_vec_pretty(&statuses(table)) {
             Ok(json) => (StatusCode::OK, "application/json", json),
             Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, "text/plain", format!("{error}\n").into_bytes()),
         },
         (&Method::GET, "/metrics") => {
-            (StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics(table).into_bytes())
+            (StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics(table, totals).into_bytes())
         }
         (_, "/apps" | "/metrics") => {
             (StatusCode::METHOD_NOT_ALLOWED, "text/plain", b"only GET is known here\n".to_vec())
@@ -197,7 +199,7 @@ fn respond(table: &Table, method: &Method, path: &str) -> Response<Full<Bytes>> 
     response
 }
 
-fn metrics(table: &Table) -> String {
+fn metrics(table: &Table, totals: Totals) -> String {
     let live = table.entries.iter().filter_map(|(name, entry)| Some((name, entry.live.as_ref()?)));
     let mut text = prometheus(live.map(|(name, app)| (name.as_str(), app.stats.snapshot())));
     text.push_str("# HELP wasgi_apps Apps by state.\n# TYPE wasgi_apps gauge\n");
@@ -208,6 +210,12 @@ fn metrics(table: &Table) -> String {
         text.push_str(&format!("wasgi_apps{{state=\"{}\"}} {count}\n", state.as_str()));
     }
     text.push_str(&tenant_metrics(table));
+    text.push_str(
+        "# HELP wasgi_capsules_total Crash capsules by what became of them.\n# TYPE wasgi_capsules_total counter\n",
+    );
+    for (outcome, count) in [("written", totals.written), ("dropped", totals.dropped), ("failed", totals.failed)] {
+        text.push_str(&format!("wasgi_capsules_total{{outcome=\"{outcome}\"}} {count}\n"));
+    }
     text
 }
 
@@ -375,7 +383,7 @@ mod tests {
 
         let apps = Arc::new(Apps::default());
         apps.publish(table());
-        let running = tokio::spawn(socket.run(apps));
+        let running = tokio::spawn(socket.run(apps, Capsules::off()));
         let asked = state_dir.clone();
         let (listed, metrics, other) =
             tokio::task::spawn_blocking(move || (ask_apps(&asked), ask(&asked, "/metrics"), ask(&asked, "/x")))

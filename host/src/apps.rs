@@ -8,6 +8,7 @@ use arc_swap::{ArcSwap, Guard};
 
 use crate::admission::{Admission, Throttle};
 use crate::assets::Assets;
+use crate::capsule::Recorder;
 use crate::config::{AppSpec, Secrets};
 use crate::data::DataDir;
 use crate::deploy::sleeper::Sleeper;
@@ -37,6 +38,8 @@ pub struct App {
     pub outbound: Option<Arc<Outbound>>,
     /// As they were when the release was made.
     pub secrets: Arc<Secrets>,
+    /// Of the calls that it fails.
+    pub recorder: Arc<Recorder>,
 }
 
 /// One version of an app: the bytes with one hash.

@@ -243,6 +243,13 @@ impl Error {
         )
     }
 
+    /// Whether the app has failed its call, by itself or by its program: it was neither the client, nor the host, nor a matter of how
+    /// much there is for whom.
+    pub fn is_apps(&self) -> bool {
+        let is_hosts = matches!(self, Self::Busy(_) | Self::Budget { .. } | Self::Throttled(_) | Self::Host(_));
+        !is_hosts && !self.is_clients()
+    }
+
     /// Whether the fault lies with the client or its timing: such errors are not warnings in an operator's log.
     pub fn is_clients(&self) -> bool {
         matches!(

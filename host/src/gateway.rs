@@ -22,6 +22,7 @@ use hyper::ext::ReasonPhrase;
 
 use crate::apps::{App, Apps};
 use crate::body::ResponseBody;
+use crate::capsule::Witness;
 use crate::error::Error;
 use crate::guest::Call;
 use crate::guest::environ::{authority, host_and_port, wants_head_only};
@@ -171,6 +172,7 @@ impl Gateway {
         // One request has one `cpu_time`, however often it is redirected.
         let cpu_time = app.spec.limits.cpu_time.saturating_sub(record.cpu);
         let mut state = CallState::new(record.id, admitted, cpu_time, app.admission.account());
+        state.witness = Witness::new(&app.recorder, record.origin().https, script_name_len);
         if body.is_none() {
             state.begins_later();
         }

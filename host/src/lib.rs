@@ -21,6 +21,7 @@
 //! | [`data`] | the directory of an app's data, for one sandbox at a time |
 //! | [`outbound`] | what apps reach beyond the host: destinations, judged addresses, connections |
 //! | [`manage`] | a command of an app, run by its operator |
+//! | [`capsule`] | crash capsules: what is kept of calls that their apps failed, and running them again |
 //! | [`deploy`] | the apps directory → the table: scan, watch, inspect, compile, cache |
 //! | [`rebuild`] | development mode: builds apps again when their sources change |
 //! | [`admin`] | the local admin socket: what `wasgi apps` asks |
@@ -35,6 +36,7 @@ pub mod apps;
 pub mod assets;
 pub mod body;
 pub mod bundle;
+pub mod capsule;
 pub mod config;
 pub mod data;
 pub mod deploy;

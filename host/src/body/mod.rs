@@ -160,6 +160,7 @@ impl RequestBody {
                 Some(Ok(frame)) => {
                     // Trailers have no place in CGI's variables, nor in WSGI's.
                     let Ok(data) = frame.into_data() else { continue };
+                    call.witness.input(&data);
                     self.received += data.len() as u64;
                     if self.received > self.bytes_max {
                         self.source = Source::Ended;

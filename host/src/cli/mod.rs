@@ -10,10 +10,12 @@ use wasgi_host::deploy::{compile, unpack};
 
 mod apps;
 mod build;
+mod capsule;
 mod check;
 mod manage;
 mod new;
 mod python;
+mod replay;
 mod selftest;
 mod serve;
 
@@ -31,6 +33,8 @@ enum Command {
     Check(check::Check),
     Apps(apps::Apps),
     Manage(manage::Manage),
+    Capsule(capsule::Show),
+    Replay(replay::Replay),
     New(new::New),
     Build(build::Build),
     Selftest(selftest::Selftest),
@@ -60,6 +64,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Check(check) => check.run(),
         Command::Apps(apps) => apps.run(),
         Command::Manage(manage) => manage.run(),
+        Command::Capsule(show) => show.run(),
+        Command::Replay(replay) => replay.run(),
         Command::New(new) => new.run(),
         Command::Build(build) => build.run(),
         Command::Selftest(selftest) => selftest.run(),

@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use wasgi_host::admin::AdminSocket;
 use wasgi_host::apps::Apps;
+use wasgi_host::capsule::Capsules;
 use wasgi_host::config::{Config, Environment, Settings};
 use wasgi_host::deploy::{DeployHandle, Deployer};
 use wasgi_host::gateway::{Faults, Gateway};
@@ -90,10 +91,11 @@ async fn serve(settings: Settings, config: Config, inherited: Inherited) -> anyh
     let policy = Arc::new(ArcSwap::from_pointee(policy(&config)?));
     let gateway = Arc::new(Gateway::new(Arc::clone(&apps), Arc::clone(&access_log), faults_shown(&config)));
     let server = Server::bind(&config.bind, inherited, Arc::clone(&policy), gateway)?;
-    let deploy = Deployer::start(Arc::clone(&config), engine, Arc::clone(&apps))?;
+    let capsules = Capsules::start(&config)?;
+    let deploy = Deployer::start(Arc::clone(&config), engine, Arc::clone(&apps), Arc::clone(&capsules))?;
     let rebuild = rebuild(&settings, &config, &apps, &deploy);
-    let admin = tokio::spawn(admin.run(apps));
-    let host = Host { settings, started: config, policy, deploy, access_log };
+    let admin = tokio::spawn(admin.run(apps, Arc::clone(&capsules)));
+    let host = Host { settings, started: config, policy, deploy, access_log, capsules };
 
     let (stop, stopped) = oneshot::channel();
     let served = host.serve(server, async {
@@ -107,6 +109,7 @@ async fn serve(settings: Settings, config: Config, inherited: Inherited) -> anyh
     admin.abort();
     let _ = admin.await;
     host.access_log.close();
+    host.capsules.flush(END_TIME);
     if !drained {
         tracing::warn!("calls that were still running after edge.drain_time were cut off");
     }
@@ -149,6 +152,7 @@ struct Host {
     policy: Arc<ArcSwap<Policy>>,
     deploy: DeployHandle,
     access_log: Arc<AccessLog>,
+    capsules: Arc<Capsules>,
 }
 
 impl Host {
@@ -224,6 +228,7 @@ impl Host {
             tracing::warn!("only a restart changes {}: what was said at the start stays in force", fixed.join(", "));
         }
         self.policy.store(Arc::new(policy));
+        self.capsules.reload(&config);
         self.deploy.reload(Arc::new(config), plan).await;
         tracing::info!("the configuration was read again");
     }

@@ -90,6 +90,10 @@ pub(super) static TOP: &[Field<Config>] = &[
     count!("reuse_requests", reuse_requests_max, 1, 1_000_000_000),
     time!("reuse_idle_time", reuse_idle_time, 10 * MILLISECOND, DAY),
     size!("reuse_memory", reuse_memory_bytes, 64 * KIB, 4 * GIB),
+    count!("capsules_count", capsules_count, 1, 100_000),
+    size!("capsules_size", capsules_bytes, 64 * KIB, TIB),
+    size!("capsules_body_size", capsules_body_bytes, 0, 16 * MIB),
+    size!("capsules_module_size", capsules_module_bytes, 0, TIB),
 ];
 
 /// `[limits]`, of the operator and of an app. Zero never means "no limit".

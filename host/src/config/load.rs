@@ -7,8 +7,8 @@ use super::bind::{self, Place, Scheme};
 use super::field::{self, BUDGET, EDGE, Field, LIMITS};
 use super::file::{File, Given, Item, Source};
 use super::{
-    AccessLogFormat, AccessLogTarget, CHUNKED_BODIES, Certificate, Config, ConfigError, Grants, INSTANCES, LOG_FORMATS,
-    PASSES, Policy, Settings, TrustedPeers, apply_table, tenant, top,
+    AccessLogFormat, AccessLogTarget, CHUNKED_BODIES, Certificate, Config, ConfigError, Grants, INSTANCES,
+    KEEP_CAPSULES, LOG_FORMATS, PASSES, Policy, Settings, TrustedPeers, apply_table, tenant, top,
 };
 
 const FILE_NAME: &str = "wasgi.toml";
@@ -52,7 +52,7 @@ fn tenants_dir(settings: &Settings, file: Option<(&Source, &File)>) -> Result<Pa
 }
 
 fn apply_file(source: &Source, file: &File, config: &mut Config, policy: &mut Policy) -> Result<(), ConfigError> {
-    let numbers: [(&str, &Item); 10] = [
+    let numbers: [(&str, &Item); 14] = [
         ("workers", &file.workers),
         ("sandboxes", &file.sandboxes),
         ("sandbox_memory", &file.sandbox_memory),
@@ -63,6 +63,10 @@ fn apply_file(source: &Source, file: &File, config: &mut Config, policy: &mut Po
         ("reuse_requests", &file.reuse_requests),
         ("reuse_idle_time", &file.reuse_idle_time),
         ("reuse_memory", &file.reuse_memory),
+        ("capsules_count", &file.capsules_count),
+        ("capsules_size", &file.capsules_size),
+        ("capsules_body_size", &file.capsules_body_size),
+        ("capsules_module_size", &file.capsules_module_size),
     ];
     for (key, item) in numbers {
         if let Some(item) = item {
@@ -107,6 +111,9 @@ fn apply_file(source: &Source, file: &File, config: &mut Config, policy: &mut Po
     if let Some(given) = source.if_given("passes", &file.passes) {
         config.passes = given.word(PASSES)?;
     }
+    if let Some(given) = source.if_given("capsules", &file.capsules) {
+        config.capsules = given.word(KEEP_CAPSULES)?;
+    }
     if let Some(given) = source.if_given("log.filter", &file.log.filter) {
         config.log.filter = filter(&given)?;
     }
@@ -125,7 +132,7 @@ fn apply_file(source: &Source, file: &File, config: &mut Config, policy: &mut Po
 }
 
 fn apply_settings(settings: &Settings, config: &mut Config, policy: &mut Policy) -> Result<(), ConfigError> {
-    let numbers: [(&str, &str, &Option<String>); 10] = [
+    let numbers: [(&str, &str, &Option<String>); 14] = [
         ("workers", "--workers (WASGI_WORKERS)", &settings.workers),
         ("sandboxes", "--sandboxes (WASGI_SANDBOXES)", &settings.sandboxes),
         ("sandbox_memory", "--sandbox-memory (WASGI_SANDBOX_MEMORY)", &settings.sandbox_memory),
@@ -136,6 +143,10 @@ fn apply_settings(settings: &Settings, config: &mut Config, policy: &mut Policy)
         ("reuse_requests", "--reuse-requests (WASGI_REUSE_REQUESTS)", &settings.reuse_requests),
         ("reuse_idle_time", "--reuse-idle-time (WASGI_REUSE_IDLE_TIME)", &settings.reuse_idle_time),
         ("reuse_memory", "--reuse-memory (WASGI_REUSE_MEMORY)", &settings.reuse_memory),
+        ("capsules_count", "--capsules-count (WASGI_CAPSULES_COUNT)", &settings.capsules_count),
+        ("capsules_size", "--capsules-size (WASGI_CAPSULES_SIZE)", &settings.capsules_size),
+        ("capsules_body_size", "--capsules-body-size (WASGI_CAPSULES_BODY_SIZE)", &settings.capsules_body_size),
+        ("capsules_module_size", "--capsules-module-size (WASGI_CAPSULES_MODULE_SIZE)", &settings.capsules_module_size),
     ];
     for (key, place, text) in numbers {
         if let Some(text) = text {
@@ -176,6 +187,9 @@ fn apply_settings(settings: &Settings, config: &mut Config, policy: &mut Policy)
     }
     if let Some(text) = &settings.passes {
         config.passes = Given::flag("--passes (WASGI_PASSES)", text).word(PASSES)?;
+    }
+    if let Some(text) = &settings.capsules {
+        config.capsules = Given::flag("--capsules (WASGI_CAPSULES)", text).word(KEEP_CAPSULES)?;
     }
     if let Some(text) = &settings.log_filter {
         config.log.filter = filter(&Given::flag("--log-filter (WASGI_LOG_FILTER)", text))?;

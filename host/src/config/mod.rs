@@ -92,6 +92,16 @@ pub struct Config {
     pub reuse_memory_bytes: u64,
     /// An app that nobody has called for this long gives its compiled code back; the next call loads it again.
     pub app_idle_time: Duration,
+    /// What is kept of calls that their apps failed.
+    pub capsules: KeepCapsules,
+    /// How many of those.
+    pub capsules_count: u32,
+    /// And how much disk they take together.
+    pub capsules_bytes: u64,
+    /// Where bodies are kept: so much of each.
+    pub capsules_body_bytes: u64,
+    /// The releases of apps that failed, kept for running requests again: what they take together.
+    pub capsules_module_bytes: u64,
     /// How often the apps directory is read without a file event.
     pub rescan_time: Duration,
     /// How long a file must not change before it is taken, unless it was renamed into place.
@@ -129,6 +139,11 @@ impl Default for Config {
             reuse_idle_time: Duration::from_secs(60),
             reuse_memory_bytes: 96 << 20,
             app_idle_time: Duration::from_secs(600),
+            capsules: KeepCapsules::Redacted,
+            capsules_count: 1000,
+            capsules_bytes: 64 << 20,
+            capsules_body_bytes: 64 << 10,
+            capsules_module_bytes: 256 << 20,
             rescan_time: Duration::from_secs(2),
             settle_time: Duration::from_millis(250),
             log: LogConfig { filter: "info".to_owned(), json: false },
@@ -416,6 +431,19 @@ pub enum Passes {
     /// What is needed to run them at all.
     Needed,
 }
+
+/// What is kept of calls that their apps failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeepCapsules {
+    Off,
+    /// Neither bodies nor the values of header fields that could be secrets.
+    Redacted,
+    /// All that the client has sent, up to a size.
+    Whole,
+}
+
+const KEEP_CAPSULES: &[(&str, KeepCapsules)] =
+    &[("off", KeepCapsules::Off), ("redacted", KeepCapsules::Redacted), ("whole", KeepCapsules::Whole)];
 
 const PASSES: &[(&str, Passes)] = &[("all", Passes::All), ("needed", Passes::Needed)];
 

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use toml::Value;
 
 use super::field::{BUDGET, EDGE, Field, LIMITS, TOP};
-use super::{AccessLogFormat, AccessLogTarget, CHUNKED_BODIES, Config, Grants, PASSES};
+use super::{AccessLogFormat, AccessLogTarget, CHUNKED_BODIES, Config, Grants, KEEP_CAPSULES, PASSES};
 
 pub(super) fn to_toml(config: &Config) -> String {
     let text = |text: &str| Value::String(text.to_owned()).to_string();
@@ -33,6 +33,8 @@ pub(super) fn to_toml(config: &Config) -> String {
     line("chunked_bodies", &text(known.map_or("", |(word, _)| word)));
     let known = PASSES.iter().find(|(_, meaning)| *meaning == config.passes);
     line("passes", &text(known.map_or("", |(word, _)| word)));
+    let known = KEEP_CAPSULES.iter().find(|(_, meaning)| *meaning == config.capsules);
+    line("capsules", &text(known.map_or("", |(word, _)| word)));
     for field in TOP {
         line(field.key, &field.toml(config));
     }

@@ -102,6 +102,27 @@ pub struct Settings {
     #[arg(long, value_name = "TIME", env = "WASGI_APP_IDLE_TIME", hide_env_values = true)]
     pub app_idle_time: Option<String>,
 
+    /// What is kept of calls that their apps failed, for `wasgi capsule`: "off", "redacted" (no bodies, no header fields that could
+    /// be secrets) or "whole" [default: redacted]
+    #[arg(long, value_name = "WHAT", env = "WASGI_CAPSULES", hide_env_values = true)]
+    pub capsules: Option<String>,
+
+    /// How many of them are kept [default: 1000]
+    #[arg(long, value_name = "N", env = "WASGI_CAPSULES_COUNT", hide_env_values = true)]
+    pub capsules_count: Option<String>,
+
+    /// What they take together [default: 64MiB]
+    #[arg(long, value_name = "SIZE", env = "WASGI_CAPSULES_SIZE", hide_env_values = true)]
+    pub capsules_size: Option<String>,
+
+    /// With "whole": what is kept of a request body [default: 64KiB]
+    #[arg(long, value_name = "SIZE", env = "WASGI_CAPSULES_BODY_SIZE", hide_env_values = true)]
+    pub capsules_body_size: Option<String>,
+
+    /// Releases that crashed are kept for `wasgi replay`: what they take together [default: 256MiB]
+    #[arg(long, value_name = "SIZE", env = "WASGI_CAPSULES_MODULE_SIZE", hide_env_values = true)]
+    pub capsules_module_size: Option<String>,
+
     /// How often the apps directory is read without a file event [default: 2s]
     #[arg(long, value_name = "TIME", env = "WASGI_RESCAN_TIME", hide_env_values = true)]
     pub rescan_time: Option<String>,

@@ -91,6 +91,11 @@ fn every_key_is_read_and_survives_printing() {
         reuse_requests = 5
         reuse_idle_time = "1m 30s"
         reuse_memory = "1MiB"
+        capsules = "whole"
+        capsules_count = 7
+        capsules_size = "2MiB"
+        capsules_body_size = "1KiB"
+        capsules_module_size = "3MiB"
         [grant]
         data = ["shop", "*"]
         [grant.outbound]

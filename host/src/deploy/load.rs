@@ -22,6 +22,7 @@ use crate::account::{Account, Accounts};
 use crate::admission::Admission;
 use crate::apps::{App, Release};
 use crate::bundle::Tree;
+use crate::capsule::{Capsules, Recorder, Subject};
 use crate::config::{AppSpec, Config, Instances, Secrets};
 use crate::guest::{Guest, Kind};
 use crate::limits::Limits;
@@ -40,6 +41,7 @@ pub struct Loader {
     compiler: Compiler,
     load_guest: LoadGuest,
     network: Arc<Network>,
+    capsules: Arc<Capsules>,
     pub(super) accounts: Accounts,
     /// Releases whose code is in memory.
     pub(super) awake: Arc<AtomicUsize>,
@@ -139,6 +141,7 @@ impl Loader {
         compiler: Compiler,
         load_guest: LoadGuest,
         network: Arc<Network>,
+        capsules: Arc<Capsules>,
     ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let hands = Semaphore::new(cores);
@@ -146,7 +149,7 @@ impl Loader {
         let crew = Crew::new(engine.workers(), move || ticking.wake_ticker());
         let accounts = Accounts::new(engine.sandboxes(), crew);
         let (awake, components) = (Arc::default(), Mutex::default());
-        Self { engine, cache, library, compiler, load_guest, network, accounts, awake, components, hands }
+        Self { engine, cache, library, compiler, load_guest, network, capsules, accounts, awake, components, hands }
     }
 
     /// Does all of it: read, inspect, compile or fetch, link.
@@ -424,7 +427,7 @@ impl Loader {
         let refused = |error: anyhow::Error| Outcome::Refused(format!("{error:#}"));
         let account = self.accounts.of(&order.config, &spec.name);
         let log = AppLog::new(&spec.name, &spec.limits, &account);
-        let log = Arc::new(if order.config.dev { log.keeping_lines() } else { log });
+        let log = Arc::new(if order.config.dev { log.keeping_more() } else { log });
         let live = order.live.as_ref();
         let assets = assets(&spec, files.as_ref()).map_err(refused)?;
         let data = open_data(&spec, live)?;
@@ -439,6 +442,15 @@ impl Loader {
             account: Arc::clone(&account),
             outbound: outbound.clone(),
         };
+        let subject = Subject {
+            app: &spec.name,
+            tenant: &spec.tenant,
+            hash: &hash,
+            kind,
+            instances: spec.instances.to_string(),
+            apps_dir: order.config.apps_dir.clone(),
+        };
+        let recorder = Recorder::new(&self.capsules, subject, &log, &secrets);
         let spec = Arc::new(spec);
         let sleeps =
             live.is_none() && origin != Origin::Compiled && self.awake.load(Ordering::Relaxed) >= AWAKE_AT_START;
@@ -471,7 +483,7 @@ impl Loader {
         // Another file may do better.
         let throttle = live.filter(|live| live.release.hash == release.hash).map(|live| Arc::clone(&live.throttle));
         let throttle = throttle.unwrap_or_default();
-        Ok(App { admission, throttle, spec, release, guest, log, stats, assets, data, outbound, secrets })
+        Ok(App { admission, throttle, spec, release, guest, log, stats, assets, data, outbound, secrets, recorder })
     }
 
     /// The way to where it asks to go, if it does.

@@ -44,6 +44,7 @@ use self::reconcile::Records;
 use self::scan::Scan;
 use self::watch::Watch;
 use crate::apps::Apps;
+use crate::capsule::Capsules;
 use crate::config::{AppSpec, Config};
 use crate::guest;
 use crate::outbound::{Network, Plan};
@@ -146,15 +147,21 @@ impl Deployer {
     /// # Errors
     /// If compiled code cannot be kept safely in `config.state_dir`, or the certificates of authorities cannot be read that apps
     /// need for what they may reach.
-    pub fn start(config: Arc<Config>, engine: Arc<Engine>, apps: Arc<Apps>) -> anyhow::Result<DeployHandle> {
+    pub fn start(
+        config: Arc<Config>,
+        engine: Arc<Engine>,
+        apps: Arc<Apps>,
+        capsules: Arc<Capsules>,
+    ) -> anyhow::Result<DeployHandle> {
         let compiler = Compiler::new(config.stack_bytes, config.passes);
-        Self::start_with(config, engine, apps, compiler, guest::load)
+        Self::start_with(config, engine, apps, capsules, compiler, guest::load)
     }
 
     fn start_with(
         config: Arc<Config>,
         engine: Arc<Engine>,
         apps: Arc<Apps>,
+        capsules: Arc<Capsules>,
         compiler: Compiler,
         load_guest: LoadGuest,
     ) -> anyhow::Result<DeployHandle> {
@@ -166,6 +173,7 @@ impl Deployer {
         let loader = Loader::new(engine, cache, library, compiler, load_guest, Arc::clone(&network));
         loader.accounts.reconfigure(&config);
         let now = Instant::now();
+        let loader = Loader::new(engine, cache, library, compiler, load_guest, Arc::clone(&network), capsules);
         let deployer = Self {
             watch: Watch::new(&config.apps_dir),
             loader: Arc::new(loader),
@@ -370,7 +378,8 @@ pub async fn load_one(config: &Arc<Config>, engine: &Arc<Engine>, name: &str) ->
     let compiler = Compiler::new(config.stack_bytes, config.passes);
     let library = Library::open(&config.state_dir, compiler.unpacker())?;
     let network = Network::new(Plan::of(config)?);
-    let loader = Arc::new(Loader::new(Arc::clone(engine), cache, library, compiler, guest::load, network));
+    let engine = Arc::clone(engine);
+    let loader = Arc::new(Loader::new(engine, cache, library, compiler, guest::load, network, Capsules::off()));
     let scan = scan::scan(&config.apps_dir)?;
     let Some(&candidate) = scan.candidates.get(name) else {
         let refused = scan.refused.get(name).cloned();

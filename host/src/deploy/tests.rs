@@ -10,6 +10,7 @@ use wasmtime::component::Component;
 use super::compile::Compiler;
 use super::{DeployHandle, Deployer};
 use crate::apps::{App, Apps, Entry, Table};
+use crate::capsule::Capsules;
 use crate::config::{AppSpec, Config, Passes};
 use crate::guest::{Call, Guest};
 use crate::outbound::Plan;
@@ -70,7 +71,8 @@ fn compiler(config: &Config) -> Compiler {
 fn start(config: &Arc<Config>, compiler: Compiler) -> (Arc<Apps>, DeployHandle) {
     let apps = Arc::new(Apps::default());
     let engine = Arc::new(Engine::new(config).expect("the machine has address space"));
-    let handle = Deployer::start_with(Arc::clone(config), engine, Arc::clone(&apps), compiler, stand_in);
+    let handle =
+        Deployer::start_with(Arc::clone(config), engine, Arc::clone(&apps), Capsules::off(), compiler, stand_in);
     (apps, handle.expect("the state directory is ours"))
 }
 

@@ -78,6 +78,9 @@ impl Record {
         let cause = error.label();
         self.cause = Some(cause);
         self.is_fault = error.is_fault();
+        if let Some(call) = &self.call {
+            call.failed(error);
+        }
         let app = self.app.as_ref().map_or("", |app| app.spec.name.as_str());
         let request = self.id;
         if error.is_clients() {

@@ -10,6 +10,7 @@ use http::HeaderMap;
 
 use crate::account::Account;
 use crate::body::ReadError;
+use crate::capsule::Witness;
 use crate::error::Error;
 use crate::guest::head::Head;
 use crate::sandbox::fault::Stopped;
@@ -22,6 +23,8 @@ pub struct CallState {
     pub id: RequestId,
     pub began: Instant,
     cpu_time: Duration,
+    /// What is left of it should its app fail it.
+    pub(crate) witness: Witness,
     /// Its tenant's, which pays as well.
     account: Arc<Account>,
     /// Nanoseconds of processor time in polls that have ended.
@@ -112,6 +115,7 @@ impl CallState {
             id,
             began,
             cpu_time,
+            witness: Witness::default(),
             account: Arc::clone(account),
             cpu_nanos: AtomicU64::new(0),
             // The first poll begins with the call: one look at the clock less for each request.

@@ -22,13 +22,14 @@ impl std::error::Error for Stopped {}
 
 /// The error to report for what wasmtime returned.
 pub(crate) fn classify(fault: wasmtime::Error, state: &State) -> Error {
+    if fault.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some() {
+        return Error::Busy(Busy::Pool);
+    }
+    explain(&fault, state);
     let fault = match fault.downcast::<Stopped>() {
         Ok(stopped) => return stopped.0,
         Err(fault) => fault,
     };
-    if fault.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some() {
-        return Error::Busy(Busy::Pool);
-    }
     let described = describe(&fault);
     // What the guest named counts as text of the guest's.
     let charged = |text| state.app.log.charged(text);
@@ -57,6 +58,14 @@ pub(crate) fn classify(fault: wasmtime::Error, state: &State) -> Error {
         return Error::HostCall(state.app.limits.host_call_bytes);
     }
     Error::Trap(charged(described))
+}
+
+/// Leaves it all with the call, whatever the log has room for. Where several calls share the instance, it need not be this one's.
+fn explain(fault: &wasmtime::Error, state: &State) {
+    if state.ledger.is_none() {
+        state.call.witness.used(state.meter.bytes());
+        state.call.witness.explain(&describe(fault));
+    }
 }
 
 /// The cause, and for a trap the guest's functions, innermost first.

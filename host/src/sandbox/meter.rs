@@ -63,6 +63,11 @@ impl Meter {
         self.used.memory_bytes
     }
 
+    /// With its tables.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.used.bytes()
+    }
+
     /// Another call begins: what was refused to an earlier one is no cause of its faults.
     pub(crate) fn begin(&mut self) {
         self.refused = None;

@@ -148,6 +148,7 @@ impl State {
 
     /// Becomes a new state, but for what the instance has of memory: the call's is over.
     pub(crate) fn rewind(&mut self, mark: Mark) {
+        self.call.witness.used(self.meter.bytes());
         let mut new = Self::new(&Arc::clone(&self.app), &Arc::clone(&self.call));
         // What the instance has stays charged to its tenant.
         std::mem::swap(&mut new.meter, &mut self.meter);
@@ -198,6 +199,7 @@ impl State {
 
     /// The call is over: what the guest wrote without ending the line becomes one.
     pub(crate) fn end(&mut self) {
+        self.call.witness.used(self.meter.bytes());
         self.wsgi.end(&self.app, &self.call);
         if let Some(wasi) = &self.wasi {
             wasi.stdio.end();

@@ -215,6 +215,7 @@ impl Task {
             };
             let request = self.call.id;
             tracing::warn!(target: "wasgi::request", %request, cause = error.label(), "after the response: {error}");
+            self.call.failed(&error);
         });
     }
 

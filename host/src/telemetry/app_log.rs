@@ -1,7 +1,6 @@
 //! What an app prints becomes lines of the host's log: with its name, cut when long, dropped and counted when too many.
 //! Nothing that a guest writes can look like a line of the host.
 
-use std::collections::VecDeque;
 use std::fmt::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -9,6 +8,7 @@ use std::time::Instant;
 use crate::account::Account;
 use crate::limits::Limits;
 use crate::telemetry::RequestId;
+use crate::telemetry::tail::Tail;
 
 /// Where an app's own lines go.
 pub struct AppLog {
@@ -17,18 +17,13 @@ pub struct AppLog {
     budget: Mutex<Budget>,
     /// Its tenant's, which bounds the lines of all its apps together.
     account: Arc<Account>,
-    /// In development mode, the last lines of the app's calls.
-    kept: Option<Mutex<VecDeque<Kept>>>,
+    /// For capsules, and the pages of development mode.
+    tail: Tail,
 }
 
-struct Kept {
-    request: RequestId,
-    stream: LogStream,
-    line: String,
-}
-
-/// Of all calls of an app together, in development mode.
-const KEPT_LINES: usize = 200;
+/// Of all calls of an app together. In development mode there are few apps, and somebody looks at each.
+const TAIL_BYTES: usize = 4 << 10;
+const LONG_TAIL_BYTES: usize = 64 << 10;
 
 /// What an app wrote to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,7 +68,7 @@ impl AppLog {
                 dropped_lines: 0,
             }),
             account: Arc::clone(account),
-            kept: None,
+            tail: Tail::new(TAIL_BYTES),
         }
     }
 
@@ -89,27 +84,23 @@ impl AppLog {
         (allowed, dropped)
     }
 
-    /// Keeps the last lines of its calls, for the pages of development mode.
+    /// Keeps more of its lines, for the pages of development mode.
     #[must_use]
-    pub fn keeping_lines(mut self) -> Self {
-        self.kept = Some(Mutex::default());
+    pub fn keeping_more(mut self) -> Self {
+        self.tail = Tail::new(LONG_TAIL_BYTES);
         self
     }
 
-    /// The last lines of a call, where they are kept.
+    /// The last lines of a call.
     pub fn lines_of(&self, request: RequestId) -> Vec<(LogStream, String)> {
-        let Some(kept) = &self.kept else { return Vec::new() };
-        let kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.iter().filter(|kept| kept.request == request).map(|kept| (kept.stream, kept.line.clone())).collect()
+        let own = self.last_lines().into_iter().filter(|(of, ..)| *of == Some(request));
+        own.map(|(_, stream, line)| (stream, line)).collect()
     }
 
-    fn keep(&self, request: Option<RequestId>, stream: LogStream, text: &Escaped<'_>) {
-        let (Some(kept), Some(request)) = (&self.kept, request) else { return };
-        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() == KEPT_LINES {
-            kept.pop_front();
-        }
-        kept.push_back(Kept { request, stream, line: text.to_string() });
+    /// The last lines of all its calls, the newest last.
+    pub(crate) fn last_lines(&self) -> Vec<(Option<RequestId>, LogStream, String)> {
+        let text = |line: &[u8]| Escaped { line, cut: false }.to_string();
+        self.tail.lines().into_iter().map(|kept| (kept.request, kept.stream, text(&kept.line))).collect()
     }
 
     /// Logs one line, given without its `\n`. Bytes that are not UTF-8 are replaced, control characters escaped; beyond
@@ -124,7 +115,7 @@ impl AppLog {
         }
         let app = self.app.as_str();
         let text = Escaped { line, cut };
-        self.keep(request, stream, &text);
+        self.tail.push(request, stream, line);
         let stream = stream.as_str();
         match request {
             Some(request) => tracing::info!(target: "wasgi::app", app, stream, %request, "{text}"),

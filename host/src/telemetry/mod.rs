@@ -12,6 +12,7 @@ use crate::config::LogConfig;
 mod access_log;
 mod app_log;
 mod stats;
+mod tail;
 mod writer;
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What wasgi promises, proven from outside. Names are claims; a module for each kind of promise.
 
+mod capsules;
 mod cgi;
 mod cli;
 mod conformance;

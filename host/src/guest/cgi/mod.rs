@@ -108,23 +108,24 @@ impl Shared {
         // Before there is a sandbox: none waits for a client that sends slowly.
         let body = RequestBody::open(call.body.take(), &self.supply.app, &call.state).await?;
         let env = self.variables(&call, &body);
-        let mut sandbox = self.supply.open(&call.state).await?;
-        let stdout = Stdout::new(&self.supply.app, &call.state, self.form);
+        let args = request::arguments(&self.supply.app.name, &call.parts);
+        let Call { state, parts, permit, .. } = call;
+        state.witness.keep_head(parts);
+        let mut sandbox = self.supply.open(&state).await?;
+        let stdout = Stdout::new(&self.supply.app, &state, self.form);
         sandbox.store.data_mut().start(Process {
-            args: request::arguments(&self.supply.app.name, &call.parts),
+            args,
             env,
-            stdin: Box::new(Stdin::new(body, &call.state)),
+            stdin: Box::new(Stdin::new(body, &state)),
             stdout: Box::new(stdout.clone()),
             stderr: None,
         });
-        let exit = run(&mut sandbox, &stdout, &call.state).await;
+        let exit = run(&mut sandbox, &stdout, &state).await;
         if exit.is_ok() {
             self.supply.keep(sandbox);
         }
-        let answered = self.answer(&call, exit, stdout.end()).await;
-        answered
-            .map(|finished| finished.holding(call.permit))
-            .map_err(|error| call.state.clients_fault().unwrap_or(error))
+        let answered = self.answer(&state, exit, stdout.end()).await;
+        answered.map(|finished| finished.holding(permit)).map_err(|error| state.clients_fault().unwrap_or(error))
     }
 
     fn variables(&self, call: &Call, body: &RequestBody) -> Vec<(String, String)> {
@@ -140,7 +141,7 @@ impl Shared {
     /// What the end of the program makes of what it said.
     async fn answer(
         &self,
-        call: &Call,
+        call: &CallState,
         exit: Result<Exit, Error>,
         ended: Result<Ended, HeadError>,
     ) -> Result<Finished, Error> {
@@ -150,13 +151,13 @@ impl Shared {
             (Err(fault), ended) => {
                 // What it said before belongs to the client, who learns by the connection's end that it was not all.
                 if let Ok(Ended::Rest(rest)) = ended {
-                    hand_over(&call.state, rest).await;
+                    hand_over(call, rest).await;
                 }
                 return Err(fault);
             }
         };
         if exit == Exit::Failure {
-            let (app, request) = (self.supply.app.name.as_str(), call.state.id);
+            let (app, request) = (self.supply.app.name.as_str(), call.id);
             tracing::warn!(target: "wasgi::request", %request, app, "after its response head, the program failed (exit status)");
         }
         match ended {
@@ -165,10 +166,10 @@ impl Shared {
                 Ok(Finished::Whole(Whole { head, blocks }))
             }
             Ended::Rest(rest) => {
-                hand_over(&call.state, rest).await;
+                hand_over(call, rest).await;
                 Ok(Finished::Streamed)
             }
-            Ended::LocalRedirect(location) => match request::redirected(&call.parts, &location) {
+            Ended::LocalRedirect(location) => match redirected(call, &location) {
                 Some(again) => Ok(Finished::Redirect(Box::new(again))),
                 None => {
                     let location = printable(&location, LOCATION_BYTES_MAX);
@@ -178,6 +179,14 @@ impl Shared {
             },
         }
     }
+}
+
+/// The request that a local redirect makes of the call's.
+fn redirected(call: &CallState, location: &str) -> Option<http::request::Parts> {
+    let parts = call.witness.take_head()?;
+    let again = request::redirected(&parts, location);
+    call.witness.keep_head(parts);
+    again
 }
 
 /// Runs the program to its end.

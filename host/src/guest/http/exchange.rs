@@ -307,6 +307,7 @@ fn concat(mut blocks: Vec<Bytes>) -> Option<Bytes> {
 fn complain(app: &AppContext, call: &CallState, error: &Error) {
     let (app, request) = (app.name.as_str(), call.id);
     tracing::warn!(target: "wasgi::request", %request, app, cause = error.label(), "after the response: {error}");
+    call.failed(error);
 }
 
 /// The guest has answered with an error code instead of a response.

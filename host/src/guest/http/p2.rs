@@ -67,9 +67,11 @@ impl Guest for Http {
 async fn serve(supply: &Arc<Supply<Handle>>, call: Call) -> Result<Finished, Error> {
     supply.engine.wake_ticker();
     let Call { state: call, parts, body, origin, permit, .. } = call;
-    let mut sandbox = supply.open(&call).await?;
     let method = parts.method.clone();
-    let (request, upload) = request::open(parts, body, &origin, &call, supply.app.limits.request_body_bytes);
+    call.witness.keep_head(parts);
+    let mut sandbox = supply.open(&call).await?;
+    let (request, upload) = request::open(body, &origin, &call, supply.app.limits.request_body_bytes)?;
+    call.witness.copy_fields(request.headers());
     let answer = Answer::default();
     let store = &mut sandbox.store;
     let pushed = {

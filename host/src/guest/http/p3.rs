@@ -23,7 +23,7 @@ use crate::guest::{self, Call, Guest};
 use crate::origin::Origin;
 use crate::sandbox::supply::{Entry, Supply};
 use crate::sandbox::task::{Finished, Task};
-use crate::sandbox::{Belongings, Engine, State, fault};
+use crate::sandbox::{Belongings, CallState, Engine, State, fault};
 
 /// Any 0.3.x fits.
 pub(super) const INTERFACE: &str = "wasi:http/handler@0.3.0";
@@ -83,15 +83,16 @@ impl Guest for Http {
 async fn serve(supply: &Arc<Supply<Handle>>, call: Call) -> Result<Finished, Error> {
     supply.engine.wake_ticker();
     let Call { state: call, parts, body, origin, permit, .. } = call;
-    let mut sandbox = supply.open(&call).await?;
     let method = parts.method.clone();
-    let (request, upload) = request::open(parts, body, &origin, &call, supply.app.limits.request_body_bytes);
+    call.witness.keep_head(parts);
+    let mut sandbox = supply.open(&call).await?;
+    let (request, upload) = request::open(body, &origin, &call, supply.app.limits.request_body_bytes)?;
     let answer = Answer::default();
     let (store, handle) = (&mut sandbox.store, sandbox.functions);
     let end = {
         let guest = pin!(async {
             let ran = store.run_concurrent(async |accessor| {
-                respond(accessor, handle, request, &origin, &answer, |_| ()).await?;
+                respond(accessor, handle, request, &origin, (&call, &answer), |_| ()).await?;
                 // The guest's tasks may go on when they have returned; and what is under way of the body must arrive.
                 poll_fn(|context| accessor.poll_no_interesting_tasks(context)).await;
                 answer.delivered().await;
@@ -111,17 +112,17 @@ pub(super) async fn respond(
     handle: Function,
     request: http::Request<RequestBody>,
     origin: &Origin,
-    answer: &Answer,
+    (call, answer): (&CallState, &Answer),
     entered: impl FnOnce(GuestTaskId),
 ) -> wasmtime::Result<()> {
-    let (call, sent) = accessor.with(|mut access| {
+    let (task, sent) = accessor.with(|mut access| {
         let http = access.get().http();
-        let (request, sent) = wasi_request(request, origin, http.hooks);
+        let (request, sent) = wasi_request(request, origin, call, http.hooks);
         let request = http.table.push(request)?;
         Ok::<_, wasmtime::Error>((handle.start_call_concurrent(access, (request,))?, sent))
     })?;
-    entered(call.task());
-    match handle.finish_call_concurrent(accessor, call).await? {
+    entered(task.task());
+    match handle.finish_call_concurrent(accessor, task).await? {
         (Ok(response),) => accessor.with(|mut access| {
             let response = access.get().http().table.delete(response)?;
             answer.set(Ok(response.into_http(access, sent)?));
@@ -138,6 +139,7 @@ pub(super) async fn respond(
 fn wasi_request(
     request: http::Request<RequestBody>,
     origin: &Origin,
+    call: &CallState,
     hooks: &mut dyn WasiHttpHooks,
 ) -> (Request, impl Future<Output = Result<(), HttpError>> + Send + use<>) {
     let (parts, body) = request.into_parts();
@@ -145,5 +147,6 @@ fn wasi_request(
     let named = parts.headers.get(header::HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
     let path = parts.uri.path_and_query().cloned();
     let headers = FieldMap::new_immutable(hooks, parts.headers);
+    call.witness.share_fields(&headers);
     Request::new(parts.method, Some(scheme), named, path, headers, None, body)
 }

@@ -14,23 +14,34 @@ use hyper::body::Incoming;
 use wasmtime_wasi_http::Error as HttpError;
 
 use crate::body::ReadError;
+use crate::error::Error;
 use crate::guest::environ::authority;
 use crate::origin::Origin;
 use crate::sandbox::CallState;
 
-/// The request, and the handle by which its body is taken away from the guest again.
+/// The request that the call's witness has the head of, and the handle by which its body is taken away from the guest again. The
+/// fields are the guest's from now on.
+///
+/// # Errors
+/// If the call has no head: it was opened before.
 pub(super) fn open(
-    mut parts: Box<request::Parts>,
     body: Option<Incoming>,
     origin: &Origin,
     call: &Arc<CallState>,
     bytes_max: u64,
-) -> (Request<RequestBody>, Upload) {
+) -> Result<(Request<RequestBody>, Upload), Error> {
+    let Some(mut parts) = call.witness.take_head() else { return Err(Error::Host("a request has no head".to_owned())) };
     name_authority(&mut parts, origin.local);
     // CGI programs inside a guest would take it for a setting (httpoxy), and nothing else knows it.
     parts.headers.remove(PROXY);
     let upload = Upload::new(body, call, bytes_max);
-    (Request::from_parts(*parts, RequestBody(upload.0.clone())), upload)
+    let mut request = Request::new(RequestBody(upload.0.clone()));
+    *request.method_mut() = parts.method.clone();
+    *request.uri_mut() = parts.uri.clone();
+    *request.version_mut() = parts.version;
+    *request.headers_mut() = std::mem::take(&mut parts.headers);
+    call.witness.keep_head(parts);
+    Ok((request, upload))
 }
 
 const PROXY: HeaderName = HeaderName::from_static("proxy");
@@ -122,7 +133,10 @@ impl Source {
             Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
             Some(Ok(frame)) => frame,
         };
-        self.received += frame.data_ref().map_or(0, |data| data.len() as u64);
+        if let Some(data) = frame.data_ref() {
+            self.call.witness.input(data);
+            self.received += data.len() as u64;
+        }
         if self.received > self.bytes_max {
             return Poll::Ready(Some(Err(ReadError::TooLarge(self.bytes_max))));
         }

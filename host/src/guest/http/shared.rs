@@ -145,7 +145,8 @@ impl Pool {
         let app = &self.supply.app;
         let Call { state: call, parts, body, origin, permit, .. } = call;
         let method = parts.method.clone();
-        let (request, upload) = request::open(parts, body, &origin, &call, app.limits.request_body_bytes);
+        call.witness.keep_head(parts);
+        let (request, upload) = request::open(body, &origin, &call, app.limits.request_body_bytes)?;
         let answer = Answer::default();
         let seat = Arc::new(Seat {
             call: Arc::clone(&call),
@@ -506,7 +507,7 @@ async fn begin(worker: &Worker, accessor: &Accessor<State>, handle: Function, or
     let Order { request, origin, answer, seat, is_alone } = order;
     accessor.with(|mut access| if is_alone { access.get().begin(&seat.call) } else { access.get().join() });
     let entered = |task| worker.ledger.enter(task, Arc::clone(&seat.call));
-    p3::respond(accessor, handle, request, &origin, &answer, entered).await?;
+    p3::respond(accessor, handle, request, &origin, (&seat.call, &answer), entered).await?;
     seat.call.wake();
     Ok(())
 }

@@ -78,6 +78,7 @@ impl Exchange<'_> {
                     (Err(Failure::App(error)), Ok(_)) => {
                         let (app, request) = (self.shared.supply.app.name.as_str(), self.call.id);
                         tracing::warn!(target: "wasgi::request", %request, app, "after the response, close(): {error}");
+                        self.call.failed(&error);
                     }
                     (closed, _) => closed?,
                 }
@@ -94,8 +95,10 @@ impl Exchange<'_> {
         match returned {
             Ok((Ok(value),)) => Ok(value),
             Ok((Err(raised),)) => {
-                let text = self.sandbox.store.data().app.log.charged(exception_text(&raised));
-                Err(Failure::App(Error::Exception(text)))
+                let (text, state) = (exception_text(&raised), self.sandbox.store.data());
+                self.call.witness.used(state.meter.bytes());
+                self.call.witness.explain(&text);
+                Err(Failure::App(Error::Exception(state.app.log.charged(text))))
             }
             Err(error) => Err(Failure::Sandbox(fault::classify(error, self.sandbox.store.data()))),
         }

@@ -84,9 +84,11 @@ impl Shared {
         };
         let mut environ = EnvironBlock::of_request(&self.environ, &parts, &place);
         environ.push_display("wasgi.request_id", state.id);
+        let no_body = wants_head_only(&parts.method);
+        state.witness.keep_head(parts);
         let mut sandbox = self.supply.open(&state).await?;
         let host = &mut sandbox.store.data_mut().wsgi;
-        host.no_body = wants_head_only(&parts.method);
+        host.no_body = no_body;
         host.input = Some(input);
 
         // Concurrent requests are served by concurrent sandboxes.

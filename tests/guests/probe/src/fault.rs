@@ -1,6 +1,9 @@
 //! Everything that a guest can do wrong, by name.
 
 use std::hint::black_box;
+use std::io::Read;
+
+use wasgi::{Environ, Error};
 
 use crate::{KEPT, Query, raised, spin_for};
 
@@ -29,6 +32,25 @@ pub(crate) fn run(kind: &str, query: &Query) -> wasgi::Result<()> {
         }
         kind => panic!("no fault {kind}"),
     }
+}
+
+/// An exception that says what it was given.
+pub(crate) fn with_request(environ: &Environ) -> wasgi::Result<Error> {
+    let mut body = Vec::new();
+    environ.input().read_to_end(&mut body)?;
+    let digest = body.iter().fold(0_u64, |sum, byte| sum * 31 % 1_000_003 + u64::from(*byte));
+    let of = |name: &str| environ.header(name).map_or(0, |value| value.len());
+    Ok(raised(&format!(
+        "{} at {:?} {:?}?{} with {} bytes ({digest}), agent {:?}, authorization {}, over {}",
+        environ.method(),
+        environ.script_name(),
+        environ.path_info(),
+        environ.query_string(),
+        body.len(),
+        environ.header("User-Agent"),
+        of("Authorization"),
+        environ.url_scheme().as_str(),
+    )))
 }
 
 /// In pieces of a megabyte, each touched.

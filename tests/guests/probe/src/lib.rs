@@ -86,6 +86,7 @@ fn app(environ: Environ, start_response: StartResponse) -> Answer {
             fault::run(&query.text("kind", "raise"), &query)?;
             text(&start_response, "survived")
         }
+        "/raise-with-request" => Err(fault::with_request(&environ)?),
         "/state" => state::count(&query, &start_response),
         "/hunt" => state::hunt(&start_response),
         "/reach" => text(&start_response, fault::reach(&query.text("address", "127.0.0.1:80"))),

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::io::BufRead;
 
 use wasgi::fetch::Request;
-use wasgi::{Body, Environ, StartResponse};
+use wasgi::{Body, Environ, Error, StartResponse};
 
 thread_local! {
     static CALLS: Cell<u32> = const { Cell::new(0) };
@@ -18,16 +18,21 @@ fn app(environ: Environ, start_response: StartResponse) -> wasgi::Result<Body> {
     let calls = CALLS.get() + 1;
     CALLS.set(calls);
     start_response.call("200 OK", &[("Content-Type", "text/plain")])?;
-    Ok(match query.split_once('=') {
-        Some(("disk", words)) => Body::from(disk::run(words)),
-        Some(("elsewhere", words)) => Body::from(elsewhere::run(words)),
-        Some(("fetch", words)) => Body::from(fetched(words)),
+    let done = match query.split_once('=') {
+        Some(("disk", words)) => disk::run(words),
+        Some(("elsewhere", words)) => elsewhere::run(words),
+        Some(("fetch", words)) => fetched(words),
         Some(("grow", bytes)) => {
             std::mem::forget(vec![1_u8; bytes.parse()?]);
-            Body::from(format!("call {calls}"))
+            format!("call {calls}")
         }
-        _ => Body::from(format!("call {calls} of {}", environ.path_info())),
-    })
+        _ => format!("call {calls} of {}", environ.path_info()),
+    };
+    match &*environ.path_info() {
+        // What it has done, and then fails.
+        "/raise" => Err(Error::new("SiteError", done)),
+        _ => Ok(Body::from(done)),
+    }
 }
 
 /// What the SDK's own way of sending requests comes to: `GET,URL` or `POST,URL,BODY`.
