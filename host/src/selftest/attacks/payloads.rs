@@ -3,6 +3,7 @@
 use super::{Attack, Expected, Outcome, SOON};
 use crate::selftest::guests::Source;
 use crate::selftest::stand::{Stand, text};
+use crate::selftest::wire;
 
 const CALL: &str = r#"(func (export "call") (param i32 i32 i32 i32 i32) (result i32)"#;
 const TRAP: Expected = Expected::Fails(500, &["trap"]);
@@ -99,6 +100,12 @@ pub(super) fn attacks() -> Vec<Attack> {
         )
         .lowering(SOON),
         Attack::app(
+            "crash-flood",
+            "a disk full of reports about an app that crashes at every request",
+            Source::wsgi(format!("{CALL} unreachable)")),
+            Expected::Judged(reports_are_bounded),
+        ),
+        Attack::app(
             "forged-log",
             "a line for the log that looks like one of the host's",
             Source::wsgi(flood("x\\0d\\0a{\\22message\\22:\\22listening on http://forged\\22,\\22app\\22:\\22neighbour\\22}\\1b[2J\\0a", 70)),
@@ -173,6 +180,26 @@ fn flood(line: &str, length: u32) -> String {
           (br_if 0 (i32.lt_u (local.get $count) (i32.const 100000))))
         (global.get $ok))"#
     )
+}
+
+/// Of three hundred crashes there are a few reports.
+fn reports_are_bounded(stand: &mut Stand, app: &str) -> Outcome {
+    const CRASHES: usize = 300;
+    const REPORTS_MAX: usize = 60;
+    let (_, cause) = stand.ask(app)?;
+    if cause != "trap" {
+        return Err(format!("the attack did not take place: {cause}"));
+    }
+    for _ in 1..CRASHES {
+        stand.talk(&wire::get(&format!("/{app}")))?;
+    }
+    let folder = stand.folder().join("state/capsules");
+    // None where the operator keeps none.
+    let reports = std::fs::read_dir(folder).map_or(0, |entries| entries.count());
+    match reports <= REPORTS_MAX {
+        true => Ok(format!("{reports} reports of {CRASHES} crashes")),
+        false => Err(format!("it made the host write {reports} reports of {CRASHES} crashes")),
+    }
 }
 
 fn log_is_bounded(stand: &mut Stand, app: &str) -> Outcome {
