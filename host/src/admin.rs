@@ -97,20 +97,26 @@ impl State {
     }
 }
 
-/// The socket of this host, and with it the state directory: no second host takes either. Dropping it removes the socket.
-pub struct AdminSocket {
-    listener: UnixListener,
-    path: PathBuf,
+/// The state directory of this host, taken: no second host has it.
+pub struct StateLock {
+    state_dir: PathBuf,
     /// Locked as long as it is open; the kernel unlocks it however the process ends.
     _lock: File,
 }
 
-impl AdminSocket {
-    /// Makes the state directory, takes it, and listens on its socket.
+/// The socket of this host. Dropping it removes the socket.
+pub struct AdminSocket {
+    listener: UnixListener,
+    path: PathBuf,
+    _lock: StateLock,
+}
+
+impl StateLock {
+    /// Makes the state directory, and takes it.
     ///
     /// # Errors
     /// Where another host has the directory, or it cannot be written.
-    pub fn bind(state_dir: &Path) -> anyhow::Result<Self> {
+    pub fn take(state_dir: &Path) -> anyhow::Result<Self> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(state_dir);
         made.with_context(|| format!("the state directory {} cannot be made", state_dir.display()))?;
         let lock_path = state_dir.join(LOCK_NAME);
@@ -123,7 +129,22 @@ impl AdminSocket {
             ),
             std::fs::TryLockError::Error(error) => anyhow::anyhow!("{} cannot be locked: {error}", lock_path.display()),
         })?;
-        let path = state_dir.join(SOCKET_NAME);
+        Ok(Self { state_dir: state_dir.to_owned(), _lock: lock })
+    }
+
+    /// The file that is locked.
+    pub fn path(&self) -> PathBuf {
+        self.state_dir.join(LOCK_NAME)
+    }
+}
+
+impl AdminSocket {
+    /// Listens. To be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// Where the directory cannot be written.
+    pub fn bind(lock: StateLock) -> anyhow::Result<Self> {
+        let path = lock.state_dir.join(SOCKET_NAME);
         // Whoever holds the lock may remove what a host that was killed left behind.
         if let Err(error) = std::fs::remove_file(&path)
             && error.kind() != std::io::ErrorKind::NotFound
@@ -375,10 +396,10 @@ mod tests {
         let nobody = ask_apps(&state_dir).expect_err("none is running").to_string();
         assert!(nobody.starts_with("no wasgi is running with the state directory"), "{nobody}");
 
-        let socket = AdminSocket::bind(&state_dir).expect("binds");
+        let socket = AdminSocket::bind(StateLock::take(&state_dir).expect("it is free")).expect("binds");
         let mode = |path: &Path| std::fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
         assert_eq!((mode(&state_dir), mode(&state_dir.join(SOCKET_NAME))), (0o700, 0o600));
-        let second = AdminSocket::bind(&state_dir).err().expect("it is taken").to_string();
+        let second = StateLock::take(&state_dir).err().expect("it is taken").to_string();
         assert!(second.starts_with("another wasgi is running with the state directory"), "{second}");
 
         let apps = Arc::new(Apps::default());
@@ -399,6 +420,6 @@ mod tests {
         assert!(!state_dir.join(SOCKET_NAME).exists());
         // What a killed host leaves behind is no hindrance.
         std::fs::write(state_dir.join(SOCKET_NAME), "").expect("written");
-        AdminSocket::bind(&state_dir).expect("binds again");
+        AdminSocket::bind(StateLock::take(&state_dir).expect("it is free again")).expect("binds again");
     }
 }

@@ -22,6 +22,7 @@
 //! | [`outbound`] | what apps reach beyond the host: destinations, judged addresses, connections |
 //! | [`manage`] | a command of an app, run by its operator |
 //! | [`capsule`] | crash capsules: what is kept of calls that their apps failed, and running them again |
+//! | [`confine`] | the walls around this process and those for strangers' bytes: users, files, system calls |
 //! | [`deploy`] | the apps directory → the table: scan, watch, inspect, compile, cache |
 //! | [`rebuild`] | development mode: builds apps again when their sources change |
 //! | [`admin`] | the local admin socket: what `wasgi apps` asks |
@@ -38,6 +39,7 @@ pub mod body;
 pub mod bundle;
 pub mod capsule;
 pub mod config;
+pub mod confine;
 pub mod data;
 pub mod deploy;
 pub mod error;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::NamedTempFile;
 use wasgi_host::config::Passes;
+use wasgi_host::confine::kernel::Wall;
 use wasgi_host::deploy::compile::{Compiler, Failure};
 use wasgi_host::limits::Limits;
 use wasgi_host::sandbox::{self, Variant};
@@ -45,6 +46,35 @@ async fn it_makes_code_for_the_engine() {
 async fn what_is_invalid_is_refused_in_words() {
     let reason = refused(compile(b"\0asm\x0d\0\x01\0garbage", &Limits::default()).await);
     assert!(reason.starts_with("it does not compile: "), "{reason}");
+}
+
+/// What the kernel says of a process of this one's that is confined.
+fn confined_child() -> Option<String> {
+    let own = format!("PPid:\t{}\n", std::process::id());
+    let is_filtered = |status: &String| {
+        let filtered = "Seccomp:\t2\n";
+        status.contains(&own)
+            && (status.contains(filtered) || !Wall::Calls.is_there() && status.contains("NoNewPrivs:\t1\n"))
+    };
+    let entries = std::fs::read_dir("/proc").expect("it is there").flatten();
+    entries.filter_map(|entry| std::fs::read_to_string(entry.path().join("status")).ok()).find(is_filtered)
+}
+
+#[tokio::test]
+async fn its_process_is_confined_while_it_reads_a_strangers_bytes() {
+    let (component, limits) = (component(40, 20_000), Limits::default());
+    let mut compiling = std::pin::pin!(compile(&component, &limits));
+    let status = loop {
+        tokio::select! {
+            done = &mut compiling => panic!("its process was never seen confined: {:?}", done.map(|code| code.len())),
+            () = tokio::time::sleep(Duration::from_millis(1)) => {}
+        }
+        if let Some(status) = confined_child() {
+            break status;
+        }
+    };
+    assert!(status.contains("NoNewPrivs:\t1\n"), "{status}");
+    assert_eq!(status.contains("Seccomp:\t2\n"), Wall::Calls.is_there(), "{status}");
 }
 
 #[tokio::test]

@@ -393,6 +393,11 @@ impl Host {
         maps.lines().filter(|line| line.contains(file)).count()
     }
 
+    /// What the kernel says of the process: `/proc/PID/status`.
+    pub fn status(&self) -> String {
+        fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("the host runs")
+    }
+
     /// How often a file is mapped so that it can be written, as copy.
     pub fn writable_mappings(&self, file: &str) -> usize {
         let maps = fs::read_to_string(format!("/proc/{}/maps", self.child.id())).expect("it runs");

@@ -35,7 +35,7 @@ use crate::deploy::{Deployer, scan};
 use crate::gateway::{Faults, Gateway};
 use crate::outbound::Plan;
 use crate::sandbox::Engine;
-use crate::server::{Inherited, Policy, Server};
+use crate::server::{Doors, Inherited, Policy, Server};
 use crate::telemetry::AccessLog;
 
 /// What is shown of a response body.
@@ -98,7 +98,8 @@ pub async fn run(config: Config, capsule: &Capsule) -> anyhow::Result<Replayed> 
         trusted: Arc::new(config.forwarded_allow_ips.clone()),
         tls: None,
     };
-    let server = Server::bind(&config.bind, Inherited::default(), Arc::new(ArcSwap::from_pointee(policy)), gateway)?;
+    let doors = Doors::bind(&config.bind, Inherited::default(), false)?;
+    let server = Server::new(doors, Arc::new(ArcSwap::from_pointee(policy)), gateway)?;
     let (stop, stopped) = oneshot::channel::<()>();
     let served = tokio::spawn(server.run(async { _ = stopped.await }));
     let response = ask(&socket(folder.path()), capsule, &mut differences).await?;

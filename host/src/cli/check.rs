@@ -11,6 +11,7 @@ use wasgi_host::admin;
 use wasgi_host::bundle::archive::{self, Bounds};
 use wasgi_host::bundle::{Manifest, Refusal, Sections};
 use wasgi_host::config::{Access, AppSpec, Config, Instances, Settings};
+use wasgi_host::confine::host;
 use wasgi_host::deploy::Report;
 use wasgi_host::deploy::inspect::{self, Form, Grant, Inspection};
 use wasgi_host::guest::Kind;
@@ -54,6 +55,7 @@ impl Check {
             say(&config.to_toml())?;
             let scans = sandbox::kernel_finds_written_pages();
             say(&format!("\n# Rewinding: {}\n", sandbox::reset_text(scans)))?;
+            say(&format!("# Confinement: {}\n", host::forecast(&config)))?;
         }
         let mut outcome = ExitCode::SUCCESS;
         for path in &self.files {

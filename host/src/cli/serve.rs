@@ -1,7 +1,9 @@
 //! `wasgi serve`: puts the parts of the host together, and is the owner of the process's signals.
 
+use std::fs::DirBuilder;
 use std::future::Future;
-use std::path::PathBuf;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,16 +15,18 @@ use rustix::process::{Resource, Rlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use wasgi_host::admin::AdminSocket;
+use wasgi_host::admin::{AdminSocket, StateLock};
 use wasgi_host::apps::Apps;
 use wasgi_host::capsule::Capsules;
 use wasgi_host::config::{Config, Environment, Settings};
+use wasgi_host::confine::user::User;
+use wasgi_host::confine::{self, Confinement};
 use wasgi_host::deploy::{DeployHandle, Deployer};
 use wasgi_host::gateway::{Faults, Gateway};
 use wasgi_host::outbound::Plan;
 use wasgi_host::rebuild;
 use wasgi_host::sandbox::Engine;
-use wasgi_host::server::{Inherited, Policy, Server, Tls};
+use wasgi_host::server::{Doors, Inherited, Policy, Server, Tls};
 use wasgi_host::telemetry::{self, AccessLog};
 
 /// Serve the apps of a directory, and keep up with what happens to it
@@ -65,37 +69,81 @@ impl Serve {
         }
         // Before anything else is open.
         let inherited = Inherited::take(&config.bind)?;
-        let _log = telemetry::init(&config.log)?;
+        let standing = Standing::take(&config, inherited)?;
         raise_open_files();
+        // Before there is a second thread: Landlock confines threads.
+        let confinement = Confinement::put_up(&config, &settings)?;
+        let _log = telemetry::init(&config.log)?;
+        tracing::info!("{confinement}");
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.workers)
             .thread_name("worker")
             .enable_all()
             .build()
             .context("the worker threads cannot be started")?;
-        let outcome = runtime.block_on(serve(settings, config, inherited));
+        let outcome = runtime.block_on(serve(settings, config, standing, confinement));
         runtime.shutdown_timeout(END_TIME);
         outcome
     }
 }
 
-/// Everything from the first socket to the end of the drain.
-async fn serve(settings: Settings, config: Config, inherited: Inherited) -> anyhow::Result<ExitCode> {
+/// What may take the rights of root, who may have started this process; afterwards it is the user that the settings name.
+struct Standing {
+    lock: StateLock,
+    doors: Doors,
+}
+
+impl Standing {
+    fn take(config: &Config, inherited: Inherited) -> anyhow::Result<Self> {
+        confine::host::check(config)?;
+        let user = User::of(config)?;
+        let has_data = config.has_data();
+        if let Some(user) = &user {
+            user.settle("state_dir", &config.state_dir)?;
+            if has_data {
+                user.settle("data_dir", &config.data_dir)?;
+            }
+        } else if has_data {
+            // What is not there when the walls are put up stays outside of them.
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(&config.data_dir);
+            made.with_context(|| format!("data_dir {} cannot be made", config.data_dir.display()))?;
+        }
+        // First of all, so that a second host with the same state directory touches nothing.
+        let lock = StateLock::take(&config.state_dir)?;
+        let doors = Doors::bind(&config.bind, inherited, config.certificate.is_some())?;
+        if let Some(user) = &user {
+            let made = doors.paths().map(Path::to_owned).chain([lock.path()]);
+            for path in made {
+                user.own(&path).with_context(|| format!("{} cannot be given to user {user}", path.display()))?;
+            }
+            user.become_it().with_context(|| format!("this process cannot become user {user}"))?;
+            user.can_read(&config.apps_dir)?;
+        }
+        Ok(Self { lock, doors })
+    }
+}
+
+/// Everything from the first request to the end of the drain.
+async fn serve(
+    settings: Settings,
+    config: Config,
+    Standing { lock, doors }: Standing,
+    confinement: Confinement,
+) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
     let config = Arc::new(config);
-    // First of all, so that a second host with the same state directory touches nothing.
-    let admin = AdminSocket::bind(&config.state_dir)?;
+    let admin = AdminSocket::bind(lock)?;
     let access_log = Arc::new(AccessLog::open(config.access_log.as_ref(), config.access_log_format)?);
     let engine = Arc::new(Engine::new(&config)?);
     let apps = Arc::new(Apps::default());
     let policy = Arc::new(ArcSwap::from_pointee(policy(&config)?));
     let gateway = Arc::new(Gateway::new(Arc::clone(&apps), Arc::clone(&access_log), faults_shown(&config)));
-    let server = Server::bind(&config.bind, inherited, Arc::clone(&policy), gateway)?;
+    let server = Server::new(doors, Arc::clone(&policy), gateway)?;
     let capsules = Capsules::start(&config)?;
     let deploy = Deployer::start(Arc::clone(&config), engine, Arc::clone(&apps), Arc::clone(&capsules))?;
     let rebuild = rebuild(&settings, &config, &apps, &deploy);
     let admin = tokio::spawn(admin.run(apps, Arc::clone(&capsules)));
-    let host = Host { settings, started: config, policy, deploy, access_log, capsules };
+    let host = Host { settings, started: config, policy, deploy, access_log, capsules, confinement };
 
     let (stop, stopped) = oneshot::channel();
     let served = host.serve(server, async {
@@ -153,6 +201,7 @@ struct Host {
     deploy: DeployHandle,
     access_log: Arc<AccessLog>,
     capsules: Arc<Capsules>,
+    confinement: Confinement,
 }
 
 impl Host {
@@ -206,6 +255,10 @@ impl Host {
                 return;
             }
         };
+        if let Err(error) = self.confinement.admits(&config, &self.settings) {
+            tracing::error!("the configuration stays as it is: {error:#}");
+            return;
+        }
         let policy = match policy(&config) {
             Ok(policy) => policy,
             Err(error) => {

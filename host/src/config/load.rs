@@ -7,7 +7,7 @@ use super::bind::{self, Place, Scheme};
 use super::field::{self, BUDGET, EDGE, Field, LIMITS};
 use super::file::{File, Given, Item, Source};
 use super::{
-    AccessLogFormat, AccessLogTarget, CHUNKED_BODIES, Certificate, Config, ConfigError, Grants, INSTANCES,
+    AccessLogFormat, AccessLogTarget, CHUNKED_BODIES, CONFINE, Certificate, Config, ConfigError, Grants, INSTANCES,
     KEEP_CAPSULES, LOG_FORMATS, PASSES, Policy, Settings, TrustedPeers, apply_table, tenant, top,
 };
 
@@ -20,10 +20,7 @@ const ACCESS_LOG_FORMATS: &[(&str, AccessLogFormat)] =
 pub(super) fn load(settings: &Settings) -> Result<Config, ConfigError> {
     let mut config = Config::default();
     let mut policy = config.instances.policy();
-    let source = match &settings.file {
-        Some(path) => Some(Source::read(path)?),
-        None => Path::new(FILE_NAME).exists().then(|| Source::read(Path::new(FILE_NAME))).transpose()?,
-    };
+    let source = source(settings)?;
     let file: Option<File> = source.as_ref().map(Source::parse).transpose()?;
     let file = source.as_ref().zip(file.as_ref());
     if let Some((source, file)) = file {
@@ -39,6 +36,20 @@ pub(super) fn load(settings: &Settings) -> Result<Config, ConfigError> {
     config.tenants = tenant::load(&config, file.map(|(source, file)| (source, &file.tenant)), &tenants_dir)?;
     check_together(&config, &tenants_dir)?;
     Ok(config)
+}
+
+fn source(settings: &Settings) -> Result<Option<Source>, ConfigError> {
+    match &settings.file {
+        Some(path) => Source::read(path).map(Some),
+        None => Path::new(FILE_NAME).exists().then(|| Source::read(Path::new(FILE_NAME))).transpose(),
+    }
+}
+
+/// The folder with the tenants' files, whatever else the settings say.
+pub(super) fn tenants_dir_of(settings: &Settings) -> Result<PathBuf, ConfigError> {
+    let source = source(settings)?;
+    let file: Option<File> = source.as_ref().map(Source::parse).transpose()?;
+    tenants_dir(settings, source.as_ref().zip(file.as_ref()))
 }
 
 /// The folder with the tenants' files.
@@ -101,6 +112,15 @@ fn apply_file(source: &Source, file: &File, config: &mut Config, policy: &mut Po
     apply_certificate(certfile.map(of_folder), keyfile.map(of_folder), config)?;
     if let Some(given) = source.if_given("dev", &file.dev) {
         config.dev = given.truth()?;
+    }
+    if let Some(given) = source.if_given("confine", &file.confine) {
+        config.confine = given.word(CONFINE)?;
+    }
+    if let Some(given) = source.if_given("user", &file.user) {
+        config.user = Some(name(&given)?);
+    }
+    if let Some(given) = source.if_given("group", &file.group) {
+        config.group = Some(name(&given)?);
     }
     if let Some(given) = source.if_given("instances", &file.instances) {
         *policy = given.word(INSTANCES)?;
@@ -178,6 +198,15 @@ fn apply_settings(settings: &Settings, config: &mut Config, policy: &mut Policy)
         config.forwarded_allow_ips = TrustedPeers::parse(&Given::flag(place, &allowed.join(",")), allowed)?;
     }
     config.dev |= settings.dev;
+    if let Some(text) = &settings.confine {
+        config.confine = Given::flag("--confine (WASGI_CONFINE)", text).word(CONFINE)?;
+    }
+    if let Some(text) = &settings.user {
+        config.user = Some(name(&Given::flag("--user (WASGI_USER)", text))?);
+    }
+    if let Some(text) = &settings.group {
+        config.group = Some(name(&Given::flag("--group (WASGI_GROUP)", text))?);
+    }
     if let Some(text) = &settings.instances {
         *policy = Given::flag("--instances (WASGI_INSTANCES)", text).word(INSTANCES)?;
     }
@@ -275,6 +304,14 @@ fn path(given: &Given<'_>) -> Result<PathBuf, ConfigError> {
     match given.text()? {
         "" => Err(given.refuse("a path is wanted")),
         path => Ok(PathBuf::from(path)),
+    }
+}
+
+/// A user's or a group's.
+fn name(given: &Given<'_>) -> Result<String, ConfigError> {
+    match given.text()? {
+        "" => Err(given.refuse("a name or a number is wanted")),
+        name => Ok(name.to_owned()),
     }
 }
 

@@ -63,6 +63,12 @@ pub struct Config {
     pub certificate: Option<Certificate>,
     /// Whose word about a client counts.
     pub forwarded_allow_ips: TrustedPeers,
+    /// What this process keeps itself from.
+    pub confine: Confine,
+    /// Whom it becomes when root has started it: a name or a number.
+    pub user: Option<String>,
+    /// And of which group, where that is not the user's.
+    pub group: Option<String>,
     /// Development mode: whoever asks is shown why an app failed.
     pub dev: bool,
     /// Threads that serve requests.
@@ -124,6 +130,9 @@ impl Default for Config {
             bind: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 8000)).into()],
             certificate: None,
             forwarded_allow_ips: TrustedPeers::default(),
+            confine: Confine::On,
+            user: None,
+            group: None,
             dev: false,
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             sandboxes: 1000,
@@ -206,6 +215,9 @@ impl Config {
             bind: self.bind.clone(),
             // Other files with a certificate are read; whether there is one decides what the listeners speak.
             certificate: new.certificate.filter(|_| self.certificate.is_some()).or_else(|| self.certificate.clone()),
+            confine: self.confine,
+            user: self.user.clone(),
+            group: self.group.clone(),
             dev: self.dev,
             passes: self.passes,
             workers: self.workers,
@@ -228,6 +240,9 @@ impl Config {
             ("data_dir", self.data_dir != new.data_dir),
             ("bind", self.bind != new.bind),
             ("certfile", self.certificate.is_some() != new.certificate.is_some()),
+            ("confine", self.confine != new.confine),
+            ("user", self.user != new.user),
+            ("group", self.group != new.group),
             ("dev", self.dev != new.dev),
             ("passes", self.passes != new.passes),
             ("workers", self.workers != new.workers),
@@ -239,6 +254,20 @@ impl Config {
             ("log", self.log != new.log),
         ];
         differences.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+    }
+
+    /// Whether any app may have data.
+    pub fn has_data(&self) -> bool {
+        let tenants = self.tenants.values().map(|tenant| &tenant.grants);
+        tenants.chain([&self.grants]).any(|grants| !grants.data.is_empty())
+    }
+
+    /// The folder in which tenants have files of their own.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn tenants_dir(settings: &Settings) -> Result<PathBuf, ConfigError> {
+        load::tenants_dir_of(settings)
     }
 
     /// All of it as a `wasgi.toml`, defaults too: what `wasgi check --config` prints.
@@ -431,6 +460,19 @@ pub enum Passes {
     /// What is needed to run them at all.
     Needed,
 }
+
+/// How much of what its user may do the host may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confine {
+    /// All of it.
+    Off,
+    /// What it needs, as far as the kernel can see to that.
+    On,
+    /// What it needs, or it does not start.
+    Strict,
+}
+
+const CONFINE: &[(&str, Confine)] = &[("off", Confine::Off), ("on", Confine::On), ("strict", Confine::Strict)];
 
 /// What is kept of calls that their apps failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use toml::Value;
 
 use super::field::{BUDGET, EDGE, Field, LIMITS, TOP};
-use super::{AccessLogFormat, AccessLogTarget, CHUNKED_BODIES, Config, Grants, KEEP_CAPSULES, PASSES};
+use super::{AccessLogFormat, AccessLogTarget, CHUNKED_BODIES, CONFINE, Config, Grants, KEEP_CAPSULES, PASSES};
 
 pub(super) fn to_toml(config: &Config) -> String {
     let text = |text: &str| Value::String(text.to_owned()).to_string();
@@ -27,6 +27,13 @@ pub(super) fn to_toml(config: &Config) -> String {
         line("keyfile", &path(&certificate.keyfile));
     }
     line("forwarded_allow_ips", &list(config.forwarded_allow_ips.texts().collect()));
+    let known = CONFINE.iter().find(|(_, meaning)| *meaning == config.confine);
+    line("confine", &text(known.map_or("", |(word, _)| word)));
+    for (key, name) in [("user", &config.user), ("group", &config.group)] {
+        if let Some(name) = name {
+            line(key, &text(name));
+        }
+    }
     line("dev", if config.dev { "true" } else { "false" });
     line("instances", &text(&config.instances.to_string()));
     let known = CHUNKED_BODIES.iter().find(|(_, meaning)| *meaning == config.chunked_bodies);

@@ -55,6 +55,19 @@ pub struct Settings {
     #[arg(long, env = "WASGI_DEV", value_parser = clap::builder::FalseyValueParser::new(), hide_env_values = true)]
     pub dev: bool,
 
+    /// Keep this process from what it does not need of the machine, as far as the kernel can: "off", "on" or "strict" (do not start where
+    /// anything of it is missing) [default: on]
+    #[arg(long, value_name = "HOW", env = "WASGI_CONFINE", hide_env_values = true)]
+    pub confine: Option<String>,
+
+    /// Started by root: become this user once the ports are bound
+    #[arg(long, value_name = "USER", env = "WASGI_USER", hide_env_values = true)]
+    pub user: Option<String>,
+
+    /// With --user: and of this group [default: the user's]
+    #[arg(long, value_name = "GROUP", env = "WASGI_GROUP", hide_env_values = true)]
+    pub group: Option<String>,
+
     /// Threads that serve requests [default: one per CPU]
     #[arg(long, value_name = "N", env = "WASGI_WORKERS", hide_env_values = true)]
     pub workers: Option<String>,

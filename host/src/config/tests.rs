@@ -91,6 +91,9 @@ fn every_key_is_read_and_survives_printing() {
         reuse_requests = 5
         reuse_idle_time = "1m 30s"
         reuse_memory = "1MiB"
+        confine = "strict"
+        user = "www-data"
+        group = "web"
         capsules = "whole"
         capsules_count = 7
         capsules_size = "2MiB"

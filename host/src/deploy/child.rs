@@ -15,6 +15,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
 use super::compile::Failure;
+use crate::config::Confine;
+use crate::confine;
+use crate::confine::child::Sees;
 
 /// What a process may say.
 const STDERR_BYTES_MAX: u64 = 16 << 10;
@@ -151,8 +154,31 @@ pub(super) fn not_for_people() -> ExitCode {
     fail(NOT_LIMITED, "the host starts this subcommand by itself; it is not for you")
 }
 
+/// As it is handed to such a process.
+pub(super) fn confine_number(confine: Confine) -> u64 {
+    match confine {
+        Confine::Off => 0,
+        Confine::On => 1,
+        Confine::Strict => 2,
+    }
+}
+
+fn confine_of(number: u64) -> anyhow::Result<Confine> {
+    let all = [Confine::Off, Confine::On, Confine::Strict];
+    all.into_iter().find(|known| confine_number(*known) == number).context("this kind of confinement is unknown")
+}
+
+/// What such a process is told of its limits.
+pub(super) struct Bounds {
+    pub(super) memory_bytes: u64,
+    pub(super) cpu_seconds: u64,
+    pub(super) file_bytes: u64,
+    pub(super) confine: u64,
+}
+
 /// Limits this process. Before the first byte is read: what comes next may be hostile.
-pub(super) fn limit_self(memory_bytes: u64, cpu_seconds: u64, file_bytes: u64) -> anyhow::Result<()> {
+pub(super) fn limit_self(bounds: &Bounds, sees: Sees<'_>) -> anyhow::Result<()> {
+    let Bounds { memory_bytes, cpu_seconds, file_bytes, confine } = *bounds;
     let limit = |resource, value: u64| {
         // The kernel kills at the hard limit; below it, it says what the limit was (SIGXCPU).
         let maximum = if matches!(resource, Resource::Cpu) { value.saturating_add(1) } else { value };
@@ -165,7 +191,6 @@ pub(super) fn limit_self(memory_bytes: u64, cpu_seconds: u64, file_bytes: u64) -
     limit(Resource::Core, 0)?;
     limit(Resource::Nofile, 64)?;
     rustix::process::nice(NICENESS).context("nice")?;
-    #[cfg(target_os = "linux")]
     rustix::thread::set_no_new_privs(true).context("no_new_privs")?;
-    Ok(())
+    confine::child::confine(confine_of(confine)?, sees)
 }

@@ -10,10 +10,11 @@ use tempfile::NamedTempFile;
 use tokio::process::Command;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::child::{self, Outcome};
+use super::child::{self, Bounds, Outcome};
 use super::passes::{self, rewind};
 use super::unpack::Unpacker;
-use crate::config::Passes;
+use crate::config::{Confine, Passes};
+use crate::confine::child::Sees;
 use crate::limits::Limits;
 use crate::sandbox::{self, Variant};
 
@@ -48,6 +49,7 @@ pub struct Compiler {
     /// The wasm stack's size is compiled into the code's checks.
     stack_bytes: u64,
     passes: Passes,
+    confine: Confine,
     slots: Semaphore,
     threads: usize,
 }
@@ -72,6 +74,7 @@ impl Compiler {
             is_here: false,
             stack_bytes,
             passes,
+            confine: Confine::On,
             slots: Semaphore::new(half),
             threads: half.min(2),
         }
@@ -83,6 +86,12 @@ impl Compiler {
         Self { program, ..self }
     }
 
+    /// Confines its processes so.
+    #[must_use]
+    pub fn confined(self, confine: Confine) -> Self {
+        Self { confine, ..self }
+    }
+
     #[cfg(test)]
     pub(super) fn here(self) -> Self {
         Self { is_here: true, ..self }
@@ -92,6 +101,7 @@ impl Compiler {
     pub(super) fn unpacker(&self) -> Unpacker {
         Unpacker {
             program: self.program.clone(),
+            confine: self.confine,
             #[cfg(test)]
             is_here: self.is_here,
         }
@@ -142,6 +152,7 @@ impl Compiler {
             code_bytes_max,
             variant_number(variant),
             u64::from(self.passes == Passes::All),
+            child::confine_number(self.confine),
         ];
         let mut command = child::command(&self.program);
         command.arg(SUBCOMMAND).args(numbers.map(|number| number.to_string())).stdout(code);
@@ -175,17 +186,18 @@ fn failure(outcome: Outcome, limits: &Limits) -> Failure {
     })
 }
 
-/// The compiler's process: `wasgi compile STACK_BYTES MEMORY_BYTES CPU_SECONDS CODE_BYTES VARIANT PASSES`, the component on
+/// The compiler's process: `wasgi compile STACK_BYTES MEMORY_BYTES CPU_SECONDS CODE_BYTES VARIANT PASSES CONFINE`, the component on
 /// stdin, the code to stdout. For `main`, before it does anything else.
 pub fn compile_child_main<'a>(arguments: impl IntoIterator<Item = &'a OsStr>) -> ExitCode {
     let numbers: Option<Vec<u64>> = arguments.into_iter().map(|argument| argument.to_str()?.parse().ok()).collect();
-    let Some(Ok([stack_bytes, memory_bytes, cpu_seconds, code_bytes, variant, passes])) =
-        numbers.map(<[u64; 6]>::try_from)
+    let Some(Ok([stack_bytes, memory_bytes, cpu_seconds, file_bytes, variant, passes, confine])) =
+        numbers.map(<[u64; 7]>::try_from)
     else {
         return child::not_for_people();
     };
     // Before the first byte is read: what comes next may be hostile.
-    if let Err(error) = child::limit_self(memory_bytes, cpu_seconds, code_bytes) {
+    let bounds = Bounds { memory_bytes, cpu_seconds, file_bytes, confine };
+    if let Err(error) = child::limit_self(&bounds, Sees::Nothing) {
         return child::fail(child::NOT_LIMITED, &format!("{error:#}"));
     }
     let Some(variant) = VARIANTS.into_iter().find(|known| variant_number(*known) == variant) else {

@@ -153,7 +153,7 @@ impl Deployer {
         apps: Arc<Apps>,
         capsules: Arc<Capsules>,
     ) -> anyhow::Result<DeployHandle> {
-        let compiler = Compiler::new(config.stack_bytes, config.passes);
+        let compiler = Compiler::new(config.stack_bytes, config.passes).confined(config.confine);
         Self::start_with(config, engine, apps, capsules, compiler, guest::load)
     }
 
@@ -375,7 +375,7 @@ pub struct Loaded {
 /// Why it would not be deployed.
 pub async fn load_one(config: &Arc<Config>, engine: &Arc<Engine>, name: &str) -> anyhow::Result<Loaded> {
     let cache = Cache::open(&config.state_dir, config.passes)?;
-    let compiler = Compiler::new(config.stack_bytes, config.passes);
+    let compiler = Compiler::new(config.stack_bytes, config.passes).confined(config.confine);
     let library = Library::open(&config.state_dir, compiler.unpacker())?;
     let network = Network::new(Plan::of(config)?);
     let engine = Arc::clone(engine);

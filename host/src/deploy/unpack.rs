@@ -15,6 +15,8 @@ use super::compile::{Failure, Slot};
 use super::library::Index;
 use crate::bundle::archive::{self, Bounds};
 use crate::bundle::{Refusal, Tree};
+use crate::config::Confine;
+use crate::confine::child::Sees;
 use crate::limits::Limits;
 
 /// The hidden subcommand.
@@ -29,6 +31,7 @@ const FILE_BYTES_MIN: u64 = 256 << 20;
 /// Starts that process.
 pub struct Unpacker {
     pub(super) program: PathBuf,
+    pub(super) confine: Confine,
     /// Unpack in this process: a unit test's binary has no such subcommand.
     #[cfg(test)]
     pub(super) is_here: bool,
@@ -56,6 +59,7 @@ impl Unpacker {
             file_bytes_max,
             bounds.bytes_max,
             bounds.entries_max,
+            child::confine_number(self.confine),
         ];
         let mut command = child::command(&self.program);
         command.arg(SUBCOMMAND).args(numbers.map(|number| number.to_string())).arg(boot);
@@ -102,7 +106,7 @@ fn fill(folder: &Path, archive: impl std::io::Read, bounds: Bounds, boot: &str) 
     fs::write(folder.join(INDEX), text).context("cannot write the index")
 }
 
-/// `wasgi unpack MEMORY_BYTES CPU_SECONDS FILE_BYTES BYTES ENTRIES BOOT`, in the folder that is to be filled. For `main`, before it
+/// `wasgi unpack MEMORY_BYTES CPU_SECONDS FILE_BYTES BYTES ENTRIES CONFINE BOOT`, in the folder that is to be filled. For `main`, before it
 /// does anything else.
 pub fn unpack_child_main<'a>(arguments: impl IntoIterator<Item = &'a OsStr>) -> ExitCode {
     let texts: Option<Vec<&str>> = arguments.into_iter().map(OsStr::to_str).collect();
@@ -110,13 +114,14 @@ pub fn unpack_child_main<'a>(arguments: impl IntoIterator<Item = &'a OsStr>) -> 
         Some([numbers @ .., boot]) => (numbers.iter().map(|text| text.parse().ok()).collect(), *boot),
         _ => (None, ""),
     };
-    let Some(Ok([memory_bytes, cpu_seconds, file_bytes, bytes_max, entries_max])) =
-        numbers.map(|numbers: Vec<u64>| <[u64; 5]>::try_from(numbers))
+    let Some(Ok([memory_bytes, cpu_seconds, file_bytes, bytes_max, entries_max, confine])) =
+        numbers.map(|numbers: Vec<u64>| <[u64; 6]>::try_from(numbers))
     else {
         return child::not_for_people();
     };
     // Before the first byte is read: what comes next may be hostile.
-    if let Err(error) = child::limit_self(memory_bytes, cpu_seconds, file_bytes) {
+    let bounds = child::Bounds { memory_bytes, cpu_seconds, file_bytes, confine };
+    if let Err(error) = child::limit_self(&bounds, Sees::Folder(Path::new("."))) {
         return child::fail(child::NOT_LIMITED, &format!("{error:#}"));
     }
     match fill(Path::new("."), std::io::stdin().lock(), Bounds { bytes_max, entries_max }, boot) {

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::wire::{self, Reply};
-use crate::config::Config;
+use crate::config::{Config, Confine};
 
 /// How long anything may take that ends by itself.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -177,6 +177,11 @@ fn with_whole_paths(mut config: Config) -> anyhow::Result<Config> {
     let certificate = config.certificate.iter_mut().flat_map(|files| [&mut files.certfile, &mut files.keyfile]);
     for path in certificate.chain(&mut config.outbound_cafile).chain([&mut config.data_dir]) {
         *path = std::path::absolute(&*path).with_context(|| path.display().to_string())?;
+    }
+    // Its directories are those of whoever attacks.
+    (config.user, config.group) = (None, None);
+    if config.confine == Confine::Strict {
+        config.confine = Confine::On;
     }
     Ok(config)
 }

@@ -22,6 +22,14 @@ const BACKLOG: i32 = 1024;
 /// The host's user and group may connect, nobody else: a proxy's user belongs into the group. Without this the umask would decide.
 const UNIX_SOCKET_MODE: u32 = 0o660;
 
+/// A place to listen at that was taken, before anybody is there to serve: all that may need the rights of root.
+pub(super) struct Door {
+    socket: Socket,
+    tls: bool,
+    proxied: bool,
+    file: Option<SocketFile>,
+}
+
 /// One socket, and what is spoken there.
 pub(super) struct Listener {
     socket: Kind,
@@ -40,7 +48,7 @@ enum Kind {
 /// A client's socket, and its two addresses; none for a Unix socket's.
 pub(super) type Accepted = (Stream, Option<SocketAddr>, Option<SocketAddr>);
 
-impl Listener {
+impl Door {
     /// `binds` are all that will be listened at; `certified` says whether there is a certificate.
     pub(super) fn bind(
         bind: &Bind,
@@ -58,16 +66,28 @@ impl Listener {
             Place::Fd(number) => (inherited.claim(*number).with_context(refused)?, None),
         };
         socket.set_nonblocking(true)?;
-        let unix = socket.domain()? == Domain::UNIX;
-        let socket = match unix {
+        let tls = match bind.scheme {
+            Some(scheme) => scheme == Scheme::Https,
+            None => certified && socket.domain()? != Domain::UNIX,
+        };
+        Ok(Self { socket, tls, proxied: bind.proxied, file })
+    }
+
+    /// The file of a socket that was made here.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.file.as_ref().map(|file| file.path.as_path())
+    }
+}
+
+impl Listener {
+    /// To be called within a tokio runtime.
+    pub(super) fn open(door: Door) -> io::Result<Self> {
+        let Door { socket, tls, proxied, file } = door;
+        let socket = match socket.domain()? == Domain::UNIX {
             true => Kind::Unix(UnixListener::from_std(socket.into())?),
             false => Kind::Tcp(TcpListener::from_std(socket.into())?),
         };
-        let tls = match bind.scheme {
-            Some(scheme) => scheme == Scheme::Https,
-            None => certified && !unix,
-        };
-        Ok(Self { socket, tls, proxied: bind.proxied, _file: file })
+        Ok(Self { socket, tls, proxied, _file: file })
     }
 
     pub(super) fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Accepted>> {

@@ -13,6 +13,7 @@ mod tls;
 
 use std::future::Future;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
@@ -28,13 +29,32 @@ use crate::origin::Origin;
 use client::Client;
 pub use connection::Connection;
 pub use listener::Inherited;
-use listener::{Accepted, Listener};
+use listener::{Accepted, Door, Listener};
 use roll::Roll;
 use serve::Way;
 pub use tls::Tls;
 
 /// After a failed accept (out of file descriptors, say), the wait before the next.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// The places to listen at, taken: whoever comes waits in the kernel until there is a [`Server`].
+pub struct Doors(Vec<Door>);
+
+impl Doors {
+    /// Takes them. `certified` says whether there is a certificate.
+    ///
+    /// # Errors
+    /// Names the address that cannot be had.
+    pub fn bind(binds: &[Bind], mut inherited: Inherited, certified: bool) -> anyhow::Result<Self> {
+        let bind = |bind| Door::bind(bind, binds, &mut inherited, certified);
+        binds.iter().map(bind).collect::<anyhow::Result<_>>().map(Self)
+    }
+
+    /// The files of Unix sockets that were made.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.0.iter().filter_map(Door::path)
+    }
+}
 
 /// The host's front: sockets that are bound, and the gateway behind them.
 pub struct Server {
@@ -80,21 +100,13 @@ impl Drain {
 }
 
 impl Server {
-    /// Listens wherever `binds` says.
+    /// To be called within a tokio runtime.
     ///
     /// # Errors
-    /// Names the address that cannot be had.
-    pub fn bind(
-        binds: &[Bind],
-        mut inherited: Inherited,
-        policy: Arc<ArcSwap<Policy>>,
-        gateway: Arc<Gateway>,
-    ) -> anyhow::Result<Self> {
-        let in_force = policy.load();
-        let listen = |bind| Listener::bind(bind, binds, &mut inherited, in_force.tls.is_some());
-        let listeners = binds.iter().map(listen).collect::<anyhow::Result<Vec<_>>>()?;
-        let connections = Arc::new(Semaphore::new(in_force.limits.connections as usize));
-        drop(in_force);
+    /// If the kernel has no room for what waits for the sockets.
+    pub fn new(doors: Doors, policy: Arc<ArcSwap<Policy>>, gateway: Arc<Gateway>) -> io::Result<Self> {
+        let listeners = doors.0.into_iter().map(Listener::open).collect::<io::Result<Vec<_>>>()?;
+        let connections = Arc::new(Semaphore::new(policy.load().limits.connections as usize));
         Ok(Self { listeners, gateway, policy, connections, drain: Arc::default() })
     }
 

@@ -3,6 +3,7 @@
 mod capsules;
 mod cgi;
 mod cli;
+mod confine;
 mod conformance;
 mod deploy;
 mod dev;

@@ -1,0 +1,336 @@
+//! The walls around the host itself: it opens the files that its settings lead to, and no others, whatever its user could open.
+//!
+//! They are put up once, after the sockets are bound and before there is a second thread, since Landlock confines threads. A reload
+//! that would lead elsewhere is refused: what is confined cannot be freed.
+
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, ensure};
+use landlock::{
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreated,
+    RulesetCreatedAttr, Scope,
+};
+
+use super::kernel::{self, Wall};
+use crate::config::{self, AccessLogTarget, Config, Confine, Place, SecretSource, Settings};
+
+/// What the host may do beneath a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    Read,
+    /// The compiler's process is this very binary; and the C library is opened as programs are.
+    Run,
+    Write,
+    /// Write to files, or make them: a log that is rotated by others.
+    Append,
+    /// Remove the socket that it has made.
+    Remove,
+}
+
+impl Use {
+    fn access(self) -> BitFlags<AccessFs> {
+        let read = AccessFs::ReadFile | AccessFs::ReadDir;
+        match self {
+            Self::Read => read,
+            Self::Run => read | AccessFs::Execute,
+            Self::Write => {
+                let never = AccessFs::Execute | AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev;
+                AccessFs::from_all(ABI::V5) & !never
+            }
+            Self::Append => AccessFs::WriteFile | AccessFs::MakeReg,
+            Self::Remove => AccessFs::RemoveFile.into(),
+        }
+    }
+
+    /// Whether who may do this may do the other.
+    fn covers(self, other: Self) -> bool {
+        self.access().contains(other.access())
+    }
+}
+
+/// A path, and what may be done with it and beneath it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Rule {
+    path: PathBuf,
+    usage: Use,
+}
+
+/// What is in force.
+#[derive(Debug)]
+pub struct Confinement {
+    rules: Vec<Rule>,
+    standing: Vec<Wall>,
+    missing: Vec<Wall>,
+    /// Why there are none, though that is what the settings ask for.
+    open: Option<&'static str>,
+}
+
+/// What of the machine every host uses: the C library with its parts, what the kernel says of processors and memory, and itself.
+const MACHINE: &[(&str, Use)] = &[
+    ("/proc", Use::Read),
+    ("/proc/self/exe", Use::Run),
+    ("/sys/fs/cgroup", Use::Read),
+    ("/sys/devices/system", Use::Read),
+    ("/etc/ld.so.cache", Use::Read),
+    ("/lib", Use::Run),
+    ("/lib64", Use::Run),
+    ("/usr/lib", Use::Run),
+    ("/usr/lib64", Use::Run),
+    ("/nix/store", Use::Run),
+    ("/dev/null", Use::Write),
+    ("/dev/urandom", Use::Read),
+];
+
+/// What is read when apps go elsewhere: how names become addresses, and which authorities are believed. Such files are replaced by
+/// others whenever the network changes; so their folders are read.
+const ELSEWHERE: &[&str] = &[
+    "/etc/hosts",
+    "/etc/nsswitch.conf",
+    "/etc/resolv.conf",
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/usr/share/ca-certificates/mozilla",
+];
+
+impl Confinement {
+    /// Confines this thread, and those that it starts. For a process that has no others.
+    ///
+    /// # Errors
+    /// With `confine = "strict"`, if anything is missing; says what.
+    pub fn put_up(config: &Config, settings: &Settings) -> anyhow::Result<Self> {
+        let (standing, missing) = kernel::walls();
+        let nothing = |open| Self { rules: Vec::new(), standing: Vec::new(), missing: Vec::new(), open: Some(open) };
+        match config.confine {
+            Confine::Off => return Ok(nothing("confine = \"off\"")),
+            // Builders are compilers, interpreters and package managers, with files all over the machine.
+            Confine::On if config.dev => return Ok(nothing("development mode starts builders")),
+            Confine::On => {}
+            Confine::Strict => check_strict(config, &missing)?,
+        }
+        let rules = rules(config, settings);
+        restrict(&rules).context("this process cannot be confined (confine = \"off\" does without)")?;
+        Ok(Self { rules, standing, missing, open: None })
+    }
+
+    /// Whether what new settings lead to is within what this host may use.
+    ///
+    /// # Errors
+    /// Names what is not.
+    pub fn admits(&self, config: &Config, settings: &Settings) -> anyhow::Result<()> {
+        if self.open.is_some() || !self.standing.contains(&Wall::Files) {
+            return Ok(());
+        }
+        let is_within =
+            |wanted: &Rule, rule: &Rule| rule.usage.covers(wanted.usage) && wanted.path.starts_with(&rule.path);
+        // What is not there leads nowhere.
+        for wanted in
+            rules(config, settings).into_iter().filter(|wanted| wanted.usage == Use::Write || wanted.path.exists())
+        {
+            ensure!(
+                self.rules.iter().any(|rule| is_within(&wanted, rule)),
+                "{} lies outside of what this host has confined itself to when it was started: a restart leads there",
+                wanted.path.display()
+            );
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Confinement {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.open {
+            Some(why) => write!(formatter, "not confined: {why}"),
+            None => formatter.write_str(&text(&self.standing, &self.missing)),
+        }
+    }
+}
+
+fn text(standing: &[Wall], missing: &[Wall]) -> String {
+    match missing {
+        [] => format!("confined: {}", kernel::texts(standing)),
+        missing => format!("confined: {}; this kernel lacks {}", kernel::texts(standing), kernel::texts(missing)),
+    }
+}
+
+/// Whether a host with these settings may start on this kernel. To be asked before anything is touched.
+///
+/// # Errors
+/// With `confine = "strict"`, if anything is missing; says what.
+pub fn check(config: &Config) -> anyhow::Result<()> {
+    match config.confine {
+        Confine::Off | Confine::On => Ok(()),
+        Confine::Strict => check_strict(config, &kernel::walls().1),
+    }
+}
+
+/// What a host with these settings would have on this kernel.
+pub fn forecast(config: &Config) -> String {
+    let (standing, missing) = kernel::walls();
+    match config.confine {
+        Confine::Off => "not confined: confine = \"off\"".to_owned(),
+        Confine::On if config.dev => "not confined: development mode starts builders".to_owned(),
+        Confine::On => text(&standing, &missing),
+        Confine::Strict => match check_strict(config, &missing) {
+            Ok(()) => text(&standing, &missing),
+            Err(error) => format!("it does not start: {error:#}"),
+        },
+    }
+}
+
+fn check_strict(config: &Config, missing: &[Wall]) -> anyhow::Result<()> {
+    let refused = "confine = \"strict\"";
+    ensure!(!config.dev, "{refused}: development mode starts builders, which cannot be confined");
+    ensure!(missing.is_empty(), "{refused}: this kernel lacks {}", kernel::texts(missing));
+    let is_root = rustix::process::geteuid().is_root() && config.user.is_none();
+    ensure!(!is_root, "{refused}: it would run as root, who can do more than files: name a user");
+    Ok(())
+}
+
+fn restrict(rules: &[Rule]) -> anyhow::Result<()> {
+    let ruleset = Ruleset::default()
+        .handle_access(AccessFs::from_all(ABI::V5))?
+        // No port is bound any more, since no rule says so. Where guests connect to is judged by their grants.
+        .handle_access(AccessNet::BindTcp)?
+        .scope(Scope::from_all(ABI::V6))?;
+    let mut created: RulesetCreated = ruleset.create()?;
+    for Rule { path, usage } in rules {
+        // What is not there cannot be opened either.
+        let Ok(handle) = PathFd::new(path) else { continue };
+        let access = if path.is_dir() { usage.access() } else { usage.access() & AccessFs::from_file(ABI::V5) };
+        created = created.add_rule(PathBeneath::new(handle, access))?;
+    }
+    created.restrict_self()?;
+    Ok(())
+}
+
+/// All that a host with these settings uses.
+fn rules(config: &Config, settings: &Settings) -> Vec<Rule> {
+    let mut rules: Vec<Rule> =
+        MACHINE.iter().map(|(path, usage)| Rule { path: PathBuf::from(path), usage: *usage }).collect();
+    let mut add = |path: PathBuf, usage| rules.push(Rule { path, usage });
+    // Deployers put another directory in its place.
+    add(beside(&config.apps_dir), Use::Read);
+    add(real(&config.apps_dir), Use::Read);
+    add(real(&config.state_dir), Use::Write);
+    if config.has_data() || config.data_dir.exists() {
+        add(real(&config.data_dir), Use::Write);
+    }
+    let grants = || std::iter::once(&config.grants).chain(config.tenants.values().map(|tenant| &tenant.grants));
+    // Whether or not apps may go elsewhere now: that is granted without a restart.
+    ELSEWHERE.iter().map(Path::new).filter(|path| path.exists()).for_each(|path| add(beside(path), Use::Read));
+    // Editors, and whoever renews certificates and secrets, put other files in their place.
+    let mut files = vec![settings.file.clone().unwrap_or_else(|| PathBuf::from("wasgi.toml"))];
+    files.extend(
+        config.certificate.iter().flat_map(|certificate| [certificate.certfile.clone(), certificate.keyfile.clone()]),
+    );
+    files.extend(config.outbound_cafile.clone());
+    files.extend(grants().flat_map(|grants| grants.secrets.values()).filter_map(|secret| match &secret.source {
+        SecretSource::File(path) => Some(path.clone()),
+        SecretSource::Environment(_) => None,
+    }));
+    for file in files {
+        // Of a link, both where it is and where it leads.
+        add(beside(&file), Use::Read);
+        add(lexical_beside(&file), Use::Read);
+    }
+    if let Ok(tenants_dir) = Config::tenants_dir(settings) {
+        add(real(&tenants_dir), Use::Read);
+    }
+    for directory in grants().flat_map(|grants| grants.directories.values()) {
+        let usage = if directory.access == config::Access::Write { Use::Write } else { Use::Read };
+        add(real(&directory.path), usage);
+    }
+    if let Some(AccessLogTarget::File(file)) = &config.access_log {
+        add(lexical_beside(file), Use::Append);
+    }
+    for bind in &config.bind {
+        if let Place::Unix(path) = &bind.place {
+            add(lexical_beside(path), Use::Remove);
+        }
+    }
+    rules
+}
+
+/// The path as the kernel resolves it; of what is not there, as it is written.
+fn real(path: &Path) -> PathBuf {
+    path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_owned())
+}
+
+/// The folder of what a path leads to; the thing itself where that folder is the root of all.
+fn beside(path: &Path) -> PathBuf {
+    let real = real(path);
+    folder(&real).map_or(real.clone(), Path::to_owned)
+}
+
+/// The folder that the name itself is in.
+fn lexical_beside(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    folder(&absolute).map_or_else(|| real(&absolute), real)
+}
+
+fn folder(path: &Path) -> Option<&Path> {
+    path.parent().filter(|parent| parent.components().any(|part| matches!(part, Component::Normal(_))))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn what_may_be_used_follows_from_the_settings_and_new_ones_are_judged_by_it() {
+        let folder = tempfile::tempdir().expect("a temporary directory can be made");
+        let folder = folder.path().canonicalize().expect("it is there");
+        for name in ["site/apps", "site/state", "elsewhere/apps", "site/more"] {
+            fs::create_dir_all(folder.join(name)).expect("it is ours");
+        }
+        let settings = Settings { file: Some(folder.join("site/wasgi.toml")), ..Settings::default() };
+        let config = Config {
+            apps_dir: folder.join("site/apps"),
+            state_dir: folder.join("site/state"),
+            data_dir: folder.join("site/data"),
+            ..Config::default()
+        };
+        let confinement = Confinement {
+            rules: rules(&config, &settings),
+            standing: Wall::ALL.to_vec(),
+            missing: Vec::new(),
+            open: None,
+        };
+        let admits = |config: Config| confinement.admits(&config, &settings).map_err(|error| error.to_string());
+        assert_eq!(admits(config.clone()), Ok(()));
+        // Another directory beside the old one, which deployers make.
+        assert_eq!(admits(Config { apps_dir: folder.join("site/more"), ..config.clone() }), Ok(()));
+        let moved = admits(Config { apps_dir: folder.join("elsewhere/apps"), ..config.clone() });
+        assert!(
+            moved.as_ref().is_err_and(|error| error.contains("elsewhere") && error.contains("restart")),
+            "{moved:?}"
+        );
+        // What may be read may not be written.
+        let log = AccessLogTarget::File(folder.join("site/more/access.log"));
+        assert!(admits(Config { access_log: Some(log), ..config.clone() }).is_err());
+        let open = Confinement { open: Some("nothing"), ..confinement };
+        assert!(open.admits(&Config { apps_dir: folder.join("elsewhere/apps"), ..config }, &settings).is_ok());
+    }
+
+    #[test]
+    fn nothing_leads_to_the_root_of_all() {
+        let config = Config { apps_dir: "/apps".into(), ..Config::default() };
+        let settings = Settings { file: Some("/wasgi.toml".into()), ..Settings::default() };
+        assert!(rules(&config, &settings).iter().all(|rule| rule.path.components().count() > 1));
+    }
+
+    #[test]
+    fn strict_names_what_is_missing() {
+        let strict = |config: Config, missing: &[Wall]| {
+            check_strict(&Config { user: Some("nobody".to_owned()), ..config }, missing)
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(strict(Config::default(), &[]), Ok(()));
+        let error = strict(Config::default(), &[Wall::Ports, Wall::Calls]).unwrap_err();
+        assert!(error.contains("TCP ports") && error.contains("seccomp"), "{error}");
+        assert!(strict(Config { dev: true, ..Config::default() }, &[]).unwrap_err().contains("development mode"));
+    }
+}
