@@ -23,6 +23,7 @@ use crate::bundle::Tree;
 use crate::config::{AppSpec, Config, DirectorySpec, Instances, Secrets};
 use crate::data::{DataDir, Directory};
 use crate::guest::{Guest, Kind};
+use crate::keyvalue::{Keyvalue, Stores};
 use crate::limits::Limits;
 use crate::outbound::{Network, Outbound};
 use crate::sandbox::{Abi, Belongings, Engine, Variant};
@@ -39,6 +40,7 @@ pub struct Loader {
     compiler: Compiler,
     load_guest: LoadGuest,
     network: Arc<Network>,
+    stores: Arc<Stores>,
     pub(super) accounts: Accounts,
     /// The same bytes under two names are compiled and mapped once.
     components: Mutex<HashMap<Wanted, Arc<OnceCell<Code>>>>,
@@ -134,11 +136,13 @@ impl Loader {
         compiler: Compiler,
         load_guest: LoadGuest,
         network: Arc<Network>,
+        stores: Arc<Stores>,
     ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let hands = Semaphore::new(cores);
         let accounts = Accounts::new(engine.sandboxes());
-        Self { engine, cache, library, compiler, load_guest, network, accounts, components: Mutex::default(), hands }
+        let components = Mutex::default();
+        Self { engine, cache, library, compiler, load_guest, network, stores, accounts, components, hands }
     }
 
     /// Does all of it: read, inspect, compile or fetch, link.
@@ -187,8 +191,9 @@ impl Loader {
         let outbound = self.outbound(&spec, None);
         // Whoever runs it by hand has their own patience.
         let account = Account::of_nobody();
+        let keyvalue = self.keyvalue(&spec, &account);
         let log = Arc::new(AppLog::new(&spec.name, &spec.limits, &account));
-        let own = Belongings { log, files, data, directories, secrets, account, outbound };
+        let own = Belongings { log, files, data, directories, secrets, account, outbound, keyvalue };
         Ok(Loaded { spec, component, own })
     }
 
@@ -380,6 +385,7 @@ impl Loader {
             secrets: Arc::clone(&secrets),
             account: Arc::clone(&account),
             outbound: outbound.clone(),
+            keyvalue: self.keyvalue(&spec, &account),
         };
         let guest = (self.load_guest)(&self.engine, kind, &component, &spec, own).map_err(refused)?;
         let now = SystemTime::now();
@@ -412,6 +418,12 @@ impl Loader {
         let before = live.and_then(|live| live.outbound.as_ref());
         (!spec.outbound.is_empty())
             .then(|| Outbound::new(&self.network, &spec.name, &spec.outbound, &spec.limits, before))
+    }
+
+    /// The way to the stores that it asks for, if it does.
+    fn keyvalue(&self, spec: &AppSpec, account: &Arc<Account>) -> Option<Arc<Keyvalue>> {
+        (!spec.keyvalue.is_empty())
+            .then(|| Keyvalue::new(&self.stores, &spec.name, &spec.keyvalue, &spec.limits, account))
     }
 
     /// Does blocking work on a thread for it, not more at a time than there are cores.

@@ -44,6 +44,7 @@ use self::watch::Watch;
 use crate::apps::Apps;
 use crate::config::{AppSpec, Config};
 use crate::guest;
+use crate::keyvalue::Stores;
 use crate::outbound::{Network, Plan};
 use crate::sandbox::{Belongings, Engine};
 
@@ -103,14 +104,16 @@ impl Complaints {
 pub struct DeployHandle {
     notices: mpsc::Sender<Notice>,
     network: Arc<Network>,
+    stores: Arc<Stores>,
     ready: channel::Receiver<bool>,
     task: JoinHandle<()>,
 }
 
 impl DeployHandle {
-    /// Judges every app again by a new configuration. What apps may reach changes at once, also for calls that run.
+    /// Judges every app again by a new configuration. What apps may reach, and their stores, change at once, also for calls that run.
     pub async fn reload(&self, config: Arc<Config>, plan: Plan) {
         self.network.change(plan);
+        self.stores.change(Arc::clone(&config));
         // Without a receiver the deployer has ended, and nothing is served by old settings either.
         let _ = self.notices.send(Notice::Reload(config)).await;
     }
@@ -158,13 +161,14 @@ impl Deployer {
     ) -> anyhow::Result<DeployHandle> {
         let cache = Cache::open(&config.state_dir, config.passes)?;
         let library = Library::open(&config.state_dir, compiler.unpacker())?;
-        let network = Network::new(Plan::of(&config)?);
+        let (network, stores) = (Network::new(Plan::of(&config)?), Stores::new(Arc::clone(&config)));
+        let (own_network, own_stores) = (Arc::clone(&network), Arc::clone(&stores));
         let (notices, told) = mpsc::channel(1);
         let (ready, is_ready) = channel::channel(false);
         let now = Instant::now();
         let deployer = Self {
             watch: Watch::new(&config.apps_dir),
-            loader: Arc::new(Loader::new(engine, cache, library, compiler, load_guest, Arc::clone(&network))),
+            loader: Arc::new(Loader::new(engine, cache, library, compiler, load_guest, own_network, own_stores)),
             config,
             apps,
             records: Records::default(),
@@ -179,7 +183,7 @@ impl Deployer {
             ready,
         };
         let task = tokio::spawn(deployer.run(told));
-        Ok(DeployHandle { notices, network, ready: is_ready, task })
+        Ok(DeployHandle { notices, network, stores, ready: is_ready, task })
     }
 
     async fn run(mut self, mut told: mpsc::Receiver<Notice>) {
@@ -364,8 +368,9 @@ pub async fn load_one(config: &Arc<Config>, engine: &Arc<Engine>, name: &str) ->
     let cache = Cache::open(&config.state_dir, config.passes)?;
     let compiler = Compiler::new(config.stack_bytes, config.passes);
     let library = Library::open(&config.state_dir, compiler.unpacker())?;
-    let network = Network::new(Plan::of(config)?);
-    let loader = Arc::new(Loader::new(Arc::clone(engine), cache, library, compiler, guest::load, network));
+    let (network, stores) = (Network::new(Plan::of(config)?), Stores::new(Arc::clone(config)));
+    let loader = Loader::new(Arc::clone(engine), cache, library, compiler, guest::load, network, stores);
+    let loader = Arc::new(loader);
     let scan = scan::scan(&config.apps_dir)?;
     let Some(&candidate) = scan.candidates.get(name) else {
         let refused = scan.refused.get(name).cloned();
