@@ -25,7 +25,7 @@
 //! | `wsgi.input`, `wsgi.errors` | [`Environ::input`], [`Environ::errors`] |
 //!
 //! Features: `quiet` (`std` without standard streams: an app that does no I/O imports no WASI and starts about twice as
-//! fast, but `println!` and panic messages go nowhere), `form` (query strings, forms, uploads: [`form`]), `cookie` ([`Environ::cookies`]), `http` ([`http`]), `fetch` (requests to elsewhere: [`fetch`]). With
+//! fast, but `println!` and panic messages go nowhere), `form` (query strings, forms, uploads: [`form`]), `cookie` ([`Environ::cookies`]), `http` ([`http`]), `fetch` (requests to elsewhere: [`fetch`]), `keyvalue` (key-value stores: [`keyvalue`]). With
 //! `default-features = false` the crate and the app are `no_std`, import nothing that they do not use, and start fastest.
 //! Natively the crate has a stand-in for the host, so that apps can be tested with plain `cargo test`: [`testing`].
 
@@ -60,6 +60,8 @@ mod host;
 #[cfg(feature = "http")]
 pub mod http;
 mod io;
+#[cfg(feature = "keyvalue")]
+pub mod keyvalue;
 #[cfg(all(target_arch = "wasm32", not(feature = "std")))]
 mod lean;
 #[cfg(all(target_arch = "wasm32", feature = "quiet"))]

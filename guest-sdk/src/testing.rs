@@ -63,6 +63,12 @@ pub fn answer_fetches(
     crate::fetch::native::answer(answer);
 }
 
+/// Grants the test's thread a key-value store of this name, with nothing in it.
+#[cfg(feature = "keyvalue")]
+pub fn grant_store(name: &str) {
+    crate::keyvalue::native::grant(name);
+}
+
 type Head = (String, Vec<(String, String)>);
 
 fn drive(

@@ -19,6 +19,7 @@
 //! | [`body`] | capped, back-pressured bodies, both directions |
 //! | [`bundle`] | what a `.wasm` carries beside its code: a manifest and files |
 //! | [`data`] | the directory of an app's data, for one sandbox at a time |
+//! | [`keyvalue`] | key-value stores, by name: who may use which, and where entries are kept |
 //! | [`outbound`] | what apps reach beyond the host: destinations, judged addresses, connections |
 //! | [`manage`] | a command of an app, run by its operator |
 //! | [`capsule`] | crash capsules: what is kept of calls that their apps failed, and running them again |
@@ -45,6 +46,7 @@ pub mod deploy;
 pub mod error;
 pub mod gateway;
 pub mod guest;
+pub mod keyvalue;
 pub mod limits;
 pub mod manage;
 pub mod origin;

@@ -61,6 +61,14 @@ pub struct Limits {
     pub outbound_sent_bytes: u64,
     /// What the guest gets from elsewhere during one call, in bytes (`outbound`).
     pub outbound_received_bytes: u64,
+    /// What a key-value store holds that the app writes to, in bytes (`keyvalue`).
+    pub keyvalue_bytes: u64,
+    /// Keys in such a store (`keyvalue`).
+    pub keyvalue_keys: u64,
+    /// A key, in bytes (`keyvalue`).
+    pub keyvalue_key_bytes: u64,
+    /// A value, in bytes (`keyvalue`).
+    pub keyvalue_value_bytes: u64,
 }
 
 const KIB: u64 = 1 << 10;
@@ -96,6 +104,10 @@ impl Default for Limits {
             outbound_time: Duration::from_secs(120),
             outbound_sent_bytes: 16 * MIB,
             outbound_received_bytes: 64 * MIB,
+            keyvalue_bytes: 64 * MIB,
+            keyvalue_keys: 100_000,
+            keyvalue_key_bytes: KIB,
+            keyvalue_value_bytes: MIB,
         }
     }
 }

@@ -130,7 +130,7 @@ pub(super) fn report(path: &str, inspection: &Inspection) -> String {
     for package in &inspection.imports {
         let grant = match package.grant {
             Some(Grant::Directory) => "  (of use with files in its bundle, or with data)".to_owned(),
-            Some(grant) => format!("  (of use only with {grant}, which cannot be granted yet)"),
+            Some(grant) => format!("  (of use only with {grant}: {})", place_of(grant)),
             None => String::new(),
         };
         text.push_str(&format!("  imports {}: {}{grant}\n", package.name, package.interfaces.join(", ")));
@@ -139,6 +139,15 @@ pub(super) fn report(path: &str, inspection: &Inspection) -> String {
         text.push_str("  imports nothing\n");
     }
     text
+}
+
+/// Where an operator grants it, and an app asks for it.
+fn place_of(grant: Grant) -> &'static str {
+    match grant {
+        Grant::Directory => "data or directories of [grant], and the same in the sidecar",
+        Grant::Network | Grant::OutboundHttp => "[grant.outbound], and outbound in the sidecar",
+        Grant::Keyvalue => "[grant.keyvalue], and keyvalue in the sidecar",
+    }
 }
 
 /// What a file carries beside its code.
@@ -192,6 +201,9 @@ fn spec_lines(sidecar: &Path, spec: &AppSpec) -> String {
     if !spec.secrets.is_empty() {
         let names: Vec<_> = spec.secrets.iter().map(|(name, _)| name.as_str()).collect();
         text.push_str(&format!("    secrets {}\n", names.join(", ")));
+    }
+    if !spec.keyvalue.is_empty() {
+        text.push_str(&format!("    key-value stores {}\n", spec.keyvalue.join(", ")));
     }
     for directory in &spec.directories {
         let access = match directory.access {

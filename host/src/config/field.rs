@@ -125,6 +125,10 @@ pub(super) static LIMITS: &[Field<Limits>] = &[
     time!("outbound_time", outbound_time, 10 * MILLISECOND, DAY),
     size!("outbound_sent_size", outbound_sent_bytes, KIB, TIB),
     size!("outbound_received_size", outbound_received_bytes, KIB, TIB),
+    size!("keyvalue_size", keyvalue_bytes, KIB, TIB),
+    count!("keyvalue_keys", keyvalue_keys, 1, 1_000_000_000),
+    size!("keyvalue_key_size", keyvalue_key_bytes, 1, 64 * KIB),
+    size!("keyvalue_value_size", keyvalue_value_bytes, 1, GIB),
 ];
 
 /// `[budget]`, of each tenant.

@@ -74,6 +74,7 @@ pub(super) struct GrantTable {
     pub(super) env: Items,
     pub(super) secrets: Items,
     pub(super) directories: Items,
+    pub(super) keyvalue: Items,
 }
 
 #[derive(Default, Deserialize)]

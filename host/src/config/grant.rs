@@ -14,7 +14,7 @@ use toml::Value;
 pub use outbound::{Destination, Destinations, OutboundGrants, Protocol, host_name};
 
 use super::file::{Given, GrantTable, Section};
-use super::{ConfigError, DirectoryGrant, SecretGrant, sidecar};
+use super::{ConfigError, DirectoryGrant, SecretGrant, StoreGrant, sidecar};
 
 /// What the apps of one tenant may have.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct Grants {
     pub secrets: BTreeMap<String, SecretGrant>,
     /// Directories of the host, by where guests see them: an app has those that it asks for.
     pub directories: BTreeMap<String, DirectoryGrant>,
+    /// Key-value stores, by name: an app has those that it asks for.
+    pub keyvalue: BTreeMap<String, StoreGrant>,
 }
 
 impl Grants {
@@ -42,6 +44,7 @@ impl Grants {
             })?,
             directories: section.items("grant.directories", &table.directories, DirectoryGrant::parse)?,
             outbound: OutboundGrants::parse(section, &table.outbound)?,
+            keyvalue: section.items("grant.keyvalue", &table.keyvalue, StoreGrant::parse)?,
         })
     }
 
@@ -59,6 +62,8 @@ impl Grants {
         section.items("grant.directories", &table.directories, |place, given| {
             refuse_apps(given, &self.directories[place].apps)
         })?;
+        section
+            .items("grant.keyvalue", &table.keyvalue, |name, given| refuse_apps(given, &self.keyvalue[name].apps))?;
         Ok(())
     }
 
@@ -80,6 +85,10 @@ impl Grants {
                 self.directories.iter().map(|(place, directory)| (quoted(place), directory.toml())).collect(),
             ),
             (format!("{table}.outbound"), self.outbound.lines().collect()),
+            (
+                format!("{table}.keyvalue"),
+                self.keyvalue.iter().map(|(name, store)| (quoted(name), store.toml())).collect(),
+            ),
         ]
     }
 }

@@ -26,6 +26,7 @@ mod route;
 mod secret;
 mod settings;
 mod sidecar;
+mod store;
 mod tenant;
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,7 @@ pub use grant::{AppNames, Destination, Destinations, Grants, OutboundGrants, Pro
 pub use route::{HostPattern, RouteSpec};
 pub use secret::{Secret, SecretGrant, SecretSource, Secrets};
 pub use settings::{Environment, Settings};
+pub use store::{Sharing, StoreGrant};
 pub use tenant::{Tenant, tenant_name};
 pub use trust::TrustedPeers;
 
@@ -418,6 +420,8 @@ pub struct AppSpec {
     pub outbound: Destinations,
     /// Directories that it asks for and may have.
     pub directories: Vec<DirectorySpec>,
+    /// The key-value stores that it asks for, by name: it has those that are granted at that moment.
+    pub keyvalue: Vec<String>,
     pub limits: Limits,
 }
 

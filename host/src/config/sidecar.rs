@@ -1,5 +1,5 @@
 //! An app's sidecar (`hello.toml` beside `hello.wasm`) → [`AppSpec`]: routes, environment variables, instances, static files, data,
-//! destinations, lower limits.
+//! destinations, key-value stores, lower limits.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -32,6 +32,7 @@ struct Sidecar {
     outbound: Item,
     secrets: Item,
     directories: Item,
+    keyvalue: Item,
     #[serde(rename = "static")]
     assets: Items,
     limits: Items,
@@ -93,6 +94,7 @@ pub(super) fn app_spec(
         data: asker.data(&sidecar, manifest)?,
         directories: asker.directories(&sidecar)?,
         outbound: asker.outbound(&sidecar)?,
+        keyvalue: asker.keyvalue(&sidecar)?,
         limits: limits(tenant, &source, &sidecar)?,
     })
 }
@@ -183,6 +185,11 @@ impl Asker<'_> {
             let (path, access) = (grant.path.clone(), grant.access);
             grant.apps.contain(name_within(self.name)).then(|| DirectorySpec { place: place.to_owned(), path, access })
         })
+    }
+
+    /// The names of its stores.
+    fn keyvalue(&self, sidecar: &Sidecar) -> Result<Vec<String>, ConfigError> {
+        self.asked("keyvalue", &sidecar.keyvalue, |name| self.config.store_of(self.name, name).map(|_| name.to_owned()))
     }
 
     /// The grants that a list of names asks for.

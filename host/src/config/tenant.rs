@@ -10,7 +10,7 @@ use std::path::Path;
 
 use super::file::{Section, Source, TenantTable};
 use super::grant::is_name;
-use super::{Config, ConfigError, Destinations, Grants, HostPattern, RouteSpec, field, route};
+use super::{Config, ConfigError, Destinations, Grants, HostPattern, RouteSpec, StoreGrant, field, route};
 use crate::limits::{Budget, Limits};
 
 /// What the apps of one folder may have.
@@ -61,6 +61,16 @@ impl Config {
     /// Where the operator lets one app go.
     pub fn outbound_of(&self, app: &str) -> Destinations {
         self.tenant_of(app).grants.outbound.of(name_within(app))
+    }
+
+    /// The key-value store of this name, if the operator lets the app have it.
+    pub fn store_of(&self, app: &str, store: &str) -> Option<&StoreGrant> {
+        let grants = match (self.tenants.get(tenant_name(app)), tenant_name(app)) {
+            (Some(tenant), _) => &tenant.grants,
+            (None, "") => &self.grants,
+            (None, _) => return None,
+        };
+        grants.keyvalue.get(store).filter(|grant| grant.apps.contain(name_within(app)))
     }
 
     /// Whether apps of the tenant may have this place. Of the tenants' places that hold it the innermost counts; what

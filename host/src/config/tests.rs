@@ -109,6 +109,8 @@ fn every_key_is_read_and_survives_printing() {
         KEY = { env = "HOST_KEY" }
         [grant.directories]
         "/media" = { path = "/srv/media" }
+        [grant.keyvalue]
+        default = {}
         [tenant.acme]
         routes = ["acme.example", "/acme"]
         [tenant.acme.limits]
@@ -126,6 +128,8 @@ fn every_key_is_read_and_survives_printing() {
         DB = { file = "/run/db", apps = ["shop"] }
         [tenant.acme.grant.directories]
         "/media" = { path = "/srv/acme", write = true, apps = ["shop", "blog/*"] }
+        [tenant.acme.grant.keyvalue]
+        sessions = { apps = ["shop"], shared = true }
         [tenant.other]
         [log]
         filter = "warn,wasgi_host=debug"
@@ -184,6 +188,10 @@ fn every_key_is_read_and_survives_printing() {
         outbound_time = "11s"
         outbound_sent_size = "12KiB"
         outbound_received_size = "13KiB"
+        keyvalue_size = "14KiB"
+        keyvalue_keys = 15
+        keyvalue_key_size = "16B"
+        keyvalue_value_size = "17KiB"
     "#;
     let config = load(text).expect("it is right");
     let kept = Kept { requests_max: 5, idle_time: Duration::from_secs(90), memory_bytes_max: 1 << 20 };
@@ -196,6 +204,13 @@ fn every_key_is_read_and_survives_printing() {
     assert!(config.outbound_of("acme/blog/x").name(Protocol::Http, "a.example.org", 8080));
     assert!(config.outbound_of("shop").name(Protocol::Https, "api.example.com", 443));
     assert!(config.outbound_of("blog/x").is_empty() && config.outbound_of("acme/shop").is_empty());
+    assert_eq!(config.store_of("acme/shop", "sessions").map(|store| store.sharing), Some(Sharing::Shared));
+    assert_eq!(config.store_of("shop", "default").map(|store| store.sharing), Some(Sharing::Own));
+    for (app, store) in
+        [("acme/blog", "sessions"), ("acme/shop", "default"), ("shop", "sessions"), ("x/shop", "default")]
+    {
+        assert!(config.store_of(app, store).is_none(), "{app} {store}");
+    }
     assert_eq!(config.outbound_cafile, Some("/etc/wasgi/ca.pem".into()));
     assert_eq!(config.chunked_bodies, ChunkedBodies::Stream);
     assert_eq!(

@@ -28,6 +28,10 @@ const CONTRACT_PACKAGE: &str = "wasgi:gateway";
 /// The lines of WASI that the host implements.
 const WASI_0_2: &str = "0.2.0";
 const WASI_0_3: &str = "0.3.0";
+/// A proposal still: its versions are compatible with nothing but themselves.
+const KEYVALUE_PACKAGE: &str = "wasi:keyvalue";
+const KEYVALUE_INTERFACES: &[&str] = &["store", "atomics", "batch"];
+const KEYVALUE_VERSIONS: &[&str] = &["0.2.0-draft2", "0.2.0-draft"];
 /// Names that are listed in a message or an [`Inspection`]; a hostile file may have 100,000.
 pub(super) const NAMES_MAX: usize = 1000;
 
@@ -76,8 +80,7 @@ pub struct Package {
     pub grant: Option<Grant>,
 }
 
-/// A capability that guests don't have by themselves. Of these only directories can be had yet; the other calls exist, and are
-/// denied.
+/// A capability that guests don't have by themselves. Without a grant the calls exist, and are denied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Grant {
@@ -88,6 +91,8 @@ pub enum Grant {
     /// HTTP requests to other servers.
     #[serde(rename = "outbound_http")]
     OutboundHttp,
+    /// Key-value stores.
+    Keyvalue,
 }
 
 impl fmt::Display for Grant {
@@ -96,6 +101,7 @@ impl fmt::Display for Grant {
             Self::Directory => "a directory",
             Self::Network => "network access",
             Self::OutboundHttp => "outgoing HTTP requests",
+            Self::Keyvalue => "key-value stores",
         })
     }
 }
@@ -414,11 +420,16 @@ fn packages(imports: &[Name]) -> Result<Vec<Package>, Refusal> {
             Some("wasi:http") => Some(Grant::OutboundHttp),
             Some("wasi:filesystem") => Some(Grant::Directory),
             Some("wasi:sockets") => Some(Grant::Network),
+            Some(KEYVALUE_PACKAGE) if KEYVALUE_INTERFACES.contains(&import.interface.as_str()) => Some(Grant::Keyvalue),
             _ => {
                 return Err(Refusal::UnknownImport { import: import.to_string() });
             }
         };
-        if import.is_wasi() && !import.is_compatible(WASI_0_2) && !import.is_compatible(WASI_0_3) {
+        if grant == Some(Grant::Keyvalue) {
+            if !KEYVALUE_VERSIONS.contains(&import.version()) {
+                return Err(version_refusal(import, "imports", "0.2.0-draft2 and 0.2.0-draft"));
+            }
+        } else if import.is_wasi() && !import.is_compatible(WASI_0_2) && !import.is_compatible(WASI_0_3) {
             return Err(version_refusal(import, "imports", "0.2.0 and 0.3.0"));
         }
         let package = import.package.clone().unwrap_or_default();

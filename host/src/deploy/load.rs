@@ -25,6 +25,7 @@ use crate::bundle::Tree;
 use crate::capsule::{Capsules, Recorder, Subject};
 use crate::config::{AppSpec, Config, Instances, Secrets};
 use crate::guest::{Guest, Kind};
+use crate::keyvalue::{Keyvalue, Stores};
 use crate::limits::Limits;
 use crate::outbound::{Network, Outbound};
 use crate::sandbox::{Abi, Belongings, Crew, Engine, Variant};
@@ -33,6 +34,13 @@ use crate::telemetry::AppLog;
 /// How a component becomes callable: `guest::load`, or a test's stand-in.
 pub type LoadGuest = fn(&Arc<Engine>, Kind, &Component, &AppSpec, Belongings) -> anyhow::Result<Box<dyn Guest>>;
 
+/// What all apps of a host have in common beside the engine.
+pub(super) struct Common {
+    pub(super) network: Arc<Network>,
+    pub(super) stores: Arc<Stores>,
+    pub(super) capsules: Arc<Capsules>,
+}
+
 /// Loads apps, off the request path.
 pub struct Loader {
     engine: Arc<Engine>,
@@ -40,8 +48,7 @@ pub struct Loader {
     library: Library,
     compiler: Compiler,
     load_guest: LoadGuest,
-    network: Arc<Network>,
-    capsules: Arc<Capsules>,
+    common: Common,
     pub(super) accounts: Accounts,
     /// Releases whose code is in memory.
     pub(super) awake: Arc<AtomicUsize>,
@@ -140,8 +147,7 @@ impl Loader {
         library: Library,
         compiler: Compiler,
         load_guest: LoadGuest,
-        network: Arc<Network>,
-        capsules: Arc<Capsules>,
+        common: Common,
     ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let hands = Semaphore::new(cores);
@@ -149,7 +155,7 @@ impl Loader {
         let crew = Crew::new(engine.workers(), move || ticking.wake_ticker());
         let accounts = Accounts::new(engine.sandboxes(), crew);
         let (awake, components) = (Arc::default(), Mutex::default());
-        Self { engine, cache, library, compiler, load_guest, network, capsules, accounts, awake, components, hands }
+        Self { engine, cache, library, compiler, load_guest, common, accounts, awake, components, hands }
     }
 
     /// Does all of it: read, inspect, compile or fetch, link.
@@ -204,8 +210,9 @@ impl Loader {
         // Whoever runs it by hand has their own patience.
         let account = Account::of_nobody();
         let outbound = self.outbound(&spec, &account, None);
+        let keyvalue = self.keyvalue(&spec, &account);
         let log = Arc::new(AppLog::new(&spec.name, &spec.limits, &account));
-        let own = Belongings { log, files, data, directories, secrets, account, outbound };
+        let own = Belongings { log, files, data, directories, secrets, account, outbound, keyvalue };
         Ok(Loaded { spec, component, own })
     }
 
@@ -441,6 +448,7 @@ impl Loader {
             secrets: Arc::clone(&secrets),
             account: Arc::clone(&account),
             outbound: outbound.clone(),
+            keyvalue: self.keyvalue(&spec, &account),
         };
         let subject = Subject {
             app: &spec.name,
@@ -450,7 +458,7 @@ impl Loader {
             instances: spec.instances.to_string(),
             apps_dir: order.config.apps_dir.clone(),
         };
-        let recorder = Recorder::new(&self.capsules, subject, &log, &secrets);
+        let recorder = Recorder::new(&self.common.capsules, subject, &log, &secrets);
         let spec = Arc::new(spec);
         let sleeps =
             live.is_none() && origin != Origin::Compiled && self.awake.load(Ordering::Relaxed) >= AWAKE_AT_START;
@@ -490,7 +498,13 @@ impl Loader {
     fn outbound(&self, spec: &AppSpec, account: &Arc<Account>, live: Option<&Arc<App>>) -> Option<Arc<Outbound>> {
         let before = live.and_then(|live| live.outbound.as_ref());
         (!spec.outbound.is_empty())
-            .then(|| Outbound::new(&self.network, &spec.name, &spec.outbound, &spec.limits, account, before))
+            .then(|| Outbound::new(&self.common.network, &spec.name, &spec.outbound, &spec.limits, account, before))
+    }
+
+    /// The way to the stores that it asks for, if it does.
+    fn keyvalue(&self, spec: &AppSpec, account: &Arc<Account>) -> Option<Arc<Keyvalue>> {
+        (!spec.keyvalue.is_empty())
+            .then(|| Keyvalue::new(&self.common.stores, &spec.name, &spec.keyvalue, &spec.limits, account))
     }
 
     /// Does blocking work on a thread for it, not more at a time than there are cores.

@@ -39,7 +39,7 @@ use wasmtime::component::Component;
 use self::cache::Cache;
 use self::compile::Compiler;
 use self::library::Library;
-use self::load::{LoadGuest, Loader, Order, Outcome};
+use self::load::{Common, LoadGuest, Loader, Order, Outcome};
 use self::reconcile::Records;
 use self::scan::Scan;
 use self::watch::Watch;
@@ -47,6 +47,7 @@ use crate::apps::Apps;
 use crate::capsule::Capsules;
 use crate::config::{AppSpec, Config};
 use crate::guest;
+use crate::keyvalue::Stores;
 use crate::outbound::{Network, Plan};
 use crate::sandbox::{Belongings, Engine};
 
@@ -106,14 +107,16 @@ impl Complaints {
 pub struct DeployHandle {
     notices: mpsc::Sender<Notice>,
     network: Arc<Network>,
+    stores: Arc<Stores>,
     ready: channel::Receiver<bool>,
     task: JoinHandle<()>,
 }
 
 impl DeployHandle {
-    /// Judges every app again by a new configuration. What apps may reach changes at once, also for calls that run.
+    /// Judges every app again by a new configuration. What apps may reach, and their stores, change at once, also for calls that run.
     pub async fn reload(&self, config: Arc<Config>, plan: Plan) {
         self.network.change(plan);
+        self.stores.change(Arc::clone(&config));
         // Without a receiver the deployer has ended, and nothing is served by old settings either.
         let _ = self.notices.send(Notice::Reload(config)).await;
     }
@@ -167,13 +170,13 @@ impl Deployer {
     ) -> anyhow::Result<DeployHandle> {
         let cache = Cache::open(&config.state_dir, config.passes)?;
         let library = Library::open(&config.state_dir, compiler.unpacker())?;
-        let network = Network::new(Plan::of(&config)?);
+        let (network, stores) = (Network::new(Plan::of(&config)?), Stores::new(Arc::clone(&config)));
+        let common = Common { network: Arc::clone(&network), stores: Arc::clone(&stores), capsules };
         let (notices, told) = mpsc::channel(1);
         let (ready, is_ready) = channel::channel(false);
-        let loader = Loader::new(engine, cache, library, compiler, load_guest, Arc::clone(&network));
+        let loader = Loader::new(engine, cache, library, compiler, load_guest, common);
         loader.accounts.reconfigure(&config);
         let now = Instant::now();
-        let loader = Loader::new(engine, cache, library, compiler, load_guest, Arc::clone(&network), capsules);
         let deployer = Self {
             watch: Watch::new(&config.apps_dir),
             loader: Arc::new(loader),
@@ -191,7 +194,7 @@ impl Deployer {
             ready,
         };
         let task = tokio::spawn(deployer.run(told));
-        Ok(DeployHandle { notices, network, ready: is_ready, task })
+        Ok(DeployHandle { notices, network, stores, ready: is_ready, task })
     }
 
     async fn run(mut self, mut told: mpsc::Receiver<Notice>) {
@@ -377,9 +380,9 @@ pub async fn load_one(config: &Arc<Config>, engine: &Arc<Engine>, name: &str) ->
     let cache = Cache::open(&config.state_dir, config.passes)?;
     let compiler = Compiler::new(config.stack_bytes, config.passes).confined(config.confine);
     let library = Library::open(&config.state_dir, compiler.unpacker())?;
-    let network = Network::new(Plan::of(config)?);
-    let engine = Arc::clone(engine);
-    let loader = Arc::new(Loader::new(engine, cache, library, compiler, guest::load, network, Capsules::off()));
+    let (network, stores) = (Network::new(Plan::of(config)?), Stores::new(Arc::clone(config)));
+    let common = Common { network, stores, capsules: Capsules::off() };
+    let loader = Arc::new(Loader::new(Arc::clone(engine), cache, library, compiler, guest::load, common));
     let scan = scan::scan(&config.apps_dir)?;
     let Some(&candidate) = scan.candidates.get(name) else {
         let refused = scan.refused.get(name).cloned();

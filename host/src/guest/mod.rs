@@ -6,6 +6,7 @@ pub mod command;
 pub(crate) mod environ;
 pub(crate) mod head;
 pub(crate) mod http;
+pub(crate) mod keyvalue;
 pub(crate) mod sockets;
 pub(crate) mod wasi;
 pub(crate) mod wsgi;
@@ -100,6 +101,7 @@ pub(crate) fn link(linker: &mut Linker<State>, variant: Variant) -> wasmtime::Re
     wasi::link_p2(linker)?;
     sockets::link_p2(linker)?;
     http::link_p2(linker)?;
+    keyvalue::link(linker)?;
     if variant == Variant::Async {
         wasi::link_p3(linker)?;
         sockets::link_p3(linker)?;

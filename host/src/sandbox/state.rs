@@ -13,6 +13,7 @@ use crate::config::{AppSpec, ChunkedBodies, Secrets};
 use crate::data::{DataDir, Directory};
 use crate::guest::sockets::Sockets;
 use crate::guest::{http, wasi, wsgi};
+use crate::keyvalue::Keyvalue;
 use crate::limits::Limits;
 use crate::outbound::Outbound;
 use crate::sandbox::call::CallState;
@@ -33,6 +34,7 @@ pub struct AppContext {
     pub files: Option<Arc<Tree>>,
     pub data: Option<Arc<DataDir>>,
     pub outbound: Option<Arc<Outbound>>,
+    pub keyvalue: Option<Arc<Keyvalue>>,
     pub directories: Arc<[Directory]>,
     /// What its tenant has in use.
     pub account: Arc<Account>,
@@ -57,6 +59,7 @@ impl AppContext {
             files: own.files,
             data: own.data,
             outbound: own.outbound,
+            keyvalue: own.keyvalue,
             directories: own.directories,
             account: own.account,
         }
@@ -73,6 +76,8 @@ pub struct Belongings {
     pub data: Option<Arc<DataDir>>,
     /// The way to where it may go.
     pub outbound: Option<Arc<Outbound>>,
+    /// The way to its key-value stores.
+    pub keyvalue: Option<Arc<Keyvalue>>,
     /// What they see at other places.
     pub directories: Arc<[Directory]>,
     pub secrets: Arc<Secrets>,

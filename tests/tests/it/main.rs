@@ -10,6 +10,7 @@ mod dev;
 mod edge;
 mod files;
 mod isolation;
+mod keyvalue;
 mod limits;
 mod outbound;
 mod passes;

@@ -71,8 +71,8 @@ fn what_is_no_app_says_what_it_is_instead() {
         (component(&["acme:x/y@1.0.0"], &["wasgi:gateway/application@0.1.0"]), "imports acme:x/y@1.0.0"),
         (component(&["wasi:cli/stdout@0.4.0"], &["wasgi:gateway/application@0.1.0"]), "speaks 0.2.0 and 0.3.0"),
         (
-            component(&["wasi:keyvalue/store@0.2.0-draft"], &["wasi:http/incoming-handler@0.2.0"]),
-            "imports wasi:keyvalue/store@0.2.0-draft, which this host does not offer",
+            component(&["wasi:messaging/producer@0.2.0-draft"], &["wasi:http/incoming-handler@0.2.0"]),
+            "imports wasi:messaging/producer@0.2.0-draft, which this host does not offer",
         ),
     ] {
         let reason = refusal(&text);

@@ -60,6 +60,7 @@ impl Probe {
                 secrets: Arc::default(),
                 account,
                 outbound: None,
+                keyvalue: None,
             },
         )?;
         let (parts, ()) = http::Request::get("/probe").header("host", "127.0.0.1:8000").body(())?.into_parts();

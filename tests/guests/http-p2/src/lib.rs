@@ -44,6 +44,7 @@ impl wasi::exports::http::incoming_handler::Guest for App {
                 respond(out, 200, &[], b"logged");
             }
             "elsewhere" => respond(out, 200, &[], elsewhere::run(query).as_bytes()),
+            "shelf" => respond(out, 200, &[], shelf::run(query).as_bytes()),
             "outgoing" => respond(out, 200, &[], fault::outgoing().as_bytes()),
             kind => fault::run(kind, number, out),
         }

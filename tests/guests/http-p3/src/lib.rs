@@ -44,6 +44,7 @@ impl wasip3::exports::http::handler::Guest for App {
                 respond(200, &[], b"logged".to_vec())
             }
             "elsewhere" => respond(200, &[], elsewhere::run(query).await.into_bytes()),
+            "shelf" => respond(200, &[], shelf::run(query).into_bytes()),
             "outgoing" => respond(200, &[], fault::outgoing().await.into_bytes()),
             kind => return fault::run(kind, number).await,
         })

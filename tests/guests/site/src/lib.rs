@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::io::BufRead;
 
 use wasgi::fetch::Request;
-use wasgi::{Body, Environ, Error, StartResponse};
+use wasgi::{Body, Environ, Error, StartResponse, keyvalue};
 
 thread_local! {
     static CALLS: Cell<u32> = const { Cell::new(0) };
@@ -21,6 +21,8 @@ fn app(environ: Environ, start_response: StartResponse) -> wasgi::Result<Body> {
     let done = match query.split_once('=') {
         Some(("disk", words)) => disk::run(words),
         Some(("elsewhere", words)) => elsewhere::run(words),
+        Some(("shelf", words)) => shelf::run(words),
+        Some(("kept", words)) => kept(words),
         Some(("fetch", words)) => fetched(words),
         Some(("grow", bytes)) => {
             std::mem::forget(vec![1_u8; bytes.parse()?]);
@@ -48,6 +50,26 @@ fn fetched(words: &str) -> String {
         Ok(format!("{status} {kind} {}", response.text()?))
     });
     answer.unwrap_or_else(|error| format!("{:?}: {error}", error.kind()))
+}
+
+/// What the SDK's own way to a store comes to: `STORE,KEY,VALUE`.
+fn kept(words: &str) -> String {
+    let fields: Vec<&str> = words.split(',').collect();
+    let [name, key, value] = fields[..] else { return "no store".to_owned() };
+    let tried = || -> Result<String, keyvalue::Error> {
+        let store = keyvalue::open(name)?;
+        store.set_many(&[(key, value.as_bytes()), ("number", b"41")])?;
+        store.update(key, |old| [old.unwrap_or_default(), b"!".to_vec()].concat())?;
+        let text = store.get(key)?.map(|value| String::from_utf8_lossy(&value).into_owned()).unwrap_or_default();
+        let number = store.increment("number", 1)?;
+        let keys = store.keys().collect::<Result<Vec<_>, _>>()?.join(" ");
+        let found = store.get_many(&[key, "none"])?.iter().flatten().count();
+        store.delete_many(&[key, "number"])?;
+        store.set("last", "x")?;
+        store.delete("last")?;
+        Ok(format!("{text} {number} [{keys}] {found} {}", store.exists(key)?))
+    };
+    tried().unwrap_or_else(|error| format!("{:?}: {error}", error.kind()))
 }
 
 struct Command;
