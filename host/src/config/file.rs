@@ -35,6 +35,7 @@ pub(super) struct File {
     pub(super) reuse_memory: Item,
     pub(super) data_dir: Item,
     pub(super) outbound_cafile: Item,
+    pub(super) keyvalue_redis: Item,
     pub(super) tenants_dir: Item,
     pub(super) grant: GrantTable,
     pub(super) tenant: BTreeMap<Spanned<String>, TenantTable>,

@@ -186,11 +186,11 @@ impl Loader {
     pub async fn load_one(self: &Arc<Self>, order: Order) -> Result<Loaded, Outcome> {
         let order = Arc::new(order);
         let Parts { spec, secrets, component, files, .. } = self.parts(&order).await?.ok_or(Outcome::Unchanged)?;
-        let data = open_data(&spec, None)?;
-        let directories = open_directories(&spec)?;
-        let outbound = self.outbound(&spec, None);
         // Whoever runs it by hand has their own patience.
         let account = Account::of_nobody();
+        let data = open_data(&spec, None, &account)?;
+        let directories = open_directories(&spec)?;
+        let outbound = self.outbound(&spec, None);
         let keyvalue = self.keyvalue(&spec, &account);
         let log = Arc::new(AppLog::new(&spec.name, &spec.limits, &account));
         let own = Belongings { log, files, data, directories, secrets, account, outbound, keyvalue };
@@ -374,9 +374,11 @@ impl Loader {
         let log = Arc::new(if order.config.dev { log.keeping_lines() } else { log });
         let live = order.live.as_ref();
         let assets = assets(&spec, files.as_ref()).map_err(refused)?;
-        let data = open_data(&spec, live)?;
+        let data = open_data(&spec, live, &account)?;
         let directories = open_directories(&spec)?;
         let outbound = self.outbound(&spec, live);
+        let keyvalue = self.keyvalue(&spec, &account);
+        keyvalue.iter().for_each(|keyvalue| keyvalue.measure());
         let own = Belongings {
             log: Arc::clone(&log),
             files,
@@ -385,7 +387,7 @@ impl Loader {
             secrets: Arc::clone(&secrets),
             account: Arc::clone(&account),
             outbound: outbound.clone(),
-            keyvalue: self.keyvalue(&spec, &account),
+            keyvalue,
         };
         let guest = (self.load_guest)(&self.engine, kind, &component, &spec, own).map_err(refused)?;
         let now = SystemTime::now();
@@ -456,12 +458,12 @@ fn assets(spec: &AppSpec, files: Option<&Arc<Tree>>) -> anyhow::Result<Option<As
 }
 
 /// The directory of its data, if it has one: the very one of the release before, whose calls and its own take turns.
-fn open_data(spec: &AppSpec, live: Option<&Arc<App>>) -> Result<Option<Arc<DataDir>>, Outcome> {
+fn open_data(spec: &AppSpec, live: Option<&Arc<App>>, account: &Arc<Account>) -> Result<Option<Arc<DataDir>>, Outcome> {
     let Some(path) = &spec.data else { return Ok(None) };
     if let Some(data) = live.and_then(|live| live.data.as_ref()).filter(|data| data.path() == path) {
         return Ok(Some(Arc::clone(data)));
     }
-    match DataDir::open(path) {
+    match DataDir::open(path, account) {
         Ok(data) => Ok(Some(Arc::new(data))),
         Err(error) => Err(Outcome::Passing(format!("the directory {} of its data: {error}", path.display()))),
     }

@@ -4,6 +4,7 @@ mod canaries;
 mod clients;
 mod compiler;
 mod deploying;
+mod kept;
 mod memory;
 mod payloads;
 mod protocol;
@@ -32,5 +33,6 @@ pub(super) fn all() -> Vec<Group> {
         Group { title: "deploying", attacks: deploying::attacks() },
         Group { title: "clients", attacks: clients::attacks() },
         Group { title: "tenants", attacks: tenants::attacks() },
+        Group { title: "kept", attacks: kept::attacks() },
     ]
 }
