@@ -246,10 +246,12 @@ fn tenant_metrics(table: &Table) -> String {
     let accounts: BTreeMap<_, _> =
         live.map(|app| (app.spec.tenant.as_str(), Arc::clone(app.admission.account()))).collect();
     type Gauge = (&'static str, &'static str, fn(&Account) -> u64);
-    let gauges: [Gauge; 3] = [
+    let gauges: [Gauge; 5] = [
         ("wasgi_tenant_calls", "Calls of the tenant that run.", |account| account.running().into()),
         ("wasgi_tenant_waiting", "Requests of the tenant that wait.", |account| account.waiting().into()),
         ("wasgi_tenant_memory_bytes", "Memory of the tenant's sandboxes.", Account::memory_bytes),
+        ("wasgi_tenant_disk_bytes", "What the tenant's apps keep: data and key-value stores.", Account::disk_bytes),
+        ("wasgi_tenant_disk_files", "Files, folders and links among the tenant's data.", Account::disk_names),
     ];
     let mut text = String::new();
     for (name, help, value) in gauges {

@@ -61,6 +61,10 @@ pub struct Limits {
     pub outbound_sent_bytes: u64,
     /// What the guest gets from elsewhere during one call, in bytes (`outbound`).
     pub outbound_received_bytes: u64,
+    /// What the app's data takes on the disk, in bytes, in whole blocks (`data`).
+    pub data_bytes: u64,
+    /// Files, folders and links in it (`data`).
+    pub data_files: u64,
     /// What a key-value store holds that the app writes to, in bytes (`keyvalue`).
     pub keyvalue_bytes: u64,
     /// Keys in such a store (`keyvalue`).
@@ -104,6 +108,8 @@ impl Default for Limits {
             outbound_time: Duration::from_secs(120),
             outbound_sent_bytes: 16 * MIB,
             outbound_received_bytes: 64 * MIB,
+            data_bytes: 1024 * MIB,
+            data_files: 100_000,
             keyvalue_bytes: 64 * MIB,
             keyvalue_keys: 100_000,
             keyvalue_key_bytes: KIB,
@@ -130,6 +136,10 @@ pub struct Budget {
     /// Guest code running, in each `cpu_window` (`admission`, `sandbox`).
     pub cpu_time: Duration,
     pub cpu_window: Duration,
+    /// What its apps keep, data and key-value stores together, in bytes (`data`, `keyvalue`).
+    pub disk_bytes: u64,
+    /// Files, folders and links among their data (`data`).
+    pub disk_names: u64,
     /// What its apps may log per second; the rest is dropped and counted (`telemetry`).
     pub log_bytes_per_second: u64,
     /// Connections to elsewhere at the same time (`outbound`).
@@ -153,6 +163,8 @@ impl Default for Budget {
             // More than any machine has: tenants share what there is by their weights, and one that is alone has all of it.
             cpu_time: Duration::from_secs(3600),
             cpu_window: Duration::from_secs(10),
+            disk_bytes: 1024 * 1024 * MIB,
+            disk_names: 10_000_000,
             log_bytes_per_second: MIB,
             outbound_connections: 256,
             outbound_bytes_per_second: 64 * MIB,

@@ -1,15 +1,15 @@
 #!/bin/sh
-# Fetches NGINX and Apache as Debian has them, for the tests of docs/guide-proxies.md, into tests/servers/target: nothing is
-# installed, and no root is needed. What the machine has installed already is used from there.
+# Fetches NGINX, Apache and Redis as Debian has them, for the tests of docs/guide-proxies.md and docs/keyvalue.md, into
+# tests/servers/target: nothing is installed, and no root is needed. What the machine has installed already is used from there.
 set -eu
 
-packages="nginx libnginx-mod-stream apache2-bin"
+packages="nginx libnginx-mod-stream apache2-bin redis-server"
 here=$(cd "$(dirname "$0")" && pwd)
 target=$here/target
 
 fail() {
 	echo "tests/servers/fetch.sh: $1" >&2
-	echo "The tests of docs/guide-proxies.md run the real servers. Install them (as root:" >&2
+	echo "The tests of docs/guide-proxies.md and docs/keyvalue.md run the real servers. Install them (as root:" >&2
 	echo "apt-get install $packages), or let apt reach its package servers." >&2
 	exit 1
 }
@@ -20,10 +20,11 @@ missing() {
 	apt-get --simulate --no-install-recommends install $packages | awk '/^Inst /{print $2}'
 }
 
-if [ -x "$target/usr/sbin/nginx" ] && [ -x "$target/usr/sbin/apache2" ]; then
+if [ -x "$target/usr/sbin/nginx" ] && [ -x "$target/usr/sbin/apache2" ] && [ -x "$target/usr/bin/redis-server" ]; then
 	exit 0
 fi
-if [ -x /usr/sbin/nginx ] && [ -x /usr/sbin/apache2 ] && [ -e /usr/lib/nginx/modules/ngx_stream_module.so ]; then
+if [ -x /usr/sbin/nginx ] && [ -x /usr/sbin/apache2 ] && [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] &&
+	[ -x /usr/bin/redis-server ]; then
 	exit 0
 fi
 command -v apt-get >/dev/null && command -v dpkg >/dev/null || fail "there is no apt-get here"

@@ -10,6 +10,7 @@ mod guests;
 mod host;
 mod http;
 mod log;
+mod redis;
 
 pub use bundle::{Bundle, append_section};
 pub use elsewhere::Elsewhere;
@@ -17,6 +18,7 @@ pub use guests::{component_text, core_module, guest, parse, wat};
 pub use host::{Builder, Host, repository, wasgi};
 pub use http::{Client, End, Head, Request, Response, TlsStream, tcp};
 pub use log::{Event, Log};
+pub use redis::Redis;
 
 use std::time::{Duration, Instant};
 

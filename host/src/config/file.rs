@@ -45,6 +45,7 @@ pub(super) struct File {
     pub(super) capsules_module_size: Item,
     pub(super) data_dir: Item,
     pub(super) outbound_cafile: Item,
+    pub(super) keyvalue_redis: Item,
     pub(super) tenants_dir: Item,
     pub(super) grant: GrantTable,
     pub(super) tenant: BTreeMap<Spanned<String>, TenantTable>,

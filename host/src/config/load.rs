@@ -8,7 +8,8 @@ use super::field::{self, BUDGET, EDGE, Field, LIMITS};
 use super::file::{File, Given, Item, Source};
 use super::{
     AccessLogFormat, AccessLogTarget, CHUNKED_BODIES, CONFINE, Certificate, Config, ConfigError, Grants, INSTANCES,
-    KEEP_CAPSULES, LOG_FORMATS, PASSES, Policy, Settings, TrustedPeers, apply_table, tenant, top,
+    KEEP_CAPSULES, LOG_FORMATS, PASSES, Policy, RedisUrl, Settings, StoreBackend, TrustedPeers, apply_table, tenant,
+    top,
 };
 
 const FILE_NAME: &str = "wasgi.toml";
@@ -99,6 +100,9 @@ fn apply_file(source: &Source, file: &File, config: &mut Config, policy: &mut Po
     config.grants.refuse_folders(&file.grant, &section)?;
     if let Some(given) = source.if_given("outbound_cafile", &file.outbound_cafile) {
         config.outbound_cafile = Some(folder.join(path(&given)?));
+    }
+    if let Some(given) = source.if_given("keyvalue_redis", &file.keyvalue_redis) {
+        config.keyvalue_redis = Some(RedisUrl::parse(&given)?);
     }
     if let Some(given) = source.if_given("bind", &file.bind) {
         config.bind = bind::parse_all(&given, given.texts()?, folder)?;
@@ -368,6 +372,7 @@ fn check_together(config: &Config, tenants_dir: &Path) -> Result<(), ConfigError
             format!("it lies inside the apps directory {}, whose writers it judges", config.apps_dir.display()),
         ));
     }
+    check_stores(config)?;
     check_directories(config, &apps, &state)?;
     if state.starts_with(&apps) {
         return Err(ConfigError::new(
@@ -385,6 +390,22 @@ fn check_together(config: &Config, tenants_dir: &Path) -> Result<(), ConfigError
         ));
     }
     Ok(())
+}
+
+/// Who is granted a store in Redis needs one.
+fn check_stores(config: &Config) -> Result<(), ConfigError> {
+    let mut all = std::iter::once(&config.grants).chain(config.tenants.values().map(|tenant| &tenant.grants));
+    let in_redis = all.find_map(|grants| {
+        let mut stores = grants.keyvalue.iter();
+        stores.find(|(_, store)| store.backend == StoreBackend::Redis).map(|(name, _)| name)
+    });
+    match in_redis {
+        Some(name) if config.keyvalue_redis.is_none() => Err(ConfigError::new(
+            format!("grant.keyvalue.\"{name}\": backend = \"redis\""),
+            "it is not said where that is: write keyvalue_redis = \"redis://…\"",
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// What guests may write to lies in no directory of the host's, and none of these in it.

@@ -40,7 +40,7 @@ pub use grant::{AppNames, Destination, Destinations, Grants, OutboundGrants, Pro
 pub use route::{HostPattern, RouteSpec};
 pub use secret::{Secret, SecretGrant, SecretSource, Secrets};
 pub use settings::{Environment, Settings};
-pub use store::{Sharing, StoreGrant};
+pub use store::{RedisUrl, Sharing, StoreBackend, StoreGrant};
 pub use tenant::{Tenant, tenant_name};
 pub use trust::TrustedPeers;
 
@@ -57,6 +57,8 @@ pub struct Config {
     pub grants: Grants,
     /// The certificates that servers of outgoing requests are judged by: PEM. None for the system's.
     pub outbound_cafile: Option<PathBuf>,
+    /// Where key-value stores are that hosts share.
+    pub keyvalue_redis: Option<RedisUrl>,
     /// What the operator says of tenants, by their folders.
     pub tenants: BTreeMap<String, Tenant>,
     /// Where to listen.
@@ -128,6 +130,7 @@ impl Default for Config {
             data_dir: PathBuf::from("data"),
             grants: Grants::default(),
             outbound_cafile: None,
+            keyvalue_redis: None,
             tenants: BTreeMap::new(),
             bind: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 8000)).into()],
             certificate: None,

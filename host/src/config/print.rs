@@ -21,6 +21,9 @@ pub(super) fn to_toml(config: &Config) -> String {
     if let Some(cafile) = &config.outbound_cafile {
         line("outbound_cafile", &path(cafile));
     }
+    if let Some(redis) = &config.keyvalue_redis {
+        line("keyvalue_redis", &redis.toml().to_string());
+    }
     line("bind", &list(config.bind.iter().map(ToString::to_string).collect()));
     if let Some(certificate) = &config.certificate {
         line("certfile", &path(&certificate.certfile));

@@ -20,6 +20,10 @@ const SECRET_BYTES_MAX: u64 = 32 << 10;
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
+    pub(super) fn new(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+
     /// To be given to a guest, and to nobody else.
     pub fn expose(&self) -> &str {
         &self.0

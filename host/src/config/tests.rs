@@ -73,6 +73,7 @@ fn every_key_is_read_and_survives_printing() {
         state_dir = "/var/lib/wasgi"
         data_dir = "/srv/data"
         outbound_cafile = "/etc/wasgi/ca.pem"
+        keyvalue_redis = "redis://127.0.0.1:6379/3"
         bind = ["0.0.0.0:80", "[::1]:8080"]
         certfile = "/etc/wasgi/cert.pem"
         keyfile = "/etc/wasgi/key.pem"
@@ -129,7 +130,7 @@ fn every_key_is_read_and_survives_printing() {
         [tenant.acme.grant.directories]
         "/media" = { path = "/srv/acme", write = true, apps = ["shop", "blog/*"] }
         [tenant.acme.grant.keyvalue]
-        sessions = { apps = ["shop"], shared = true }
+        sessions = { apps = ["shop"], shared = true, backend = "redis" }
         [tenant.other]
         [log]
         filter = "warn,wasgi_host=debug"
@@ -145,6 +146,8 @@ fn every_key_is_read_and_survives_printing() {
         memory = "1GiB"
         cpu_time = "8s"
         cpu_window = "4s"
+        disk = "2GiB"
+        disk_files = 13
         log_rate = "3KiB"
         outbound_connections = 5
         outbound_rate = "6KiB"
@@ -188,6 +191,8 @@ fn every_key_is_read_and_survives_printing() {
         outbound_time = "11s"
         outbound_sent_size = "12KiB"
         outbound_received_size = "13KiB"
+        data_size = "20KiB"
+        data_files = 21
         keyvalue_size = "14KiB"
         keyvalue_keys = 15
         keyvalue_key_size = "16B"

@@ -205,10 +205,10 @@ impl Loader {
             None => self.component(&shelf).await.map_err(|error| Outcome::Passing(format!("{error:#}")))?,
         };
         let component = Component::clone(&component);
-        let data = open_data(&spec, None)?;
-        let directories = open_directories(&spec)?;
         // Whoever runs it by hand has their own patience.
         let account = Account::of_nobody();
+        let data = open_data(&spec, None, &account)?;
+        let directories = open_directories(&spec)?;
         let outbound = self.outbound(&spec, &account, None);
         let keyvalue = self.keyvalue(&spec, &account);
         let log = Arc::new(AppLog::new(&spec.name, &spec.limits, &account));
@@ -437,9 +437,11 @@ impl Loader {
         let log = Arc::new(if order.config.dev { log.keeping_more() } else { log });
         let live = order.live.as_ref();
         let assets = assets(&spec, files.as_ref()).map_err(refused)?;
-        let data = open_data(&spec, live)?;
+        let data = open_data(&spec, live, &account)?;
         let directories = open_directories(&spec)?;
         let outbound = self.outbound(&spec, &account, live);
+        let keyvalue = self.keyvalue(&spec, &account);
+        keyvalue.iter().for_each(|keyvalue| keyvalue.measure());
         let own = Belongings {
             log: Arc::clone(&log),
             files,
@@ -448,7 +450,7 @@ impl Loader {
             secrets: Arc::clone(&secrets),
             account: Arc::clone(&account),
             outbound: outbound.clone(),
-            keyvalue: self.keyvalue(&spec, &account),
+            keyvalue,
         };
         let subject = Subject {
             app: &spec.name,

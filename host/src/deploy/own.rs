@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::Context;
 
 use super::load::Outcome;
+use crate::account::Account;
 use crate::apps::App;
 use crate::assets::Assets;
 use crate::bundle::Tree;
@@ -27,12 +28,16 @@ pub(super) fn assets(spec: &AppSpec, files: Option<&Arc<Tree>>) -> anyhow::Resul
 }
 
 /// The directory of its data, if it has one: the very one of the release before, whose calls and its own take turns.
-pub(super) fn open_data(spec: &AppSpec, live: Option<&Arc<App>>) -> Result<Option<Arc<DataDir>>, Outcome> {
+pub(super) fn open_data(
+    spec: &AppSpec,
+    live: Option<&Arc<App>>,
+    account: &Arc<Account>,
+) -> Result<Option<Arc<DataDir>>, Outcome> {
     let Some(path) = &spec.data else { return Ok(None) };
     if let Some(data) = live.and_then(|live| live.data.as_ref()).filter(|data| data.path() == path) {
         return Ok(Some(Arc::clone(data)));
     }
-    match DataDir::open(path) {
+    match DataDir::open(path, account) {
         Ok(data) => Ok(Some(Arc::new(data))),
         Err(error) => Err(Outcome::Passing(format!("the directory {} of its data: {error}", path.display()))),
     }

@@ -4,6 +4,7 @@
 pub(crate) mod cgi;
 pub mod command;
 pub(crate) mod environ;
+pub(crate) mod filesystem;
 pub(crate) mod head;
 pub(crate) mod http;
 pub(crate) mod keyvalue;
@@ -99,11 +100,13 @@ pub trait Guest: Send + Sync {
 /// Offers guests what this host has for them. One linker serves all apps of an engine.
 pub(crate) fn link(linker: &mut Linker<State>, variant: Variant) -> wasmtime::Result<()> {
     wasi::link_p2(linker)?;
+    filesystem::link_p2(linker)?;
     sockets::link_p2(linker)?;
     http::link_p2(linker)?;
     keyvalue::link(linker)?;
     if variant == Variant::Async {
         wasi::link_p3(linker)?;
+        filesystem::link_p3(linker)?;
         sockets::link_p3(linker)?;
         http::link_p3(linker)?;
     }

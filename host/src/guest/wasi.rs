@@ -24,6 +24,9 @@ const RANDOM_BYTES_MAX: u64 = 64 << 10;
 /// What a write to the log takes at once; WASI makes guests ask before each write.
 const LOG_WRITE_BYTES: usize = 64 << 10;
 
+/// Where guests see their data.
+pub(crate) const DATA: &str = "/data";
+
 /// Offers WASI 0.2. Streams and polls need the table alone: a context is made when a guest first asks for something of it.
 pub(crate) fn link_p2(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     use wasmtime_wasi::p2::bindings::io;
@@ -91,7 +94,7 @@ pub(crate) fn context(app: &AppContext, stdio: &Stdio, sockets: Option<&Sockets>
         preopen(&mut builder, app, &files.root(), "/", FsPerms::ReadOnly);
     }
     if let Some(data) = &app.data {
-        preopen(&mut builder, app, &data.root(), "/data", FsPerms::ReadWrite);
+        preopen(&mut builder, app, &data.root(), DATA, FsPerms::ReadWrite);
     }
     for directory in app.directories.iter() {
         let perms = match directory.spec.access {

@@ -12,13 +12,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableDefinition, TableError, WriteTransaction};
+use redb::{Database, ReadableDatabase, ReadableTable, TableError};
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use super::{
-    Answer, Backend, Change, Entry, Failure, PAGE_BYTES_MAX, PAGE_KEYS_MAX, Page, Place, Store, Usage, number,
-};
+use super::entries::{self, Table, USAGE, content, revision_of, table};
+use super::{Answer, Backend, Change, Entry, Failure, PAGE_BYTES_MAX, PAGE_KEYS_MAX, Page, Place, Store};
+use crate::account::Account;
 
 /// Threads that read and write, of all tenants.
 const THREADS_MAX: usize = 16;
@@ -34,15 +34,6 @@ const BATCH_BYTES_MAX: usize = 4 << 20;
 const OPEN_MAX: usize = 64;
 const CACHE_BYTES: usize = 1 << 20;
 
-/// What every store holds. No store's name begins so.
-const USAGE: TableDefinition<&str, (u64, u64)> = TableDefinition::new("+usage");
-/// The number of the last change of a tenant's, under an empty key.
-const REVISION: TableDefinition<&str, u64> = TableDefinition::new("+revision");
-/// A value has its revision before it.
-const REVISION_BYTES: usize = 8;
-
-type Entries<'a> = TableDefinition<'a, &'static str, &'static [u8]>;
-
 pub(super) struct Embedded {
     folder: PathBuf,
     shelves: Mutex<HashMap<String, Arc<Shelf>>>,
@@ -56,6 +47,8 @@ struct Shelf {
     path: PathBuf,
     database: Mutex<Option<Arc<Database>>>,
     used: AtomicU64,
+    /// What all its stores hold together, in bytes: known once it was open.
+    stored: AtomicU64,
     queue: Mutex<Queue>,
     /// Of the queue, in bytes.
     room: Arc<Semaphore>,
@@ -109,6 +102,7 @@ impl Embedded {
             path,
             database: Mutex::default(),
             used: AtomicU64::new(0),
+            stored: AtomicU64::new(0),
             queue: Mutex::default(),
             room: Arc::new(Semaphore::new(WAITING_BYTES_MAX)),
             readers: Arc::new(Semaphore::new(READERS_MAX)),
@@ -126,7 +120,9 @@ impl Embedded {
             match &*database {
                 Some(database) => return Ok(Arc::clone(database)),
                 None => {
-                    let opened = Arc::new(open(&shelf.path).map_err(|error| shelf.complain(&error))?);
+                    let (opened, stored) = open(&shelf.path).map_err(|error| shelf.complain(&error))?;
+                    let opened = Arc::new(opened);
+                    shelf.stored.store(stored, Relaxed);
                     shelf.has_complained.store(false, Relaxed);
                     *database = Some(Arc::clone(&opened));
                     opened
@@ -135,6 +131,14 @@ impl Embedded {
         };
         self.close_some();
         Ok(opened)
+    }
+
+    /// Charges a tenant with what its stores hold, if there are any. It blocks.
+    pub(super) fn measure(&self, tenant: &str, account: &Account) {
+        let shelf = self.shelf(tenant);
+        if shelf.path.exists() && self.database(&shelf).is_ok() {
+            account.set_stored(shelf.stored.load(Relaxed));
+        }
     }
 
     /// Closes the files that were used longest ago, and by nobody now, as far as there are too many.
@@ -211,23 +215,23 @@ async fn permits(of: &Arc<Semaphore>, count: usize) -> Result<OwnedSemaphorePerm
     Arc::clone(of).acquire_many_owned(count).await.map_err(|_| Failure::Storage)
 }
 
-/// Opens a file, or makes it: for the host's user alone.
-fn open(path: &Path) -> anyhow::Result<Database> {
+/// Opens a file, or makes it: for the host's user alone. With what its stores hold together.
+fn open(path: &Path) -> anyhow::Result<(Database, u64)> {
     if let Some(folder) = path.parent() {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
-    Ok(Database::builder().set_cache_size(CACHE_BYTES).create(path)?)
-}
-
-type Table = redb::ReadOnlyTable<&'static str, &'static [u8]>;
-
-/// A store's entries, if there ever were any.
-fn table(transaction: &ReadTransaction, place: &Place) -> Result<Option<Table>, TableError> {
-    match transaction.open_table(Entries::new(&place.name)) {
-        Ok(table) => Ok(Some(table)),
-        Err(TableError::TableDoesNotExist(_)) => Ok(None),
-        Err(error) => Err(error),
+    let database = Database::builder().set_cache_size(CACHE_BYTES).create(path)?;
+    let mut stored = 0_u64;
+    match database.begin_read()?.open_table(USAGE) {
+        Ok(usages) => {
+            for usage in usages.iter()? {
+                stored = stored.saturating_add(usage?.1.value().0);
+            }
+        }
+        Err(TableError::TableDoesNotExist(_)) => {}
+        Err(error) => return Err(error.into()),
     }
+    Ok((database, stored))
 }
 
 /// Why something was not read.
@@ -302,11 +306,14 @@ impl Shelf {
         let Some(first) = batch.first().map(|job| job.store.clone()) else { return Left::Nothing };
         let _charge = Charge::new(&first);
         let mut outcomes = Vec::with_capacity(batch.len());
+        let mut stored = 0;
         let written = all.database(self).and_then(|database| {
             let written = (|| -> Result<(), redb::Error> {
                 let transaction = database.begin_write()?;
+                stored = self.stored.load(Relaxed);
                 for job in &batch {
-                    outcomes.push(job.apply(&transaction)?);
+                    let Job { store, place, change, .. } = job;
+                    outcomes.push(entries::apply(&transaction, store, place, change, &mut stored)?);
                 }
                 Ok(transaction.commit()?)
             })();
@@ -316,6 +323,10 @@ impl Shelf {
                 self.complain(&error)
             })
         });
+        if written.is_ok() {
+            self.stored.store(stored, Relaxed);
+            first.account().set_stored(stored);
+        }
         for (place, job) in batch.into_iter().enumerate() {
             let outcome = match &written {
                 Ok(()) => outcomes[place].clone(),
@@ -326,89 +337,6 @@ impl Shelf {
         }
         Left::Perhaps
     }
-}
-
-impl Change {
-    /// About what it takes in memory.
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Set(pairs) => pairs.iter().map(|(key, value)| key.len() + value.len()).sum(),
-            Self::Delete(keys) => keys.iter().map(String::len).sum(),
-            Self::Increment { key, .. } => key.len(),
-            Self::Swap { key, value, .. } => key.len() + value.len(),
-        }
-    }
-}
-
-impl Job {
-    /// Makes the change in a transaction, all of it or nothing: the transaction goes on where a limit stops one.
-    fn apply(&self, transaction: &WriteTransaction) -> Result<Result<Option<i64>, Failure>, redb::Error> {
-        if !self.store.is_at(&self.place) {
-            return Ok(Err(Failure::Denied));
-        }
-        let mut entries = transaction.open_table(Entries::new(&self.place.name))?;
-        let mut number_now = None;
-        let single;
-        // Keys with what they are to have.
-        let wanted: Vec<(&str, Option<&[u8]>)> = match &self.change {
-            Change::Set(pairs) => pairs.iter().map(|(key, value)| (key.as_str(), Some(value.as_slice()))).collect(),
-            Change::Delete(keys) => keys.iter().map(|key| (key.as_str(), None)).collect(),
-            Change::Increment { key, delta } => {
-                let old = entries.get(key.as_str())?;
-                let old = old.map_or(Ok(0), |old| number(content(old.value())));
-                match old.and_then(|old| old.checked_add(*delta).ok_or(Failure::Overflow)) {
-                    Ok(new) => {
-                        number_now = Some(new);
-                        single = new.to_string();
-                        vec![(key, Some(single.as_bytes()))]
-                    }
-                    Err(failure) => return Ok(Err(failure)),
-                }
-            }
-            Change::Swap { key, revision, value } => {
-                let found = entries.get(key.as_str())?.map_or(0, |old| revision_of(old.value()));
-                if found != *revision {
-                    return Ok(Err(Failure::Stale));
-                }
-                vec![(key, Some(value))]
-            }
-        };
-        let mut usages = transaction.open_table(USAGE)?;
-        let before = usages.get(self.place.name.as_str())?.map_or((0, 0), |usage| usage.value());
-        let before = Usage { bytes: before.0, keys: before.1 };
-        let mut after = before;
-        for (key, new) in &wanted {
-            let old = entries.get(*key)?.map(|old| content(old.value()).len() as u64);
-            after.replace(key, old, new.map(|new| new.len() as u64));
-        }
-        if let Err(failure) = after.check(before, self.store.bounds()) {
-            return Ok(Err(failure));
-        }
-        let mut revisions = transaction.open_table(REVISION)?;
-        let revision = revisions.get("")?.map_or(0, |revision| revision.value()) + 1;
-        revisions.insert("", revision)?;
-        for (key, new) in &wanted {
-            match new {
-                Some(value) => {
-                    entries.insert(*key, [&revision.to_le_bytes(), *value].concat().as_slice())?;
-                }
-                None => {
-                    entries.remove(*key)?;
-                }
-            }
-        }
-        usages.insert(self.place.name.as_str(), (after.bytes, after.keys))?;
-        Ok(Ok(number_now))
-    }
-}
-
-/// A value without its revision.
-fn content(kept: &[u8]) -> &[u8] {
-    kept.get(REVISION_BYTES..).unwrap_or_default()
-}
-
-fn revision_of(kept: &[u8]) -> u64 {
-    kept.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 impl Backend for Arc<Embedded> {

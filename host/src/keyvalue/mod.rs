@@ -5,37 +5,62 @@
 //! guests call is `guest`'s part; where entries are is a [`Backend`]'s.
 
 mod embedded;
+mod entries;
+mod redis;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 use self::embedded::Embedded;
+use self::redis::Shared;
 use crate::account::Account;
-use crate::config::{Config, Sharing, tenant_name};
+use crate::config::{Config, Secret, Sharing, StoreBackend, tenant_name};
 use crate::limits::Limits;
 
 /// The key-value stores of this host.
 pub struct Stores {
     granted: ArcSwap<Config>,
     embedded: Arc<Embedded>,
+    redis: ArcSwapOption<Linked>,
+}
+
+/// The Redis that hosts share, and by which URL it was found.
+struct Linked {
+    url: Secret,
+    shared: Arc<Shared>,
 }
 
 /// Where the files are, in the directory for data: no app's name begins with a dot.
 const FOLDER: &str = ".keyvalue";
 
 impl Stores {
+    /// To be called within a tokio runtime.
     pub fn new(config: Arc<Config>) -> Arc<Self> {
         let embedded = Embedded::new(&config.data_dir.join(FOLDER));
-        Arc::new(Self { granted: ArcSwap::new(config), embedded })
+        let redis = ArcSwapOption::new(linked(&config, None));
+        Arc::new(Self { granted: ArcSwap::new(config), embedded, redis })
     }
 
     /// From now on this is granted.
     pub fn change(&self, config: Arc<Config>) {
+        self.redis.store(linked(&config, self.redis.load_full()));
         self.granted.store(config);
     }
+}
+
+/// The way to the Redis of a configuration: the same one, where that says the same. Nobody is connected to yet. Without one its
+/// stores cannot be used.
+fn linked(config: &Config, before: Option<Arc<Linked>>) -> Option<Arc<Linked>> {
+    let refused = |reason: &dyn std::fmt::Display| tracing::error!("keyvalue_redis cannot be used: {reason}");
+    let url = config.keyvalue_redis.as_ref()?.read().map_err(|reason| refused(&reason)).ok()?;
+    if let Some(before) = before.filter(|before| before.url == url) {
+        return Some(before);
+    }
+    let shared = Shared::new(url.expose()).map_err(|error| refused(&error)).ok()?;
+    Some(Arc::new(Linked { url, shared }))
 }
 
 /// The way of one app to its stores.
@@ -89,6 +114,11 @@ impl Keyvalue {
             account: Arc::clone(account),
             bounds: Bounds::of(limits),
         })
+    }
+
+    /// Charges the tenant with what its stores of this machine hold. It blocks.
+    pub(crate) fn measure(&self) {
+        self.stores.embedded.measure(tenant_name(&self.app), &self.account);
     }
 
     /// Opens the store of that name.
@@ -155,6 +185,18 @@ enum Change {
     },
 }
 
+impl Change {
+    /// About what it takes in memory.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Set(pairs) => pairs.iter().map(|(key, value)| key.len() + value.len()).sum(),
+            Self::Delete(keys) => keys.iter().map(String::len).sum(),
+            Self::Increment { key, .. } => key.len(),
+            Self::Swap { key, value, .. } => key.len() + value.len(),
+        }
+    }
+}
+
 /// Why something did not work. What it says is for the guest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Failure {
@@ -170,6 +212,8 @@ pub(crate) enum Failure {
     Bytes(u64),
     #[error("the store has no room: limits.keyvalue_keys = {0}")]
     Keys(u64),
+    #[error("the tenant has no room: budget.disk")]
+    Budget,
     #[error("the values together have more than limits.host_call_size = {0} bytes: ask for fewer at once")]
     Answer(u64),
     #[error("the sandbox has limits.handles = {0} already")]
@@ -263,7 +307,7 @@ impl Store {
     }
 
     /// Where its entries are, if the operator grants it at this moment.
-    fn place(&self) -> Result<(&dyn Backend, Place), Failure> {
+    fn place(&self) -> Result<(Box<dyn Backend>, Place), Failure> {
         let Keyvalue { app, stores, .. } = &*self.keyvalue;
         let granted = stores.granted.load();
         let grant = granted.store_of(app, &self.name).ok_or(Failure::Denied)?;
@@ -272,7 +316,14 @@ impl Store {
             Sharing::Shared => format!("/{}", self.name),
         };
         let place = Place { tenant: tenant_name(app).to_owned(), name };
-        Ok((&stores.embedded, place))
+        let backend: Box<dyn Backend> = match grant.backend {
+            StoreBackend::Embedded => Box::new(Arc::clone(&stores.embedded)),
+            StoreBackend::Redis => match &*stores.redis.load() {
+                Some(linked) => Box::new(Arc::clone(&linked.shared)),
+                None => return Err(Failure::Storage),
+            },
+        };
+        Ok((backend, place))
     }
 
     /// Whether it is still the same: looked at when a change that had to wait is made.

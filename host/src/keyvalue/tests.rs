@@ -7,7 +7,7 @@ use crate::config::{AppNames, Grants, StoreGrant, Tenant};
 use crate::limits::Budget;
 
 fn granting(folder: &std::path::Path, tenants: &[String]) -> Arc<Config> {
-    let grant = StoreGrant { apps: AppNames::all(), sharing: Sharing::Own };
+    let grant = StoreGrant { apps: AppNames::all(), sharing: Sharing::Own, backend: StoreBackend::Embedded };
     let grants = || Grants { keyvalue: [("default".to_owned(), grant.clone())].into(), ..Grants::default() };
     let tenant = |name: &String| {
         let (limits, budget) = (Limits::default(), Budget::default());

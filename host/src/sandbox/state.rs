@@ -10,7 +10,8 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use crate::account::Account;
 use crate::bundle::Tree;
 use crate::config::{AppSpec, ChunkedBodies, Secrets};
-use crate::data::{DataDir, Directory};
+use crate::data::{DataDir, Directory, Quota};
+use crate::guest::filesystem::Counted;
 use crate::guest::sockets::Sockets;
 use crate::guest::{http, wasi, wsgi};
 use crate::keyvalue::Keyvalue;
@@ -45,6 +46,11 @@ impl AppContext {
     pub(crate) fn variables(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
         let variables = self.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         variables.chain(self.secrets.iter().map(|(name, secret)| (name.as_str(), secret.expose())))
+    }
+
+    /// What its data may take.
+    pub(crate) fn quota(&self) -> Quota {
+        Quota { bytes_max: self.limits.data_bytes, names_max: self.limits.data_files }
     }
 
     pub(crate) fn new(spec: &AppSpec, own: Belongings) -> Self {
@@ -95,6 +101,8 @@ pub struct State {
     pub(crate) ledger: Option<Arc<Ledger>>,
     pub(crate) wsgi: wsgi::gateway::Host,
     pub(crate) http: http::Host,
+    /// What it has open of its data.
+    pub(crate) counted: Counted,
     /// Made where the app may connect to anything at all.
     sockets: Option<Box<Sockets>>,
     /// What guests have handles of: streams, fields, bodies.
@@ -124,6 +132,7 @@ impl State {
             ledger: None,
             wsgi: wsgi::gateway::Host::default(),
             http: http::Host::new(app, call.id),
+            counted: Counted::default(),
             sockets: None,
             table,
             process: None,

@@ -25,11 +25,17 @@ pub(super) const SECRET: &str = "the-hosts-own-secret-5f1c";
 /// A tenant who has something that others want. It has no apps.
 pub(super) const VICTIM: &str = "selftest-victim";
 
-/// What the operator of the stand says of it.
+/// A tenant whose apps may keep something. It has none but those that attack.
+pub(super) const KEEPER: &str = "selftest-keeper";
+
+const KEEPERS: &str = "[grant]\ndata = [\"*\"]\n[grant.keyvalue]\ndefault = {}\n";
+
+/// What the operator of the stand says of the victim.
 fn victim() -> String {
     format!(
         "routes = [\"/{VICTIM}\", \"{VICTIM}.example\"]\n[grant]\ndata = [\"*\"]\n[grant.secrets]\nKEY = {{ env = \"{SECRET_NAME}\" }}\n\
-         [grant.directories]\n\"/media\" = {{ path = \"media\" }}\n"
+         [grant.directories]\n\"/media\" = {{ path = \"media\" }}\n\
+         [grant.keyvalue]\ndefault = {{}}\nsessions = {{ shared = true }}\n"
     )
 }
 
@@ -59,6 +65,7 @@ impl Stand {
             fs::create_dir(folder.path().join(name))?;
         }
         fs::write(folder.path().join("tenants.d").join(format!("{VICTIM}.toml")), victim())?;
+        fs::write(folder.path().join("tenants.d").join(format!("{KEEPER}.toml")), KEEPERS)?;
         let mut command = Command::new(std::env::current_exe().context("where this program lies is not known")?);
         command.arg("serve").arg(folder.path().join("apps"));
         // It runs in another folder.

@@ -4,6 +4,7 @@ mod canaries;
 mod clients;
 mod compiler;
 mod deploying;
+mod kept;
 mod memory;
 mod payloads;
 mod protocol;
@@ -34,5 +35,6 @@ pub(super) fn all() -> Vec<Group> {
         Group { title: "clients", attacks: clients::attacks() },
         Group { title: "tenants", attacks: tenants::attacks() },
         Group { title: "sharing", attacks: sharing::attacks() },
+        Group { title: "kept", attacks: kept::attacks() },
     ]
 }

@@ -109,7 +109,7 @@ pub(super) fn attacks() -> Vec<Attack> {
 }
 
 /// A CGI program that says "nothing" unless `$reach` is not zero.
-fn program(imports: &str, data: &str, reach: &str) -> String {
+pub(super) fn program(imports: &str, data: &str, reach: &str) -> String {
     format!(
         r#"(module
         (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))

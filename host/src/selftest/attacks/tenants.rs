@@ -27,7 +27,7 @@ pub(super) fn attacks() -> Vec<Attack> {
 }
 
 /// Each of these sidecars has to refuse an app of the thief's.
-fn all_refused(stand: &mut Stand, sidecars: &[String]) -> Outcome {
+pub(super) fn all_refused(stand: &mut Stand, sidecars: &[String]) -> Outcome {
     let wasm = Source::call("").assemble().map_err(|error| format!("{error:#}"))?;
     let name = format!("{THIEF}/app");
     let mut said = String::new();

@@ -30,10 +30,26 @@ pub fn run(words: &str) -> String {
         "symlink" => by_names(symlink, path, argument).map(|()| done()),
         "link" => by_names(link, path, argument).map(|()| done()),
         "increment" => increment(path, argument),
+        // What takes room: bytes one after the other, a length, a byte at a place, files, names of one file, a file without one.
+        "fill" => fill(path, argument).map(|()| done()),
+        "extend" => fs::File::create(path).and_then(|file| file.set_len(number(argument))).map(|()| done()),
+        "seek" => seek(path, argument).map(|()| done()),
+        "many" => Ok(many(path, argument)),
+        "links" => Ok(links(path, argument)),
+        "nameless" => nameless(path, argument),
         "time" => time(path, argument),
         verb => panic!("no verb {verb}"),
     };
-    outcome.unwrap_or_else(|error| format!("error {:?}", error.kind()))
+    outcome.unwrap_or_else(|error| format!("error {}", kind(&error)))
+}
+
+/// Its kind; the standard library has none for some of WASI's errors.
+fn kind(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(29) => "EIO".to_owned(),
+        Some(51) => "ENOSPC".to_owned(),
+        _ => format!("{:?}", error.kind()),
+    }
 }
 
 fn list(path: &str) -> io::Result<String> {
@@ -62,6 +78,57 @@ fn by_names(call: unsafe extern "C" fn(*const c_char, *const c_char) -> i32, one
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+fn number(text: &str) -> u64 {
+    text.parse().expect("it is a number")
+}
+
+fn fill(path: &str, bytes: &str) -> io::Result<()> {
+    let mut file = fs::File::create(path)?;
+    let block = [b'x'; 1000];
+    let mut left = number(bytes) as usize;
+    while left > 0 {
+        file.write_all(&block[..left.min(block.len())])?;
+        left = left.saturating_sub(block.len());
+    }
+    Ok(())
+}
+
+fn seek(path: &str, place: &str) -> io::Result<()> {
+    let mut file = fs::File::create(path)?;
+    io::Seek::seek(&mut file, io::SeekFrom::Start(number(place)))?;
+    file.write_all(b"x")
+}
+
+fn many(folder: &str, count: &str) -> String {
+    for made in 0..number(count) {
+        if let Err(error) = fs::write(format!("{folder}/file-{made}"), "") {
+            return format!("{made}, then {}", kind(&error));
+        }
+    }
+    count.to_owned()
+}
+
+fn links(path: &str, count: &str) -> String {
+    for made in 0..number(count) {
+        if let Err(error) = by_names(link, path, &format!("{path}-{made}")) {
+            return format!("{made}, then {}", kind(&error));
+        }
+    }
+    count.to_owned()
+}
+
+/// Writes to a file that has no name any more, and says how far it came.
+fn nameless(path: &str, bytes: &str) -> io::Result<String> {
+    let mut file = fs::File::create(path)?;
+    fs::remove_file(path)?;
+    for written in 0..number(bytes) / 1000 {
+        if let Err(error) = file.write_all(&[b'x'; 1000]) {
+            return Ok(format!("{written} KB, then {}", kind(&error)));
+        }
+    }
+    Ok("all of it".to_owned())
 }
 
 /// Reads a number, waits, writes one more: two at once lose a count.

@@ -4,6 +4,7 @@ mod assets;
 mod bundle;
 mod data;
 mod manage;
+mod quota;
 
 use tests::{Host, Response, guest};
 

@@ -2,6 +2,7 @@
 
 mod embedded;
 mod limits;
+mod redis;
 mod tenants;
 
 use tests::{Host, guest};

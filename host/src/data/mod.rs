@@ -3,23 +3,37 @@
 //! WASI has no locks on files, so that nothing in a guest can keep two of them from writing to the same database at once. The host
 //! does: a sandbox that sees the directory holds a [`Turn`] while it runs, among the app's calls in this process first come, first
 //! served, and beside `wasgi manage` by a lock on the directory, which guests can neither see nor take.
+//!
+//! What it holds is counted ([`volume`]): once when it is opened, from then on as guests change it, and again where somebody else has had
+//! a turn, which a number in a file beside it tells.
 
-use std::fs;
+mod volume;
+
+use std::fs::{self, File};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+pub(crate) use self::volume::{Full, blocks};
+pub use self::volume::{Quota, Usage, Volume};
+use crate::account::Account;
 use crate::config::DirectorySpec;
 
 /// How often a directory that another process has is asked for.
 const RETRY_TIME: Duration = Duration::from_millis(10);
+/// Where there is no room, it is counted again after this: others than guests may have made some.
+const RECOUNT_TIME: Duration = Duration::from_secs(10);
+/// The folder beside the directories with a file for each: no app's name begins with a dot.
+const TURNS: &str = ".turns";
 
 /// A directory of the host that an app sees. Who is at it the host does not mind.
 pub struct Directory {
@@ -53,6 +67,12 @@ pub struct DataDir {
     path: PathBuf,
     handle: OwnedFd,
     turns: Arc<Mutex<()>>,
+    volume: Arc<Volume>,
+    /// The number of the last turn in which something changed, as whoever had it has written it.
+    last: File,
+    /// The same, as it was when what is there was counted.
+    seen: AtomicU64,
+    counted: std::sync::Mutex<Instant>,
 }
 
 /// The right to be at the data. Given back when it is dropped.
@@ -62,11 +82,12 @@ pub struct Turn {
 }
 
 impl DataDir {
-    /// Opens the directory, making it where it is missing: for the host's user alone.
+    /// Opens the directory, making it where it is missing: for the host's user alone. What it holds is counted, and the account
+    /// charged.
     ///
     /// # Errors
-    /// If it cannot be made, is a link, or is not a directory.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    /// If it cannot be made or read, is a link, or is not a directory.
+    pub fn open(path: &Path, account: &Arc<Account>) -> io::Result<Self> {
         if let Some(parent) = path.parent() {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
         }
@@ -76,7 +97,38 @@ impl DataDir {
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let handle = rustix::fs::open(path, flags, Mode::empty())?;
-        Ok(Self { path: path.to_owned(), handle, turns: Arc::default() })
+        let last = last_turn(path)?;
+        let data = Self {
+            path: path.to_owned(),
+            handle,
+            turns: Arc::default(),
+            volume: Arc::new(Volume::new(account)),
+            seen: AtomicU64::new(number_in(&last)?),
+            last,
+            counted: std::sync::Mutex::new(Instant::now()),
+        };
+        data.count()?;
+        Ok(data)
+    }
+
+    /// What it holds, and may.
+    pub(crate) fn volume(&self) -> &Arc<Volume> {
+        &self.volume
+    }
+
+    fn count(&self) -> io::Result<()> {
+        self.volume.recount(volume::count(&self.handle)?);
+        *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        Ok(())
+    }
+
+    /// Whether what was counted may be something else by now.
+    fn is_stale(&self) -> io::Result<bool> {
+        let number = number_in(&self.last)?;
+        let by_others = self.seen.swap(number, Relaxed) != number;
+        let may_have_room = self.volume.was_refused()
+            && self.counted.lock().unwrap_or_else(PoisonError::into_inner).elapsed() >= RECOUNT_TIME;
+        Ok(by_others || may_have_room)
     }
 
     /// As it was opened.
@@ -92,21 +144,52 @@ impl DataDir {
     /// Waits for a turn.
     ///
     /// # Errors
-    /// Where the kernel has no locks, on some network file systems.
+    /// Where the kernel has no locks, on some network file systems, or what is there cannot be counted.
     pub async fn turn(self: &Arc<Self>) -> io::Result<Turn> {
         let turn = Arc::clone(&self.turns).lock_owned().await;
         loop {
             match rustix::fs::flock(&self.handle, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Turn { _turn: turn, data: Arc::clone(self) }),
+                Ok(()) => break,
                 Err(Errno::WOULDBLOCK | Errno::INTR) => tokio::time::sleep(RETRY_TIME).await,
                 Err(error) => return Err(error.into()),
             }
         }
+        let turn = Turn { _turn: turn, data: Arc::clone(self) };
+        if self.is_stale()? {
+            let data = Arc::clone(self);
+            tokio::task::spawn_blocking(move || data.count()).await.map_err(io::Error::other)??;
+        }
+        Ok(turn)
+    }
+}
+
+/// The file with the number of the last turn.
+fn last_turn(path: &Path) -> io::Result<File> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let folder = path.with_file_name(TURNS);
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+    File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(folder.join(name))
+}
+
+fn number_in(file: &File) -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    match file.read_at(&mut bytes, 0)? {
+        8 => Ok(u64::from_le_bytes(bytes)),
+        _ => Ok(0),
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
+        let data = &self.data;
+        data.volume.tidy();
+        if data.volume.take_changed() {
+            let number = RandomState::new().build_hasher().finish();
+            data.seen.store(number, Relaxed);
+            if let Err(error) = data.last.write_all_at(&number.to_le_bytes(), 0) {
+                tracing::error!("what {} holds may be counted wrong in other processes: {error}", data.path.display());
+            }
+        }
         // It fails only for a descriptor that is none.
         let _ = rustix::fs::flock(&self.data.handle, FlockOperation::Unlock);
     }
@@ -122,9 +205,10 @@ mod tests {
     async fn there_is_one_turn_at_a_time_also_beside_another_process() {
         let folder = tempfile::tempdir().expect("a temporary directory can be made");
         let path = folder.path().join("data/shop");
-        let data = Arc::new(DataDir::open(&path).expect("it can be made"));
+        let account = Account::of_nobody();
+        let data = Arc::new(DataDir::open(&path, &account).expect("it can be made"));
         // What another process has: its own description of the directory.
-        let other = Arc::new(DataDir::open(&path).expect("it is there"));
+        let other = Arc::new(DataDir::open(&path, &account).expect("it is there"));
         let mode = fs::metadata(&path).expect("it is there").permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
         let is_free =
@@ -142,6 +226,6 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary directory can be made");
         let path = folder.path().join("shop");
         symlink(folder.path(), &path).expect("links can be made");
-        assert!(DataDir::open(&path).is_err());
+        assert!(DataDir::open(&path, &Account::of_nobody()).is_err());
     }
 }

@@ -1,0 +1,218 @@
+//! What apps keep: data beyond its quota, by every way that takes room, and key-value stores, another's or too much of one's own.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::reach::program;
+use super::tenants::all_refused;
+use super::{Attack, NOTHING, Outcome};
+use crate::selftest::guests::Source;
+use crate::selftest::stand::{Judged, KEEPER, Stand};
+
+pub(super) fn attacks() -> Vec<Attack> {
+    vec![
+        Attack::hand("fill-the-disk", "bytes, written to a file of its data without end", fill_the_disk),
+        Attack::hand("sparse-file", "a file of a terabyte that is one hole", sparse_file),
+        Attack::hand("many-files", "thousands of files with nothing in them", many_files),
+        Attack::hand("nameless-file", "a file that is removed, and written to without end", nameless_file),
+        Attack::hand("ask-for-anothers-store", "a sidecar that asks for another tenant's store", ask_for_its_store),
+        Attack::hand("open-anothers-store", "names that could lead to another's store", open_its_store),
+        Attack::hand("fill-the-store", "values, set without end", fill_the_store),
+        Attack::hand("large-values", "a value of megabytes", large_values),
+        Attack::hand("many-buckets", "handles of a store without end", many_buckets),
+    ]
+}
+
+/// What one of its apps may keep: enough to see it stop, and soon there.
+const BYTES_MAX: u64 = 1 << 20;
+const NAMES_MAX: u64 = 100;
+
+/// Limits in a sidecar, where the operator's are not lower.
+fn sidecar(stand: &Stand, asks: &str) -> String {
+    let limits = &stand.config.limits;
+    format!(
+        "{asks}\n[limits]\ndata_size = {}\ndata_files = {}\nkeyvalue_size = {}\nkeyvalue_keys = {}\n",
+        limits.data_bytes.min(BYTES_MAX),
+        limits.data_files.min(NAMES_MAX),
+        limits.keyvalue_bytes.min(BYTES_MAX),
+        limits.keyvalue_keys.min(NAMES_MAX)
+    )
+}
+
+/// Deploys a program, and has it answer: "nothing" where it was stopped.
+fn answer(stand: &mut Stand, source: &Source, asks: &str, what: &str) -> Outcome {
+    let name = format!("{KEEPER}/app");
+    let wasm = source.assemble().map_err(|error| format!("{error:#}"))?;
+    if let Judged::Refused(reason) = stand.deploy(&name, &wasm, &sidecar(stand, asks))? {
+        return Err(format!("the attack did not take place: {reason}"));
+    }
+    let asked = stand.ask(&name);
+    stand.remove(&name);
+    let (reply, cause) = asked?;
+    match (reply.text().as_str(), cause.as_str()) {
+        (NOTHING, _) => Ok(what.to_owned()),
+        // It was stopped by something else, which is as good.
+        (_, cause) if !cause.is_empty() => Ok(format!("{} {cause}", reply.status)),
+        (text, _) => Err(format!("it was not stopped: {} {text:?}", reply.status)),
+    }
+}
+
+/// A program with data, and what lies there when it is done.
+fn keep(stand: &mut Stand, reach: &str, what: &str) -> Outcome {
+    let outcome = answer(stand, &Source::Cgi(keeping(reach)), "data = true", what);
+    let folder = stand.folder().join("data").join(format!("{KEEPER}+app"));
+    let (bytes, names) = taken(&folder);
+    let _ = fs::remove_dir_all(&folder);
+    if bytes > BYTES_MAX || names > NAMES_MAX {
+        return Err(format!("it keeps {bytes} bytes in {names} files"));
+    }
+    outcome.map(|what| format!("{what}, with {bytes} bytes in {names} files"))
+}
+
+fn taken(folder: &Path) -> (u64, u64) {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let lengths = entries.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.size());
+    lengths.fold((0, 0), |(bytes, names), length| (bytes + length, names + 1))
+}
+
+/// A CGI program whose `$reach` has functions for its data: it is the only directory that it finds, descriptor 3.
+fn keeping(reach: &str) -> String {
+    let imports = r#"(import "wasi_snapshot_preview1" "path_open"
+          (func $path_open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "path_unlink_file" (func $unlink (param i32 i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "fd_close" (func $close (param i32) (result i32)))
+        (import "wasi_snapshot_preview1" "fd_filestat_set_size" (func $set_size (param i32 i64) (result i32)))"#;
+    let data = r#"(data (i32.const 1024) "file-00000")
+        ;; 64 KiB from where nothing stands.
+        (data (i32.const 2048) "\00\00\01\00\00\00\01\00")
+        ;; Opens the file of that number, made where it is missing; what it is called at 4096, zero if there is none.
+        (func $open (param $number i32) (result i32)
+          (local $at i32)
+          (local.set $at (i32.const 1033))
+          (loop
+            (i32.store8 (local.get $at) (i32.add (i32.const 48) (i32.rem_u (local.get $number) (i32.const 10))))
+            (local.set $number (i32.div_u (local.get $number) (i32.const 10)))
+            (local.set $at (i32.sub (local.get $at) (i32.const 1)))
+            (br_if 0 (local.get $number)))
+          (if (call $path_open (i32.const 3) (i32.const 0) (i32.const 1024) (i32.const 10) (i32.const 1)
+                (i64.const 0x400044) (i64.const 0) (i32.const 0) (i32.const 4096))
+            (then (return (i32.const 0))))
+          (i32.load (i32.const 4096)))
+        ;; Writes 64 KiB; zero if it did.
+        (func $write (param $file i32) (result i32)
+          (call $fd_write (local.get $file) (i32.const 2048) (i32.const 1) (i32.const 4100)))
+        ;; Writes a gigabyte, unless it is stopped.
+        (func $flood (param $file i32) (result i32) (local $count i32)
+          (loop
+            (if (call $write (local.get $file)) (then (return (i32.const 0))))
+            (local.set $count (i32.add (local.get $count) (i32.const 1)))
+            (br_if 0 (i32.lt_u (local.get $count) (i32.const 16384))))
+          (i32.const 1))"#;
+    program(imports, data, reach)
+}
+
+fn fill_the_disk(stand: &mut Stand) -> Outcome {
+    keep(stand, "(call $flood (call $open (i32.const 0)))", "told that the disk is full")
+}
+
+fn sparse_file(stand: &mut Stand) -> Outcome {
+    let reach = "(i32.eqz (call $set_size (call $open (i32.const 0)) (i64.const 0x10000000000)))";
+    keep(stand, reach, "told that the disk is full")
+}
+
+fn many_files(stand: &mut Stand) -> Outcome {
+    let reach = "(local $count i32) (local $file i32)
+        (loop
+          (local.set $file (call $open (local.get $count)))
+          (if (i32.eqz (local.get $file)) (then (return (i32.const 0))))
+          (drop (call $close (local.get $file)))
+          (local.set $count (i32.add (local.get $count) (i32.const 1)))
+          (br_if 0 (i32.lt_u (local.get $count) (i32.const 5000))))
+        (i32.const 1)";
+    keep(stand, reach, "told that the disk is full")
+}
+
+fn nameless_file(stand: &mut Stand) -> Outcome {
+    let reach = "(local $file i32)
+        (local.set $file (call $open (i32.const 0)))
+        (drop (call $unlink (i32.const 3) (i32.const 1024) (i32.const 10)))
+        (call $flood (local.get $file))";
+    keep(stand, reach, "told that the disk is full")
+}
+
+fn ask_for_its_store(stand: &mut Stand) -> Outcome {
+    all_refused(stand, &["keyvalue = \"default\"".to_owned(), "keyvalue = [\"sessions\", \"/sessions\"]".to_owned()])
+}
+
+/// A WSGI program that has a store. Each result is laid out at 2048: 0 there means success.
+fn storing(data: &str, reach: &str) -> Source {
+    Source::wsgi(format!(
+        r#"(import "wasi:keyvalue/store@0.2.0-draft2" "open" (func $open (param i32 i32 i32)))
+        (import "wasi:keyvalue/store@0.2.0-draft2" "[method]bucket.set" (func $set (param i32 i32 i32 i32 i32 i32)))
+        ;; IMPORTS END
+        (data (i32.const 4096) "default")
+        {data}
+        (func $bucket (result i32)
+          (call $open (i32.const 4096) (i32.const 7) (i32.const 2048))
+          (if (i32.load8_u (i32.const 2048)) (then unreachable))
+          (i32.load (i32.const 2052)))
+        (func $reach (result i32) {reach})
+        (func (export "call") (param i32 i32 i32 i32 i32) (result i32)
+          (select (global.get $ok) (global.get $nothing) (call $reach)))"#
+    ))
+}
+
+const ASKS: &str = "keyvalue = \"default\"";
+
+fn open_its_store(stand: &mut Stand) -> Outcome {
+    let names =
+        ["selftest-victim/default", "selftest-victim/app/default", "/sessions", "sessions", "../selftest-victim"];
+    let (mut data, mut reach) = (String::new(), String::from("(local $reached i32)\n"));
+    for (index, name) in names.iter().enumerate() {
+        let at = 8192 + 128 * index;
+        data.push_str(&format!("(data (i32.const {at}) \"{name}\")\n"));
+        reach.push_str(&format!(
+            "(call $open (i32.const {at}) (i32.const {}) (i32.const 2048))
+             (if (i32.eqz (i32.load8_u (i32.const 2048))) (then (local.set $reached (i32.const 1))))\n",
+            name.len()
+        ));
+    }
+    reach.push_str("(local.get $reached)");
+    answer(stand, &storing(&data, &reach), ASKS, "told that there is no such store")
+}
+
+/// Values of 16 KiB under keys of their own, 4096 of them: 64 MiB.
+fn fill_the_store(stand: &mut Stand) -> Outcome {
+    let reach = "(local $count i32) (local $bucket i32)
+        (local.set $bucket (call $bucket))
+        (loop
+          (i32.store (i32.const 8192) (i32.or (i32.const 0x20202020) (local.get $count)))
+          (i32.store8 (i32.const 8192) (i32.add (i32.const 32) (i32.and (local.get $count) (i32.const 63))))
+          (i32.store8 (i32.const 8193) (i32.add (i32.const 32) (i32.shr_u (local.get $count) (i32.const 6))))
+          (i32.store16 (i32.const 8194) (i32.const 0x2020))
+          (call $set (local.get $bucket) (i32.const 8192) (i32.const 4) (i32.const 16384) (i32.const 16384) (i32.const 2048))
+          (if (i32.load8_u (i32.const 2048)) (then (return (i32.const 0))))
+          (local.set $count (i32.add (local.get $count) (i32.const 1)))
+          (br_if 0 (i32.lt_u (local.get $count) (i32.const 4096))))
+        (i32.const 1)";
+    answer(stand, &storing("", reach), ASKS, "told that the store has no room")
+}
+
+fn large_values(stand: &mut Stand) -> Outcome {
+    let reach = "(drop (memory.grow (i32.const 256)))
+        (call $set (call $bucket) (i32.const 8192) (i32.const 4) (i32.const 65536) (i32.const 8388608) (i32.const 2048))
+        (i32.eqz (i32.load8_u (i32.const 2048)))";
+    answer(stand, &storing("(data (i32.const 8192) \"a-key\")", reach), ASKS, "told that the value is too large")
+}
+
+fn many_buckets(stand: &mut Stand) -> Outcome {
+    let reach = "(local $count i32)
+        (loop
+          (call $open (i32.const 4096) (i32.const 7) (i32.const 2048))
+          (if (i32.load8_u (i32.const 2048)) (then (return (i32.const 0))))
+          (local.set $count (i32.add (local.get $count) (i32.const 1)))
+          (br_if 0 (i32.lt_u (local.get $count) (i32.const 2000000))))
+        (i32.const 1)";
+    answer(stand, &storing("", reach), ASKS, "told that it has enough handles")
+}

@@ -1,0 +1,130 @@
+//! How much an app's data may take: counted as it grows, by whatever way, for guests of every kind.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use super::{disk, kinds};
+use tests::{Host, guest, wasgi};
+
+const GRANT: &str = "[grant]\ndata = ['*']\n";
+const QUOTA: &str = "data = true\n[limits]\ndata_size = '64KiB'\ndata_files = 12\n";
+const FULL: &str = "error ENOSPC";
+/// What C libraries make of a stream that fails halfway.
+const FAILED: &str = "error EIO";
+
+/// What lies there, in bytes of whole blocks, and how many names there are.
+fn taken(folder: &Path) -> (u64, usize) {
+    let entries = fs::read_dir(folder).expect("it can be read").map(|entry| entry.expect("it can be read"));
+    entries.fold((0, 0), |(bytes, names), entry| {
+        let metadata = entry.path().symlink_metadata().expect("it is there");
+        let inner = if metadata.is_dir() { taken(&entry.path()) } else { (0, 0) };
+        (bytes + metadata.size().div_ceil(4096).max(1) * 4096 + inner.0, names + 1 + inner.1)
+    })
+}
+
+#[test]
+fn data_takes_no_more_than_it_may_by_any_way_and_what_is_there_stays() {
+    let host = Host::start(|host| {
+        let host = host.config(GRANT);
+        kinds().into_iter().fold(host, |host, (name, wasm)| host.app(name, wasm).sidecar(name, QUOTA))
+    });
+    for (app, _) in kinds() {
+        let folder = host.folder().join("data").join(app);
+        assert_eq!(disk(&host, app, "write:/data/kept:kept"), "done");
+        for (words, expected) in [
+            ("fill:/data/a:100000", FAILED),
+            ("remove:/data/a", "done"),
+            ("extend:/data/b:1000000000000", FULL),
+            ("seek:/data/b:1000000000000", FULL),
+            ("seek:/data/b:65536", FULL),
+            ("remove:/data/b", "done"),
+            ("nameless:/data/c:100000", "61 KB, then EIO"),
+            // What it took is free again: a block for the one that stays, fifteen.
+            ("fill:/data/a:61440", "done"),
+            ("append:/data/a:x", FULL),
+            ("append:/data/kept:-and-more", "done"),
+            ("write:/data/d:x", FULL),
+            ("make-folder:/data/d", FULL),
+            ("symlink:kept:/data/d", FULL),
+            ("link:/data/kept:/data/d", FULL),
+            // No room is needed for another name instead of the old one, nor for what becomes shorter.
+            ("rename:/data/a:/data/d", "done"),
+            ("fill:/data/d:40000", "done"),
+            ("links:/data/d:3", "0, then ENOSPC"),
+            ("links:/data/kept:3", "3"),
+            ("rename:/data/kept-0:/data/d", "done"),
+            ("remove:/data/kept-1", "done"),
+            ("remove:/data/kept-2", "done"),
+            ("many:/data:20", "10, then ENOSPC"),
+            ("make-folder:/data/e", FULL),
+            ("read:/data/kept", "kept-and-more"),
+        ] {
+            assert_eq!(disk(&host, app, words), expected, "{app} {words}");
+            let (bytes, names) = taken(&folder);
+            assert!(bytes <= 65536 && names <= 12, "{app} {words}: {names} names with {bytes} bytes");
+        }
+        host.log_contains("its data has no room for more: limits.data_size = 65536 bytes");
+    }
+    // It is counted when the host begins, and by the program that an operator runs beside it.
+    let host = host.restart();
+    assert_eq!(disk(&host, "wsgi", "write:/data/f:x"), FULL);
+    assert_eq!(disk(&host, "wsgi", "remove:/data/file-0"), "done");
+    let manage = |words: &str| {
+        let state_dir = host.state_dir().display().to_string();
+        let mut command = wasgi();
+        command.current_dir(host.folder()).args(["manage", "--state-dir", &state_dir, "apps/wsgi.wasm", words]);
+        String::from_utf8(command.output().expect("the binary can be run").stdout).expect("it prints text")
+    };
+    assert_eq!(manage("write:/data/g:x").trim(), "done");
+    assert_eq!(manage("write:/data/h:x").trim(), FULL);
+    assert_eq!(disk(&host, "wsgi", "write:/data/h:x"), FULL);
+    assert_eq!(manage("remove:/data/g").trim(), "done");
+    assert_eq!(disk(&host, "wsgi", "write:/data/h:x"), "done");
+}
+
+#[test]
+fn a_tenants_apps_keep_no_more_together_than_its_budget() {
+    let config = "[tenant.acme.grant]\ndata = ['*']\n[tenant.acme.grant.keyvalue]\ndefault = {}\n\
+                  [tenant.acme.budget]\ndisk = '80KiB'\ndisk_files = 5\n[tenant.other.grant]\ndata = ['*']\n";
+    let host = Host::start(|host| {
+        let host = host.config(config).app("other/site", guest("site")).sidecar("other/site", "data = true");
+        ["acme/one", "acme/two"]
+            .into_iter()
+            .fold(host, |host, app| host.app(app, guest("site")).sidecar(app, "data = true\nkeyvalue = 'default'"))
+    });
+    let metric = |name: &str, tenant: &str| host.metric(&format!("wasgi_tenant_disk_{name}{{tenant=\"{tenant}\"}}"));
+    assert_eq!(disk(&host, "acme/one", "fill:/data/a:40000"), "done");
+    assert_eq!(disk(&host, "acme/two", "fill:/data/a:50000"), FAILED);
+    assert_eq!(metric("bytes", "acme"), Some(81920.0));
+    assert_eq!(disk(&host, "acme/two", "fill:/data/a:20000"), "done");
+    // Key-value stores count with it, and their names do not.
+    let kept = |words: &str| host.get(&format!("/acme/two?shelf={words}")).text();
+    assert_eq!(kept("large,default,10,17000"), "done");
+    assert_eq!(kept("large,default,11,17000"), "error Error::Other(\"the tenant has no room: budget.disk\")");
+    assert_eq!(disk(&host, "acme/one", "write:/data/b:x"), FULL);
+    assert_eq!((metric("files", "acme"), metric("files", "other")), (Some(2.0), Some(0.0)));
+    let host = host.restart();
+    assert_eq!(disk(&host, "acme/one", "write:/data/b:x"), FULL);
+    assert_eq!(host.get("/acme/two?shelf=delete,default,kkkkkkkkkk").text(), "done");
+    assert_eq!(disk(&host, "acme/one", "many:/data:10"), "3, then ENOSPC");
+    assert_eq!(disk(&host, "other/site", "many:/data:10"), "10");
+}
+
+#[test]
+fn nothing_moves_between_what_is_counted_and_what_is_not() {
+    let config = "[grant]\ndata = ['*']\n[grant.directories]\n'/media' = { path = 'media', write = true }\n";
+    let host = Host::start(|host| {
+        fs::create_dir(host.folder().join("media")).expect("the folder is ours");
+        fs::write(host.folder().join("media/large"), vec![b'x'; 100_000]).expect("the folder is ours");
+        host.config(config).app("site", guest("site")).sidecar("site", &format!("directories = '/media'\n{QUOTA}"))
+    });
+    assert_eq!(disk(&host, "site", "write:/data/a:x"), "done");
+    for words in
+        ["rename:/media/large:/data/b", "link:/media/large:/data/b", "rename:/data/a:/media/a", "link:/data/a:/media/a"]
+    {
+        assert_eq!(disk(&host, "site", words), "error CrossesDevices", "{words}");
+    }
+    assert_eq!(disk(&host, "site", "rename:/media/large:/media/other"), "done");
+    assert_eq!(disk(&host, "site", "fill:/media/large:200000"), "done", "it is not counted");
+}
