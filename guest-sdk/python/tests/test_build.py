@@ -163,7 +163,7 @@ class Rebuilds(Folder):
     def test_a_record_says_how_to_make_a_file_again_and_is_for_nobody_else(self):
         with mock.patch.dict(os.environ, {"XDG_CACHE_HOME": str(self.folder / "cache")}):
             for number in range(103):
-                record.keep(b"%d" % number, self.options("-e", "KEY=x", "shop:app"), "the state")
+                record.keep(b"%d" % number, self.options("-e", "KEY=x", "--warm", "/a", "shop:app"), "the state")
         kept = list((self.folder / "cache/wasgi/builds").iterdir())
         self.assertEqual(len(kept), 100)
         self.assertEqual({path.stat().st_mode & 0o777 for path in [kept[0].parent, *kept]}, {0o700, 0o600})
@@ -172,6 +172,7 @@ class Rebuilds(Folder):
         again = cli.parser().parse_args(found["command"][4:] + ["--built", "x", "--output", "y"])
         self.assertTrue(again.watch and again.events)
         self.assertEqual((again.target, again.env, again.chdir), ("shop:app", ["KEY=x"], self.folder / "app"))
+        self.assertEqual(again.warm, ["/a"])
 
 
 class Bundles(Folder):
@@ -280,6 +281,7 @@ class Explanations(Folder):
             "variables": [["/0/shop.py", 4, ["DEBUG", "KEY"]]],
             "draws": [["/0/shop.py", 5, ["os.urandom"]]],
             "open": ["the file /0/app.log"],
+            "warmed": [["/", "200 OK"], ["/x", "KeyError: 'KEY'"]],
             "static": {"/static/": "0/staticfiles"},
         }
         made = Stage(Path(tempfile.mkdtemp(dir=self.folder)))
@@ -291,6 +293,7 @@ class Explanations(Folder):
                 "shop.py:4: KEY is read from the environment",
                 "shop.py:5: random bytes are drawn",
                 "app.log: written while",
+                "--warm /x: it was answered with KeyError",
                 "the file /0/app.log is open when",
             ],
             strict=True,
@@ -302,7 +305,7 @@ class Explanations(Folder):
             ("RuntimeError", "can't start new thread", "one thread"),
             ("OSError", "[Errno 58] wasi does not support processes.", "starts no programs"),
             ("AttributeError", "module 'os' has no attribute 'pipe'", "one process"),
-            ("gaierror", "[Errno -4] Non-recoverable error", "when a request comes"),
+            ("gaierror", "[Errno -4] there is no network while the app is built", "when a request comes"),
         ]:
             self.assertRegex(self.explain(type=kind, message=message), rf"^shop\.py:3: {kind}: .*{said}")
 

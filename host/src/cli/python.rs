@@ -29,6 +29,11 @@ pub(crate) struct PythonBuild {
     #[arg(short, long, value_name = "NAME=VALUE")]
     env: Vec<String>,
 
+    /// Let the app answer GET requests of this path once it is imported, so that a new instance knows the way: what that
+    /// leaves in memory is in the file; may be given several times
+    #[arg(long, value_name = "PATH")]
+    warm: Vec<String>,
+
     /// Stay, and build again whenever something changes that the app is made of
     #[arg(long)]
     watch: bool,
@@ -41,6 +46,7 @@ impl PythonBuild {
             || self.requirements.is_some()
             || self.chdir.is_some()
             || !self.env.is_empty()
+            || !self.warm.is_empty()
             || self.watch
     }
 
@@ -57,6 +63,7 @@ impl PythonBuild {
         self.chdir.iter().for_each(|path| option("--chdir", path.as_os_str()));
         include.iter().for_each(|path| option("--include", path.as_os_str()));
         self.env.iter().for_each(|pair| option("--env", OsStr::new(pair)));
+        self.warm.iter().for_each(|path| option("--warm", OsStr::new(path)));
         if self.watch {
             command.arg("--watch");
         }

@@ -69,7 +69,10 @@ pub(crate) enum Side {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PythonServer {
     Gunicorn,
-    Uwsgi,
+    /// Its HTTP server for the public: a router in front of the worker.
+    UwsgiRouter,
+    /// The worker alone, which speaks HTTP to a web server in front.
+    UwsgiWorker,
 }
 
 /// What the guest speaks.
@@ -121,7 +124,8 @@ impl Against {
             Self::Yardstick => "of yardstick",
             Self::WasmtimeServe => "× wasmtime serve",
             Self::Python(PythonServer::Gunicorn) => "× gunicorn",
-            Self::Python(PythonServer::Uwsgi) => "× uWSGI",
+            Self::Python(PythonServer::UwsgiRouter) => "× uWSGI router",
+            Self::Python(PythonServer::UwsgiWorker) => "× uWSGI worker",
         }
     }
 }

@@ -20,6 +20,9 @@ def run(options):
     if not source.is_dir():
         raise BuildError(f"--chdir {options.chdir}: there is no such folder")
     wanted = target.parse(options.target, source)
+    for path in options.warm:
+        if not path.startswith("/"):
+            raise BuildError(f"--warm {path}: a path of the app begins with /")
     output = _output(options.output, wanted.name(source))
     environ = _environ(options.env, wanted.settings)
     # What changes from now on is not in the file.
@@ -31,7 +34,7 @@ def run(options):
         for path in options.include:
             stage.include(path, source)
         native = _take_dependencies(stage, options.requirements)
-        stage.take_guest({"module": wanted.module, "expression": wanted.expression, "environ": environ})
+        stage.take_guest({"module": wanted.module, "expression": wanted.expression, "environ": environ, "warm": options.warm})
         if not library.cached().is_file():
             say(f"unpacking the standard library of CPython {dependencies.GUEST_PYTHON} (once)")
             _componentize(stage, library.ENTRY)

@@ -115,6 +115,14 @@ def parser():
         help="an environment variable while the app is imported, which is when it is built; may be given several times",
     )
     command.add_argument(
+        "--warm",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="let the app answer GET requests of this path once it is imported, so that a new instance knows the way: what that leaves in memory is "
+        "in the file; may be given several times",
+    )
+    command.add_argument(
         "--watch", action="store_true", help="stay, and build again whenever something changes that the app is made of"
     )
     # For who starts it: what happens as JSON on standard output, and what the file that is there was made of.

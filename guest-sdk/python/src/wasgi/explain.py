@@ -33,11 +33,7 @@ _REFUSED = (
     ),
     ({"OSError"}, "does not support processes", "a sandbox starts no programs: do without, or before the build"),
     ({"AttributeError"}, "'os' has no attribute '(fork|pipe)'", "a sandbox has one process and one thread: do its work within requests"),
-    (
-        {"gaierror", "ConnectionRefusedError", "URLError", "ConnectionError"},
-        "",
-        "it connects while it is imported, which is when it is built, and there is no network then: connect when a request comes",
-    ),
+    ({"gaierror", "ConnectionError", "OSError", "URLError"}, "no network while", "connect when a request comes"),
     (
         {"OperationalError"},
         "unable to open database file",
@@ -124,6 +120,8 @@ def result(output, contents, files, stage, report, native, left_out):
     yield f"  app's files  {count}, in the sandbox below /0"
     for prefix, folder in report.get("static", {}).items():
         yield f"  static       {prefix} is served by the host, from /{folder}"
+    for path, outcome in report["warmed"]:
+        yield f"  warmed       {path}: {outcome}"
     if report.get("data"):
         yield "  data         it keeps files in /data: grant it a directory (docs/deploying.md)"
     yield "  imports      wasgi:gateway, WASI 0.2 (what the host grants of it; none has to be granted)"
@@ -154,6 +152,9 @@ def notes(report, stage, source, environ, written):
             f"{_some(written)}: written while the app is imported, which is now: it is in the file, and cannot be changed there. What the "
             "app keeps belongs into /data (docs/deploying.md)"
         )
+    for path, outcome in report["warmed"]:
+        if not outcome[:1] in "123":
+            found.append(f"--warm {path}: it was answered with {outcome}, so that little was learnt")
     for what in report["open"]:
         found.append(
             f"{what} is open when the imports are done, which is now: no instance has it, and one that uses it is ended. "

@@ -47,6 +47,8 @@ def _arguments(options):
         arguments += ["--include", str(path.resolve())]
     for pair in options.env:
         arguments += ["--env", pair]
+    for path in options.warm:
+        arguments += ["--warm", path]
     if options.target is not None:
         arguments.append(options.target)
     return arguments

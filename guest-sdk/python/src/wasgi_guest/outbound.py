@@ -5,6 +5,7 @@ where the app may go and speaks TLS, for which there is nothing in the sandbox.
 and is read like the response that came back."""
 
 import errno
+import functools
 import http.client
 import io
 import socket
@@ -32,6 +33,11 @@ _METHODS = {
 _HOSTS_OWN = frozenset(("host", "connection", "keep-alive", "proxy-connection", "transfer-encoding", "te", "upgrade", "http2-settings"))
 
 
+# While the app is built nobody would answer.
+_asleep = True
+_NO_NETWORK = "there is no network while the app is built"
+
+
 def install():
     """Before the app is imported: whether there is HTTPS is asked when `urllib.request` is."""
     http.client.HTTPConnection.connect = _connect
@@ -39,6 +45,28 @@ def install():
     http.client._create_https_context = lambda http_version: None
     if "HTTPSConnection" not in http.client.__all__:
         http.client.__all__.append("HTTPSConnection")
+    # libc keeps the handle of the first network that it was given: one of the build's would end every instance that looks up a name.
+    for name in ("getaddrinfo", "gethostbyaddr", "gethostbyname", "gethostbyname_ex", "getnameinfo"):
+        if hasattr(socket, name):
+            setattr(socket, name, _refused_while_asleep(getattr(socket, name), socket.gaierror, socket.EAI_FAIL))
+    for name in ("bind", "connect", "connect_ex", "sendto"):
+        setattr(socket.socket, name, _refused_while_asleep(getattr(socket.socket, name), OSError, errno.ENETDOWN))
+
+
+def _refused_while_asleep(function, kind, number):
+    @functools.wraps(function)
+    def call(*arguments, **keywords):
+        if _asleep:
+            raise kind(number, _NO_NETWORK)
+        return function(*arguments, **keywords)
+
+    return call
+
+
+def wake():
+    """There is a host."""
+    global _asleep
+    _asleep = False
 
 
 def finish():
@@ -124,6 +152,8 @@ class _Request:
     """One request under way."""
 
     def __init__(self, head, wire):
+        if _asleep:
+            raise OSError(errno.ENETDOWN, _NO_NETWORK)
         start, *lines = head.decode("latin-1").split("\r\n")
         method, _, rest = start.partition(" ")
         target = rest.rpartition(" ")[0]

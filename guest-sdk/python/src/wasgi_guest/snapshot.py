@@ -10,7 +10,7 @@ import sys
 import tempfile
 import traceback
 
-from . import digests, django, executor, handles, outbound, servers, targets, temporary
+from . import digests, django, executor, handles, outbound, servers, targets, temporary, warm
 from .watch import Watch
 
 # Where this package lies, and the folders of the app and of what it depends on (see `wasgi.stage`).
@@ -73,11 +73,14 @@ def _import(order, report):
             outbound.finish()
             if "django.conf" in sys.modules:
                 django.finish(report)
+            report["warmed"] = warm.app(app, order["warm"])
         report["data"] = report.get("data") or _keeps_data(app, order["environ"])
     finally:
         report["variables"] = _listed(watch.variables)
         report["draws"] = _listed(watch.draws)
         report["notes"] = servers.notes
+    warm.adapter()
+    _forget()
     report["open"] = handles.left_open()
     report["modules"] = sorted(set(sys.modules) - before)
     report["application"] = f"{type(app).__module__}.{type(app).__qualname__}"
@@ -116,18 +119,29 @@ def _from_app(frames):
     return first or frames
 
 
-def thaw():
-    """At the beginning of an instance's first call: what was true at build time is true no more."""
-    # The folders of the build are now those of the release. (importlib.invalidate_caches would import more than it is worth.)
+def _forget():
+    """What is true while the app is built is not true later: what was found out about folders, and what has to differ between instances.
+    (What the interpreter knows better itself, the environment and the seed of `random`, it renews.)"""
     for path, finder in list(sys.path_importer_cache.items()):
         if finder is None:
             del sys.path_importer_cache[path]
         elif hasattr(finder, "invalidate_caches"):
             finder.invalidate_caches()
+    os.chdir(_APP)
     tempfile.tempdir = None
-    # A host may unpack no files, and grant no data.
-    with contextlib.suppress(OSError):
-        os.chdir(_APP)
+    # The names of temporary files come from a generator of random numbers of their own.
+    tempfile._name_sequence = None
+    if "uuid" in sys.modules:
+        uuid = sys.modules["uuid"]
+        # Of uuid1, uuid6 and uuid7: which machine, and when it was the last time.
+        for name in vars(uuid):
+            if name == "_node" or name.startswith("_last_"):
+                setattr(uuid, name, None if name != "_last_counter_v7" else 0)
+
+
+def thaw():
+    """At the beginning of an instance's first call."""
+    outbound.wake()
     if place := os.environ.get("TMPDIR"):
         with contextlib.suppress(OSError):
             os.makedirs(place, exist_ok=True)

@@ -5,8 +5,11 @@ import io
 import itertools
 import os
 import random
+import secrets
 import sys
+import tempfile
 import time
+import uuid
 from urllib.parse import unquote
 from wsgiref.validate import validator
 
@@ -284,8 +287,18 @@ def state(environ, query, start_response):
 
 
 def chance(environ, query, start_response):
-    """What must differ from instance to instance."""
-    return text(start_response, f"{random.random()} {os.urandom(8).hex()} {time.time()}")
+    """What must differ from instance to instance, also where it was asked for when the app was built."""
+    values = (
+        random.random(),
+        os.urandom(8).hex(),
+        time.time(),
+        secrets.token_hex(8),
+        tempfile.mktemp(dir="/"),
+        uuid.uuid4(),
+        uuid.getnode(),
+        uuid.uuid7(),
+    )
+    return text(start_response, " ".join(map(str, values)))
 
 
 def promise(environ, query, start_response):

@@ -47,7 +47,7 @@ def all_encodings():
     names = {module.name for module in pkgutil.iter_modules(encodings.__path__)} - {"bz2_codec", "mbcs", "oem"}
     for name in names:
         importlib.import_module(f"encodings.{name}")
-    return "ä".encode("iso8859_15").decode("iso8859_15") + "é".encode("cp1252").decode("cp1252") + codecs.encode("a", "rot13")
+    return ascii("ä".encode("iso8859_15").decode("iso8859_15") + "é".encode("cp1252").decode("cp1252") + codecs.encode("a", "rot13"))
 
 
 def files():
