@@ -13,7 +13,7 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 
-from wasgi import build, bundle, cli, dependencies, explain, record, sources, stage, target
+from wasgi import build, bundle, cli, dependencies, explain, keyvalue, record, sources, stage, target
 from wasgi.errors import BuildError
 from wasgi.stage import Stage
 
@@ -233,6 +233,30 @@ class Copies(unittest.TestCase):
         sdk = Path(__file__).parent.parent
         ours = sdk / "src/wasgi/wit/deps/gateway/wasgi.wit"
         self.assertEqual(ours.read_bytes(), (sdk / "../../wit/wasgi.wit").read_bytes())
+
+    def test_the_stores_are_those_of_the_repository(self):
+        sdk = Path(__file__).parent.parent
+        ours = sdk / "src/wasgi/wit/deps/keyvalue/keyvalue.wit"
+        theirs = sdk / "../../wit/deps/keyvalue-draft2/keyvalue.wit"
+        self.assertEqual(ours.read_bytes(), theirs.read_bytes())
+
+
+class Keyvalue(unittest.TestCase):
+    def test_outside_of_the_sandbox_a_store_is_a_dictionary(self):
+        store = keyvalue.open("of a test")
+        self.assertIsNone(store.get("a"))
+        store.set("a", "one")
+        self.assertEqual((store.get("a"), store.exists("a"), store.exists("b")), (b"one", True, False))
+        self.assertEqual((store.increment("n", 41), store.increment("n")), (41, 42))
+        store.update("a", lambda old: old + b"!")
+        store.set_many({"b": b"2", "c": "3"})
+        self.assertEqual(list(store.keys()), ["a", "b", "c", "n"])
+        self.assertEqual(store.get_many(["c", "d", "a"]), [("c", b"3"), ("a", b"one!")])
+        store.delete_many(["a", "b", "d"])
+        self.assertEqual(list(keyvalue.open("of a test").keys()), ["c", "n"])
+        with self.assertRaisesRegex(keyvalue.Error, "not a number"):
+            store.set("c", "x")
+            store.increment("c")
 
 
 class Explanations(Folder):

@@ -112,6 +112,9 @@ class Stage:
         """Our own part, what every app gets with it, and what it is told."""
         source = Path(__file__).parent.parent / "wasgi_guest"
         shutil.copytree(source, self.guest / "wasgi_guest", ignore=shutil.ignore_patterns("__pycache__"))
+        # What apps import of ours. The rest of the package builds them.
+        for name in ("__init__.py", "keyvalue.py"):
+            _copy(Path(__file__).parent / name, self.guest / "wasgi" / name)
         for library in (Path(__file__).parent / "native").glob("*.so"):
             _copy(library, self.guest / library.name)
         for name in _EVERYWHERE:

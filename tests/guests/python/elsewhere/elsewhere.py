@@ -1,11 +1,13 @@
-"""Requests to elsewhere, as Python programs make them. The query is a word and its fields, with commas between them."""
+"""Requests to elsewhere, as Python programs make them, and what they keep in stores. The query is a word and its fields, with commas between them."""
 
 import http.client
+import sqlite3
 import urllib.error
 import urllib.parse
 import urllib.request
 
 import requests
+from wasgi import keyvalue
 
 
 def app(environ, start_response):
@@ -69,7 +71,52 @@ def session(*urls):
         return "; ".join(session.get(url, timeout=20).text for url in urls)
 
 
+def kept(name, key):
+    store = keyvalue.open(name)
+    store.set_many({key: "text", "number": b"41"})
+    store.update(key, lambda old: old + b"!")
+    numbers = store.increment("number"), store.increment("number", -2)
+    store.set("last", b"\0\xff")
+    keys = ",".join(store.keys())
+    found = store.get_many([key, "none", "last"])
+    store.delete_many([key, "number"])
+    store.delete("last")
+    return f"{found} {numbers} [{keys}] {store.exists(key)} {store.get('none', 'none')}"
+
+
+def raced(name, key, value):
+    """Another call is faster than the first try."""
+    store, seen = keyvalue.open(name), []
+
+    def change(old):
+        seen.append(old)
+        if len(seen) == 1:
+            store.set(key, "faster")
+        return value
+
+    store.update(key, change)
+    return f"{seen} {store.get(key)}"
+
+
+def rows(count):
+    """Adds so many, each for itself; how many there are."""
+    database = sqlite3.connect("/data/db.sqlite3")
+    database.execute("create table if not exists rows (text)")
+    for _ in range(int(count)):
+        database.execute("insert into rows values (?)", ("x" * 2000,))
+        database.commit()
+    return str(database.execute("select count(*) from rows").fetchone()[0])
+
+
+def visit(name):
+    return str(keyvalue.open(name).increment("visits"))
+
+
 WORDS = {
+    "kept": kept,
+    "raced": raced,
+    "visit": visit,
+    "rows": rows,
     "urlopen": urlopen,
     "client": client,
     "secure-client": secure_client,

@@ -3,6 +3,7 @@
 
 mod django;
 mod frameworks;
+mod kept;
 mod outbound;
 mod probe;
 mod rebuild;
