@@ -153,15 +153,12 @@ impl Embedded {
     }
 
     /// Reads on a thread for it.
-    fn read<T: Send + 'static>(
+    fn read<T: Default + Send + 'static>(
         self: &Arc<Self>,
         store: &Store,
         place: Place,
         work: impl FnOnce(&Store, &Table) -> Result<T, Unread> + Send + 'static,
-    ) -> Answer<T>
-    where
-        T: Default,
-    {
+    ) -> Answer<T> {
         let (all, store) = (Arc::clone(self), store.clone());
         Box::pin(async move {
             let shelf = all.shelf(&place.tenant);
