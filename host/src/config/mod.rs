@@ -261,10 +261,10 @@ impl Config {
         differences.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
     }
 
-    /// Whether any app may have data.
+    /// Whether any app may have something in the directory for data.
     pub fn has_data(&self) -> bool {
         let tenants = self.tenants.values().map(|tenant| &tenant.grants);
-        tenants.chain([&self.grants]).any(|grants| !grants.data.is_empty())
+        tenants.chain([&self.grants]).any(|grants| !grants.data.is_empty() || !grants.keyvalue.is_empty())
     }
 
     /// The folder in which tenants have files of their own.
