@@ -13,7 +13,7 @@ use landlock::{
 };
 
 use super::kernel::{self, Wall};
-use crate::config::{self, AccessLogTarget, Config, Confine, Place, SecretSource, Settings};
+use crate::config::{self, AccessLogTarget, Config, Confine, Place, RedisUrl, SecretSource, Settings};
 
 /// What the host may do beneath a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,7 +225,12 @@ fn rules(config: &Config, settings: &Settings) -> Vec<Rule> {
         config.certificate.iter().flat_map(|certificate| [certificate.certfile.clone(), certificate.keyfile.clone()]),
     );
     files.extend(config.outbound_cafile.clone());
-    files.extend(grants().flat_map(|grants| grants.secrets.values()).filter_map(|secret| match &secret.source {
+    let redis = config.keyvalue_redis.iter().filter_map(|redis| match redis {
+        RedisUrl::Secret(secret) => Some(secret),
+        RedisUrl::Said(_) => None,
+    });
+    let secrets = grants().flat_map(|grants| grants.secrets.values()).chain(redis);
+    files.extend(secrets.filter_map(|secret| match &secret.source {
         SecretSource::File(path) => Some(path.clone()),
         SecretSource::Environment(_) => None,
     }));
