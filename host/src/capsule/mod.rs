@@ -245,7 +245,7 @@ impl Recorder {
         }
         let dropped = || {
             // Where the queue is full, the writer is awake.
-            if capsules.counts.dropped.fetch_add(1, Ordering::Relaxed) % QUEUE as u64 == 0 {
+            if capsules.counts.dropped.fetch_add(1, Ordering::Relaxed).is_multiple_of(QUEUE as u64) {
                 let _ = capsules.queue.try_send(Job::Lost);
             }
         };

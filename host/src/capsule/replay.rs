@@ -2,7 +2,7 @@
 //! Unix socket in a temporary folder. Everything goes the way of any request; what comes of it is told, and nothing is kept.
 //!
 //! The app gets its limits, variables, secrets and files as it would be served with now. It reaches nothing beyond that: no
-//! destination, and neither its data nor directories that it may write to, of which it finds empty ones.
+//! destination, and neither its data, its key-value stores nor directories that it may write to, of which it finds empty ones.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -30,7 +30,7 @@ use super::read;
 use super::record::{Capsule, Field};
 use super::{Capsules, Job};
 use crate::apps::Apps;
-use crate::config::{Access, Bind, Config, Grants, KeepCapsules, Place, Scheme, TrustedPeers};
+use crate::config::{Access, Bind, Config, Grants, KeepCapsules, Place, Scheme, StoreBackend, TrustedPeers};
 use crate::deploy::{Deployer, scan};
 use crate::gateway::{Faults, Gateway};
 use crate::outbound::Plan;
@@ -187,6 +187,8 @@ fn secluded(config: Config, folder: &TempDir, differences: &mut Vec<String>) -> 
             fs::create_dir(&directory.path)?;
             number += 1;
         }
+        // Those in a Redis are others' as well; the embedded ones are in the directory for data, which is an empty one.
+        grants.keyvalue.values_mut().for_each(|store| store.backend = StoreBackend::Embedded);
         Ok(())
     };
     let mut config = config;
@@ -195,12 +197,13 @@ fn secluded(config: Config, folder: &TempDir, differences: &mut Vec<String>) -> 
         seclude(&mut tenant.grants)?;
     }
     differences.push(
-        "the app reaches no destination, and finds its data, and directories that it may write to, empty".to_owned(),
+        "the app reaches no destination, and finds its data, its key-value stores, and directories that it may write to, empty".to_owned(),
     );
     let bind = Bind { place: Place::Unix(socket(folder.path())), scheme: Some(Scheme::Http), proxied: false };
     Ok(Config {
         apps_dir: folder.path().join("apps"),
         data_dir: folder.path().join("data"),
+        keyvalue_redis: None,
         bind: vec![bind],
         certificate: None,
         forwarded_allow_ips: TrustedPeers::unix(),

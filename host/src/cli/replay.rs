@@ -19,7 +19,7 @@ use super::say;
 #[command(after_help = "Examples:
   wasgi replay 1f2e3d4c5b6a7988
 
-The app has its limits, variables, secrets and files. It reaches no destination, and finds its data, and directories that it may \
+The app has its limits, variables, secrets and files. It reaches no destination, and finds its data, its key-value stores, and directories that it may \
 write to, empty: nothing is changed by it. What was not kept of the request is replaced by as much of something else, which is said. \
 The exit code is 0 where the cause is the same, else 1.")]
 pub(crate) struct Replay {

@@ -97,16 +97,12 @@ impl Standing {
     fn take(config: &Config, inherited: Inherited) -> anyhow::Result<Self> {
         confine::host::check(config)?;
         let user = User::of(config)?;
-        let has_data = config.has_data();
         if let Some(user) = &user {
             user.settle("state_dir", &config.state_dir)?;
-            if has_data {
-                user.settle("data_dir", &config.data_dir)?;
-            }
-        } else if has_data {
-            // What is not there when the walls are put up stays outside of them.
-            let made = DirBuilder::new().recursive(true).mode(0o700).create(&config.data_dir);
-            made.with_context(|| format!("data_dir {} cannot be made", config.data_dir.display()))?;
+        }
+        let made = make_data_dir(config, user.as_ref());
+        if config.has_data() {
+            made?;
         }
         // First of all, so that a second host with the same state directory touches nothing.
         let lock = StateLock::take(&config.state_dir)?;
@@ -120,6 +116,22 @@ impl Standing {
             user.can_read(&config.apps_dir)?;
         }
         Ok(Self { lock, doors })
+    }
+}
+
+/// What is not there when the walls are put up stays outside of them, and data may be granted without a restart.
+fn make_data_dir(config: &Config, user: Option<&User>) -> anyhow::Result<()> {
+    let data_dir = &config.data_dir;
+    // It may not lie there once there is something in it.
+    if std::path::absolute(data_dir)?.starts_with(std::path::absolute(&config.apps_dir)?) {
+        return Ok(());
+    }
+    match user {
+        Some(user) => user.settle("data_dir", data_dir),
+        None => {
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(data_dir);
+            made.with_context(|| format!("data_dir {} cannot be made", data_dir.display()))
+        }
     }
 }
 

@@ -423,7 +423,7 @@ fn check_directories(config: &Config, apps: &Path, state: &Path) -> Result<(), C
         }
     };
     let own = [("apps", apps), ("state", state)];
-    if all().any(|grants| !grants.data.is_empty() || !grants.keyvalue.is_empty()) {
+    if config.has_data() {
         check(format!("data_dir {}", config.data_dir.display()), &data, &own)?;
     }
     for (place, directory) in all().flat_map(|grants| &grants.directories) {
