@@ -26,6 +26,9 @@ const ATTACKERS: usize = 64;
 /// After a refusal an attacker rests for this long: what is measured is guests, and not how quickly a host can refuse.
 const REST: Duration = Duration::from_millis(50);
 
+/// As many as cores on the machine that the figures are of.
+const WORKERS: usize = 2;
+
 /// What may take long on a busy host.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -72,7 +75,7 @@ pub(crate) fn measure(machine: &Machine, programs: &Programs, rounds: usize, tim
     let mut section = String::from("\n## Fairness\n\n");
     let _ = writeln!(
         section,
-        "Two workers on all cores; a hello of one tenant is asked {RATE} times a second on one connection, and its latency counted from when it\n\
+        "{WORKERS} workers on all cores; a hello of one tenant is asked {RATE} times a second on one connection, and its latency counted from when it\n\
          should have been asked. Beside it, on the same cores, apps of another tenant are asked by {ATTACKERS} connections for each kind of attack, as fast as they\n\
          answer. The default configuration. {rounds} rounds of {} s in turns; medians of the rounds, \"worst\" is of all.\n",
         time.as_secs()
@@ -115,9 +118,7 @@ fn start(machine: &Machine, programs: &Programs) -> Result<Host> {
         fs::copy(programs.app("hog"), apps.join(format!("bad/{kind}.wasm")))?;
     }
     let port = free_port()?;
-    let mut command = programs.wasgi_serve(&apps, "fairness-state", port);
-    // The last one counts.
-    command.args(["--workers", "2"]);
+    let command = programs.wasgi_serve_with(&apps, "fairness-state", port, WORKERS);
     let mut server = Server::start(&command, &machine.all_cpus, programs.scratch.join("fairness.log"))?;
     let client = Client::new(port);
     for kind in KINDS {

@@ -181,11 +181,16 @@ impl Programs {
 
     /// `wasgi serve` as operators run it, on one worker: every limit, the access log and the counters are on.
     pub(crate) fn wasgi_serve(&self, apps: &Path, state: &str, port: u16) -> Command {
+        self.wasgi_serve_with(apps, state, port, 1)
+    }
+
+    /// The same on so many workers.
+    pub(crate) fn wasgi_serve_with(&self, apps: &Path, state: &str, port: u16, workers: usize) -> Command {
         let mut command = Command::new(&self.wasgi);
         command
             .arg("serve")
             .arg(apps)
-            .args(["--bind", &format!("127.0.0.1:{port}"), "--workers", "1"])
+            .args(["--bind", &format!("127.0.0.1:{port}"), "--workers", &workers.to_string()])
             .arg("--access-log-file")
             .arg(self.scratch.join(format!("{state}{ACCESS_LOG}")))
             .arg("--state-dir")

@@ -13,6 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::setpriority_process;
+use rustix::thread::sched_yield;
 use tokio::runtime::Handle;
 
 use self::shares::Shares;
@@ -163,6 +164,9 @@ impl Shared {
             drop(queue);
             (self.keep_ticking)();
             let (rest, took) = Arc::clone(&job).run();
+            // A worker that has something to do and was not let in at once (the kernel lets who runs finish its slice, some
+            // milliseconds) is now. Where nobody waits this returns at once.
+            sched_yield();
             queue = self.queue();
             queue.shares.charge(tenant, took);
             if rest == Rest::Again {
