@@ -281,6 +281,7 @@ fn status(name: &str, entry: &Entry) -> AppStatus {
         routes: live.map(|app| app.spec.routes.iter().map(ToString::to_string).collect()).unwrap_or_default(),
         instances: live.map(|app| match app.release.not_rewound {
             Some(_) => "fresh (cannot be rewound)".to_owned(),
+            None if app.guest.gave_up_rewinding() => "fresh (none could be rewound)".to_owned(),
             None => instances_text(app.spec.instances),
         }),
         since: live.map(|app| time(app.release.live_since)),

@@ -17,6 +17,7 @@ use wasgi_host::deploy::inspect::{self, Form, Grant, Inspection};
 use wasgi_host::guest::Kind;
 use wasgi_host::limits::Limits;
 use wasgi_host::manage;
+use wasgi_host::sandbox::Variant;
 use wasgi_host::{deploy, sandbox};
 
 use super::{complain, say};
@@ -54,7 +55,7 @@ impl Check {
         if self.config {
             say(&config.to_toml())?;
             let scans = sandbox::kernel_finds_written_pages();
-            say(&format!("\n# Rewinding: {}\n", sandbox::reset_text(scans)))?;
+            say(&format!("\n# Memories of sandboxes: {}\n", sandbox::reset_text(scans)))?;
             say(&format!("# Confinement: {}\n", host::forecast(&config)))?;
         }
         let mut outcome = ExitCode::SUCCESS;
@@ -108,7 +109,8 @@ fn check(config: &Config, path: &Path, verbose: bool) -> anyhow::Result<String> 
     }
     let rewinds = matches!(spec.instances, Instances::Rewind(_));
     if verbose || rewinds {
-        let prepared = deploy::prepare(&wasm, config.passes)?;
+        let variant = Variant::of(inspection.abi, spec.instances, config.passes);
+        let prepared = deploy::prepare(&wasm, variant, config.passes)?;
         if verbose {
             prepared.reports.iter().for_each(|pass| report.push_str(&pass_line(pass)));
         }

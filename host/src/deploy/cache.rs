@@ -1,8 +1,9 @@
 //! Compiled code on disk, so that a restart compiles nothing. Only the host can write the directory; what is in it is
 //! checked before it is loaded all the same, since loading compiled code is trusting it.
 //!
-//! An entry is one file, `<wasm>-<engine>-<code>.cwasm`: the SHA-256 of the component, the fingerprint of the engine, and
-//! the SHA-256 of the file itself. One rename puts all three in place.
+//! An entry is one file, `<wasm>-<engine>-<code>.cwasm`: the SHA-256 of the component, the fingerprint of the engine and of what was
+//! done to the component, and the SHA-256 of the file itself. One rename puts all three in place. Its end is what the app's
+//! memories begin with ([`images`]).
 
 use std::collections::HashMap;
 use std::fs::{File, FileTimes};
@@ -21,8 +22,9 @@ use tempfile::NamedTempFile;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-use super::passes;
+use super::{images, passes};
 use crate::config::Passes;
+use crate::sandbox::{MemoryImages, Variant};
 
 /// What the directory may hold before entries that were not used for long go.
 const BYTES_MAX: u64 = 8 << 30;
@@ -31,6 +33,23 @@ const UNUSED_TIME_MIN: Duration = Duration::from_secs(24 * 60 * 60);
 /// A file that a compiler left behind when the host died.
 const TEMP_PREFIX: &str = "tmp-";
 const SUFFIX: &str = ".cwasm";
+
+/// Code that can be linked.
+#[derive(Clone)]
+pub struct Code {
+    pub component: Component,
+    /// What the memories of its instances begin with.
+    pub images: MemoryImages,
+}
+
+/// Which engine code is for.
+#[derive(Clone, Copy)]
+pub struct Target<'a> {
+    pub engine: &'a Engine,
+    pub variant: Variant,
+    /// Code has to be loadable by this one, too: it says what is too large for a sandbox.
+    pub judge: Option<&'a Engine>,
+}
 
 /// The cache directory.
 pub struct Cache {
@@ -68,12 +87,12 @@ impl Cache {
     }
 
     /// Loads the code that was compiled for a component, if it is there and sound. `wasm_hash` is the component's SHA-256 in hex.
-    pub fn load(&self, engine: &Engine, wasm_hash: &str) -> Option<Component> {
-        let key = self.key(engine, wasm_hash);
+    pub fn load(&self, target: Target<'_>, wasm_hash: &str) -> Option<Code> {
+        let key = self.key(target, wasm_hash);
         let name = self.entries().get(&key).cloned()?;
         let path = self.directory.join(&name);
-        match self.load_entry(engine, &name) {
-            Ok(component) => Some(component),
+        match self.load_entry(target, &name) {
+            Ok(code) => Some(code),
             Err(error) => {
                 tracing::warn!("compiled code {} is not used: {error:#}; compiling again", path.display());
                 self.entries().remove(&key);
@@ -88,11 +107,11 @@ impl Cache {
     ///
     /// # Errors
     /// Says why it cannot be loaded.
-    pub fn load_new(&self, engine: &Engine, wasm_hash: &str) -> anyhow::Result<Component> {
-        let key = self.key(engine, wasm_hash);
+    pub fn load_new(&self, target: Target<'_>, wasm_hash: &str) -> anyhow::Result<Code> {
+        let key = self.key(target, wasm_hash);
         let name = self.entries().get(&key).cloned();
         let name = name.ok_or_else(|| anyhow::anyhow!("its compiled code is gone"))?;
-        self.load_entry(engine, &name).inspect_err(|_| {
+        self.load_entry(target, &name).inspect_err(|_| {
             self.entries().remove(&key);
             let _ = std::fs::remove_file(self.directory.join(&name));
         })
@@ -110,10 +129,10 @@ impl Cache {
     ///
     /// # Errors
     /// If it cannot be read again, written to disk or renamed.
-    pub fn keep(&self, engine: &Engine, wasm_hash: &str, compiled: NamedTempFile) -> anyhow::Result<()> {
+    pub fn keep(&self, target: Target<'_>, wasm_hash: &str, compiled: NamedTempFile) -> anyhow::Result<()> {
         let code_hash = hash(&mut compiled.reopen()?)?;
         compiled.as_file().sync_all()?;
-        let key = self.key(engine, wasm_hash);
+        let key = self.key(target, wasm_hash);
         let name = format!("{key}-{code_hash}{SUFFIX}");
         compiled.persist(self.directory.join(&name))?;
         self.entries().insert(key, name);
@@ -122,16 +141,17 @@ impl Cache {
 
     /// What an entry is known by: the component, what was done to it, and which engine can load the code (version, settings and
     /// processor).
-    fn key(&self, engine: &Engine, wasm_hash: &str) -> String {
+    fn key(&self, Target { engine, variant, .. }: Target<'_>, wasm_hash: &str) -> String {
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
+        variant.hash(&mut hasher);
         env!("CARGO_PKG_VERSION").hash(&mut hasher);
         passes::VERSION.hash(&mut hasher);
         self.passes.hash(&mut hasher);
         format!("{wasm_hash}-{:016x}", hasher.finish())
     }
 
-    fn load_entry(&self, engine: &Engine, name: &str) -> anyhow::Result<Component> {
+    fn load_entry(&self, target: Target<'_>, name: &str) -> anyhow::Result<Code> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
         let mut file = File::from(rustix::fs::openat(&self.handle, name, flags, Mode::empty())?);
         let metadata = file.metadata()?;
@@ -142,7 +162,10 @@ impl Cache {
         anyhow::ensure!(hash(&mut file)? == expected, "it is damaged");
         // The time of use, for eviction. A file system that refuses costs no more than an early compile some day.
         let _ = file.set_times(FileTimes::new().set_modified(SystemTime::now()));
-        deserialize(engine, &file)
+        if let Some(judge) = target.judge {
+            drop(deserialize(judge, &file)?);
+        }
+        Ok(Code { component: deserialize(target.engine, &file)?, images: images::read(&file)? })
     }
 
     /// Lists what is there, removes what compilers left behind, and evicts what went unused if it is too much.

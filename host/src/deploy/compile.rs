@@ -11,6 +11,7 @@ use tokio::process::Command;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::child::{self, Bounds, Outcome};
+use super::images;
 use super::passes::{self, rewind};
 use super::unpack::Unpacker;
 use crate::config::{Confine, Passes};
@@ -95,6 +96,11 @@ impl Compiler {
     #[cfg(test)]
     pub(super) fn here(self) -> Self {
         Self { is_here: true, ..self }
+    }
+
+    /// What is done to a component before it is compiled.
+    pub(super) fn passes(&self) -> Passes {
+        self.passes
     }
 
     /// What unpacks archives, in the same way.
@@ -211,7 +217,7 @@ pub fn compile_child_main<'a>(arguments: impl IntoIterator<Item = &'a OsStr>) ->
     }
 }
 
-const VARIANTS: [Variant; 3] = [Variant::Sync, Variant::Async, Variant::Rewind];
+const VARIANTS: [Variant; 4] = [Variant::Sync, Variant::Async, Variant::Rewind, Variant::Own];
 
 /// As it is handed to the compiler's process.
 fn variant_number(variant: Variant) -> u64 {
@@ -219,6 +225,7 @@ fn variant_number(variant: Variant) -> u64 {
         Variant::Sync => 0,
         Variant::Async => 1,
         Variant::Rewind => 2,
+        Variant::Own => 3,
     }
 }
 
@@ -232,14 +239,17 @@ fn compile_stdin(stack_bytes: u64, variant: Variant, passes: Passes) -> Result<(
     std::io::stdout().lock().write_all(&code).map_err(|error| child::passing("cannot write the code", error))
 }
 
-/// The passes, then the compiler.
+/// The passes, then the compiler; at the end what memories begin with.
 fn compile(wasm: &[u8], stack_bytes: u64, variant: Variant, passes: Passes) -> Result<Vec<u8>, Failure> {
     let refused = |error: &dyn std::fmt::Display| Failure::Refused(format!("{error:#}"));
-    let mut component = passes::prepare(wasm, passes).map_err(|error| refused(&error))?.component;
+    let passes::Prepared { mut component, contents, .. } =
+        passes::prepare(wasm, variant, passes).map_err(|error| refused(&error))?;
     if variant == Variant::Rewind {
         let prepared = rewind::component(&component).map_err(|refusal| Failure::NotRewound(refusal.to_string()))?;
         component = prepared.into();
     }
     let engine = sandbox::compiler(stack_bytes, variant).map_err(|error| refused(&error))?;
-    engine.precompile_component(&component).map_err(|error| refused(&error))
+    let mut code = engine.precompile_component(&component).map_err(|error| refused(&error))?;
+    images::append(&mut code, &contents);
+    Ok(code)
 }

@@ -1,6 +1,7 @@
 //! One file (with its sidecar) → an app that is ready to be called, or the reason why not. It publishes nothing.
 
 use std::collections::{HashMap, HashSet};
+use std::mem::{Discriminant, discriminant};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -10,7 +11,7 @@ use tokio::sync::{OnceCell, Semaphore};
 use wasmtime::component::Component;
 
 use super::Loaded;
-use super::cache::Cache;
+use super::cache::{Cache, Code, Target};
 use super::compile::{Compiler, Failure};
 use super::content::{Archive, Content, read_sidecar, read_wasm, refused_sidecar};
 use super::inspect;
@@ -28,7 +29,7 @@ use crate::guest::{Guest, Kind};
 use crate::keyvalue::{Keyvalue, Stores};
 use crate::limits::Limits;
 use crate::outbound::{Network, Outbound};
-use crate::sandbox::{Abi, Belongings, Crew, Engine, Variant};
+use crate::sandbox::{Belongings, Crew, Engine, MemoryImages, Variant};
 use crate::telemetry::AppLog;
 
 /// How a component becomes callable: `guest::load`, or a test's stand-in.
@@ -53,13 +54,13 @@ pub struct Loader {
     /// Releases whose code is in memory.
     pub(super) awake: Arc<AtomicUsize>,
     /// The same bytes under two names are compiled and mapped once.
-    components: Mutex<HashMap<Wanted, Arc<OnceCell<Code>>>>,
+    components: Mutex<HashMap<Wanted, Arc<OnceCell<Known>>>>,
     /// Files in memory at the same time, and threads that read, hash and link.
     hands: Semaphore,
 }
 
-/// A component: by the hash of its file, and whether its instances are to be rewound.
-type Wanted = (String, bool);
+/// A component: by the hash of its file, and the policy on its instances, whatever the numbers in it.
+type Wanted = (String, Discriminant<Instances>);
 
 /// What is to be loaded.
 pub struct Order {
@@ -102,7 +103,7 @@ pub enum Origin {
 
 /// A component that was compiled.
 #[derive(Clone)]
-struct Code {
+struct Known {
     shelf: Arc<Shelf>,
     kind: Kind,
     /// Why its instances are not rewound, though that is wanted.
@@ -111,7 +112,7 @@ struct Code {
 
 /// What the compiler's process has made.
 enum Compiled {
-    Component(Component),
+    Code(Code),
     NotRewound(String),
 }
 
@@ -122,7 +123,7 @@ struct Parts {
     kind: Kind,
     shelf: Arc<Shelf>,
     /// Where it was loaded for this.
-    component: Option<Arc<Component>>,
+    code: Option<Arc<Code>>,
     not_rewound: Option<String>,
     files: Option<Arc<Tree>>,
     hash: String,
@@ -198,13 +199,11 @@ impl Loader {
     /// Why there is none.
     pub async fn load_one(self: &Arc<Self>, order: Order) -> Result<Loaded, Outcome> {
         let order = Arc::new(order);
-        let Parts { spec, secrets, shelf, component, files, .. } =
-            self.parts(&order).await?.ok_or(Outcome::Unchanged)?;
-        let component = match component {
-            Some(component) => component,
-            None => self.component(&shelf).await.map_err(|error| Outcome::Passing(format!("{error:#}")))?,
+        let Parts { spec, secrets, shelf, code, files, .. } = self.parts(&order).await?.ok_or(Outcome::Unchanged)?;
+        let code = match code {
+            Some(code) => code,
+            None => self.code_of(&shelf).await.map_err(|error| Outcome::Passing(format!("{error:#}")))?,
         };
-        let component = Component::clone(&component);
         // Whoever runs it by hand has their own patience.
         let account = Account::of_nobody();
         let data = open_data(&spec, None, &account)?;
@@ -212,7 +211,8 @@ impl Loader {
         let outbound = self.outbound(&spec, &account, None);
         let keyvalue = self.keyvalue(&spec, &account);
         let log = Arc::new(AppLog::new(&spec.name, &spec.limits, &account));
-        let own = Belongings { log, files, data, directories, secrets, account, outbound, keyvalue };
+        let Code { component, images } = Code::clone(&code);
+        let own = Belongings { log, files, data, directories, secrets, account, outbound, keyvalue, images };
         Ok(Loaded { spec, component, own })
     }
 
@@ -242,15 +242,15 @@ impl Loader {
         }
         // Its bytes would wait in memory for their turn.
         let archive_hash = content.archive.take().map(|archive| archive.hash);
-        let (code, component, origin) = self.code(order, &spec, content).await?;
+        let (known, code, origin) = self.code(order, &spec, content).await?;
         let files = match archive_hash {
             Some(archive_hash) => Some(self.files(order, &spec.limits, archive_hash).await?),
             None => None,
         };
-        let settled = code.kind.settle(spec);
+        let settled = known.kind.settle(spec);
         let spec = settled.map_err(|error| Outcome::Refused(format!("{}.toml: {error}", order.name)))?;
-        let Code { shelf, kind, not_rewound } = code;
-        Ok(Some(Parts { spec, secrets, kind, shelf, component, not_rewound, files, hash, code_hash, origin }))
+        let Known { shelf, kind, not_rewound } = known;
+        Ok(Some(Parts { spec, secrets, kind, shelf, code, not_rewound, files, hash, code_hash, origin }))
     }
 
     /// The files of its bundle: known, found on disk, or unpacked.
@@ -289,16 +289,16 @@ impl Loader {
         order: &Arc<Order>,
         spec: &AppSpec,
         content: Content,
-    ) -> Result<(Code, Option<Arc<Component>>, Origin), Outcome> {
-        let rewinds = matches!(spec.instances, Instances::Rewind(_));
+    ) -> Result<(Known, Option<Arc<Code>>, Origin), Outcome> {
+        let wanted = (content.code_hash.clone(), discriminant(&spec.instances));
         let cell = {
             let mut components = self.components.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(components.entry((content.code_hash.clone(), rewinds)).or_default())
+            Arc::clone(components.entry(wanted).or_default())
         };
         let (mut origin, mut loaded) = (Origin::Shared, None);
-        let mut put = |hash: &str, variant, component| {
+        let mut put = |hash: &str, variant, code| {
             let shelf = Shelf::new(hash, variant);
-            loaded = Some(shelf.put(component));
+            loaded = Some(shelf.put(code));
             shelf
         };
         let code = cell
@@ -311,19 +311,23 @@ impl Loader {
                         Ok((found.kind, found.abi))
                     })
                     .await?;
+                // One that cannot be settled is refused when that comes.
+                let settled = kind.settle(spec.clone());
+                let instances = settled.map_or(Instances::Fresh, |spec| spec.instances);
+                let passes = self.compiler.passes();
+                let mut variant = Variant::of(abi, instances, passes);
                 let mut not_rewound = None;
-                if rewinds && kind == Kind::Wsgi && abi == Abi::Sync {
-                    match self.compiled(order, &spec.limits, &hash, Variant::Rewind, &mut origin).await? {
-                        Compiled::Component(component) => {
-                            return Ok(Code { shelf: put(&hash, Variant::Rewind, component), kind, not_rewound });
+                if variant == Variant::Rewind {
+                    match self.compiled(order, &spec.limits, &hash, variant, &mut origin).await? {
+                        Compiled::Code(code) => {
+                            return Ok(Known { shelf: put(&hash, variant, code), kind, not_rewound });
                         }
                         Compiled::NotRewound(reason) => not_rewound = Some(reason),
                     }
+                    variant = Variant::of(abi, Instances::Fresh, passes);
                 }
-                match self.compiled(order, &spec.limits, &hash, abi.into(), &mut origin).await? {
-                    Compiled::Component(component) => {
-                        Ok(Code { shelf: put(&hash, abi.into(), component), kind, not_rewound })
-                    }
+                match self.compiled(order, &spec.limits, &hash, variant, &mut origin).await? {
+                    Compiled::Code(code) => Ok(Known { shelf: put(&hash, variant, code), kind, not_rewound }),
                     Compiled::NotRewound(reason) => Err(Outcome::Refused(reason)),
                 }
             })
@@ -342,10 +346,10 @@ impl Loader {
         origin: &mut Origin,
     ) -> Result<Compiled, Outcome> {
         let owned = hash.to_owned();
-        let cached = self.by_hand(move |loader| Ok(loader.cache.load(loader.engine(variant)?, &owned))).await?;
+        let cached = self.by_hand(move |loader| Ok(loader.cache.load(loader.target(variant)?, &owned))).await?;
         *origin = if cached.is_some() { Origin::Cached } else { Origin::Compiled };
         match cached {
-            Some(component) => Ok(Compiled::Component(component)),
+            Some(code) => Ok(Compiled::Code(code)),
             None => self.compile(order, limits, hash.to_owned(), variant).await,
         }
     }
@@ -377,14 +381,14 @@ impl Loader {
         }
         drop((slot, content));
         self.by_hand(move |loader| {
-            let engine = loader.engine(variant)?;
+            let target = loader.target(variant)?;
             loader
                 .cache
-                .keep(engine, &hash, output)
+                .keep(target, &hash, output)
                 .map_err(|error| Outcome::Passing(format!("cannot write to the cache: {error:#}")))?;
-            let loaded = loader.cache.load_new(engine, &hash);
+            let loaded = loader.cache.load_new(target, &hash);
             let loaded = loaded.map_err(|error| Outcome::Refused(format!("it does not fit this host: {error:#}")))?;
-            Ok(Compiled::Component(loaded))
+            Ok(Compiled::Code(loaded))
         })
         .await
     }
@@ -393,18 +397,21 @@ impl Loader {
     ///
     /// # Errors
     /// Where the cache has lost it.
-    pub(super) async fn component(self: &Arc<Self>, shelf: &Arc<Shelf>) -> anyhow::Result<Arc<Component>> {
-        if let Some(component) = shelf.component() {
-            return Ok(component);
+    pub(super) async fn code_of(self: &Arc<Self>, shelf: &Arc<Shelf>) -> anyhow::Result<Arc<Code>> {
+        if let Some(code) = shelf.code() {
+            return Ok(code);
         }
         let _hand = self.hands.acquire().await;
         let (loader, shelf) = (Arc::clone(self), Arc::clone(shelf));
-        tokio::task::spawn_blocking(move || loader.read_component(&shelf)).await?
+        tokio::task::spawn_blocking(move || loader.read_code(&shelf)).await?
     }
 
     /// Reads it from the cache.
-    pub(super) fn read_component(&self, shelf: &Shelf) -> anyhow::Result<Arc<Component>> {
-        let loaded = self.cache.load(self.engine.wasmtime(shelf.variant)?, &shelf.hash);
+    pub(super) fn read_code(&self, shelf: &Shelf) -> anyhow::Result<Arc<Code>> {
+        let engine = self.engine.wasmtime(shelf.variant)?;
+        // Where it was linked before, it was judged before.
+        let judge = if shelf.is_proven() { None } else { self.engine.judge(engine) };
+        let loaded = self.cache.load(Target { engine, variant: shelf.variant, judge }, &shelf.hash);
         if loaded.is_none() {
             // Whoever loads such an app again compiles it again.
             let mut components = self.components.lock().unwrap_or_else(PoisonError::into_inner);
@@ -417,20 +424,22 @@ impl Loader {
     pub(super) fn guest(
         &self,
         kind: Kind,
-        component: &Component,
+        code: &Code,
         spec: &AppSpec,
         own: Belongings,
     ) -> anyhow::Result<Box<dyn Guest>> {
-        (self.load_guest)(&self.engine, kind, component, spec, own)
+        let own = Belongings { images: code.images.clone(), ..own };
+        (self.load_guest)(&self.engine, kind, &code.component, spec, own)
     }
 
     /// The engine that runs components of this variant.
-    fn engine(&self, variant: Variant) -> Result<&wasmtime::Engine, Outcome> {
-        self.engine.wasmtime(variant).map_err(|error| Outcome::Passing(format!("{error:#}")))
+    fn target(&self, variant: Variant) -> Result<Target<'_>, Outcome> {
+        let engine = self.engine.wasmtime(variant).map_err(|error| Outcome::Passing(format!("{error:#}")))?;
+        Ok(Target { engine, variant, judge: self.engine.judge(engine) })
     }
 
     fn app(self: &Arc<Self>, order: &Order, parts: Parts) -> Result<App, Outcome> {
-        let Parts { spec, secrets, kind, shelf, component, not_rewound, files, hash, code_hash, origin } = parts;
+        let Parts { spec, secrets, kind, shelf, code, not_rewound, files, hash, code_hash, origin } = parts;
         let refused = |error: anyhow::Error| Outcome::Refused(format!("{error:#}"));
         let account = self.accounts.of(&order.config, &spec.name);
         let log = AppLog::new(&spec.name, &spec.limits, &account);
@@ -451,6 +460,8 @@ impl Loader {
             account: Arc::clone(&account),
             outbound: outbound.clone(),
             keyvalue,
+            // Its code brings it, when it is linked.
+            images: MemoryImages::default(),
         };
         let subject = Subject {
             app: &spec.name,
@@ -464,13 +475,13 @@ impl Loader {
         let spec = Arc::new(spec);
         let sleeps =
             live.is_none() && origin != Origin::Compiled && self.awake.load(Ordering::Relaxed) >= AWAKE_AT_START;
-        let component = match component.or_else(|| shelf.component()) {
+        let code = match code.or_else(|| shelf.code()) {
             None if sleeps && shelf.is_proven() => None,
-            None => Some(self.read_component(&shelf).map_err(|error| Outcome::Passing(format!("{error:#}")))?),
+            None => Some(self.read_code(&shelf).map_err(|error| Outcome::Passing(format!("{error:#}")))?),
             found => found,
         };
         let recipe = Recipe { loader: Arc::clone(self), shelf, kind, spec: Arc::clone(&spec), own };
-        let guest = Sleeper::new(recipe, component, sleeps).map_err(refused)?;
+        let guest = Sleeper::new(recipe, code, sleeps).map_err(refused)?;
         let now = SystemTime::now();
         let release = Release {
             // With the same bytes, only the sidecar is new.

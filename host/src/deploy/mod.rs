@@ -10,6 +10,7 @@ mod claims;
 mod command;
 pub mod compile;
 mod content;
+pub mod images;
 pub mod inspect;
 mod library;
 mod load;
@@ -24,7 +25,7 @@ pub mod unpack;
 mod watch;
 
 pub use passes::rewind::component as prepare_for_rewinding;
-pub use passes::{Prepared, Report, prepare};
+pub use passes::{Content, Prepared, Report, prepare};
 
 use std::io;
 use std::path::PathBuf;

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use wasmtime::component::Component;
 
+use super::cache::Code;
 use super::load::Loader;
 use crate::config::AppSpec;
 use crate::error::Error;
@@ -42,7 +42,7 @@ pub(super) struct Recipe {
 
 pub(super) struct Awake {
     guest: Box<dyn Guest>,
-    _component: Arc<Component>,
+    _code: Arc<Code>,
     _counted: Counted,
 }
 
@@ -67,19 +67,19 @@ pub(super) struct Shelf {
     /// As the cache knows it.
     pub(super) hash: String,
     pub(super) variant: Variant,
-    component: Mutex<Weak<Component>>,
+    code: Mutex<Weak<Code>>,
     /// It was loaded and linked once in this host: it fits.
     is_proven: AtomicBool,
 }
 
 impl Shelf {
     pub(super) fn new(hash: &str, variant: Variant) -> Arc<Self> {
-        let (component, is_proven) = (Mutex::default(), AtomicBool::new(false));
-        Arc::new(Self { hash: hash.to_owned(), variant, component, is_proven })
+        let (code, is_proven) = (Mutex::default(), AtomicBool::new(false));
+        Arc::new(Self { hash: hash.to_owned(), variant, code, is_proven })
     }
 
-    pub(super) fn component(&self) -> Option<Arc<Component>> {
-        self.component.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
+    pub(super) fn code(&self) -> Option<Arc<Code>> {
+        self.code.lock().unwrap_or_else(PoisonError::into_inner).upgrade()
     }
 
     /// Whether it is known to fit.
@@ -88,10 +88,10 @@ impl Shelf {
     }
 
     /// Remembers it, as long as somebody has it.
-    pub(super) fn put(&self, component: Component) -> Arc<Component> {
-        let component = Arc::new(component);
-        *self.component.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&component);
-        component
+    pub(super) fn put(&self, code: Code) -> Arc<Code> {
+        let code = Arc::new(code);
+        *self.code.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&code);
+        code
     }
 }
 
@@ -100,17 +100,17 @@ impl Recipe {
     ///
     /// # Errors
     /// Why it does not fit this host.
-    pub(super) fn make(&self, component: Arc<Component>) -> anyhow::Result<Awake> {
+    pub(super) fn make(&self, code: Arc<Code>) -> anyhow::Result<Awake> {
         let Self { loader, shelf, kind, spec, own } = self;
-        let guest = loader.guest(*kind, &component, spec, own.clone())?;
+        let guest = loader.guest(*kind, &code, spec, own.clone())?;
         shelf.is_proven.store(true, Relaxed);
-        Ok(Awake { guest, _component: component, _counted: Counted::new(&loader.awake) })
+        Ok(Awake { guest, _code: code, _counted: Counted::new(&loader.awake) })
     }
 
     async fn load(&self) -> anyhow::Result<Awake> {
-        let component = self.loader.component(&self.shelf).await?;
+        let code = self.loader.code_of(&self.shelf).await?;
         // Linking is quick where the code is there.
-        self.make(component)
+        self.make(code)
     }
 }
 
@@ -120,8 +120,8 @@ impl Sleeper {
     ///
     /// # Errors
     /// Why it does not fit this host.
-    pub(super) fn new(recipe: Recipe, component: Option<Arc<Component>>, sleeps: bool) -> anyhow::Result<Self> {
-        let made = component.map(|component| recipe.make(component)).transpose()?;
+    pub(super) fn new(recipe: Recipe, code: Option<Arc<Code>>, sleeps: bool) -> anyhow::Result<Self> {
+        let made = code.map(|code| recipe.make(code)).transpose()?;
         Ok(Self {
             awake: ArcSwapOption::new(made.filter(|_| !sleeps).map(Arc::new)),
             was_called: AtomicBool::new(false),
@@ -177,6 +177,11 @@ impl Sleeper {
             self.awake.store(None);
             tracing::debug!(app = self.recipe.spec.name.as_str(), "asleep");
         }
+    }
+
+    /// Whether its instances should be rewound, and are not since none could be.
+    pub fn gave_up_rewinding(&self) -> bool {
+        self.awake.load().as_ref().is_some_and(|awake| awake.guest.gave_up_rewinding())
     }
 
     /// Whether its code is in memory.

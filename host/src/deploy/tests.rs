@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use wasmtime::component::Component;
 
+use super::cache::Target;
 use super::compile::Compiler;
 use super::{DeployHandle, Deployer};
 use crate::apps::{App, Apps, Entry, Table};
@@ -388,13 +389,27 @@ fn a_cache_that_others_can_write_is_refused() {
 fn compiled_code_of_one_engine_is_not_loaded_by_the_other() {
     let root = tempfile::tempdir().expect("a temporary directory can be made");
     let cache = super::cache::Cache::open(root.path(), Passes::All).expect("the directory is ours");
-    let [sync, rewind, concurrent] = [Variant::Sync, Variant::Rewind, Variant::Async]
-        .map(|variant| sandbox::compiler(1 << 20, variant).expect("this machine is supported"));
-    let temp = cache.temp().expect("the directory is ours");
-    let code = sync.precompile_component(&wasm(1)).expect("it compiles");
-    std::fs::write(temp.path(), code).expect("it can be written");
-    cache.keep(&sync, "hash", temp).expect("it can be kept");
-    assert!(cache.load(&concurrent, "hash").is_none());
-    assert!(cache.load(&rewind, "hash").is_none(), "what was not prepared for it is never rewound");
-    assert!(cache.load(&sync, "hash").is_some(), "and it was not thrown away for that");
+    let variants = [Variant::Sync, Variant::Own, Variant::Rewind, Variant::Async];
+    let engines = variants.map(|variant| sandbox::compiler(1 << 20, variant).expect("this machine is supported"));
+    let targets: Vec<_> =
+        engines.iter().zip(variants).map(|(engine, variant)| Target { engine, variant, judge: None }).collect();
+    for own in &targets {
+        let temp = cache.temp().expect("the directory is ours");
+        let mut code = own.engine.precompile_component(&wasm(1)).expect("it compiles");
+        super::images::append(&mut code, &[]);
+        std::fs::write(temp.path(), code).expect("it can be written");
+        let hash = format!("hash of {:?}", own.variant);
+        cache.keep(*own, &hash, temp).expect("it can be kept");
+        for other in &targets {
+            // What was not prepared for it is never rewound, nor is an app without its data made of code that has it, or the
+            // other way round. And it is not thrown away for having been asked for.
+            assert_eq!(
+                cache.load(*other, &hash).is_some(),
+                own.variant == other.variant,
+                "{hash}: {:?}",
+                other.variant
+            );
+        }
+        assert!(cache.load(*own, &hash).is_some());
+    }
 }

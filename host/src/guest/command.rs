@@ -37,6 +37,7 @@ pub async fn run(
     }
     let linked = engine.link(component)?;
     let export = super::exported::<(), cgi::Returned>(&linked, cgi::INTERFACE, "run")?;
+    let shelves = engine.shelves(component, &own.images);
     let app = Arc::new(AppContext::new(spec, own));
     // Whoever sits before it ends it.
     let call = Arc::new(CallState::new(RequestId::next(), Instant::now(), Duration::MAX, &app.account));
@@ -54,7 +55,7 @@ pub async fn run(
     });
     engine.wake_ticker();
     let returned = async {
-        let instance = linked.instantiate_async(&mut store).await?;
+        let instance = sandbox::instantiate(shelves.as_ref(), &linked, &mut store).await?;
         let run = instance.get_typed_func::<(), cgi::Returned>(&mut store, export)?;
         run.call_async(&mut store, ()).await
     };

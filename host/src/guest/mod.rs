@@ -95,6 +95,11 @@ pub trait Guest: Send + Sync {
 
     /// Retires idle instances whose time is over. Called about once a second.
     fn sweep(&self);
+
+    /// Whether its instances should be rewound, and are not since none could be.
+    fn gave_up_rewinding(&self) -> bool {
+        false
+    }
 }
 
 /// Offers guests what this host has for them. One linker serves all apps of an engine.

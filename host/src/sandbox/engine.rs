@@ -1,4 +1,4 @@
-//! The three wasmtime engines: for synchronous guests, for those of them whose instances are rewound, and for WASI 0.3's
+//! The wasmtime engines: for synchronous guests whose instances are reused, fresh for each call, or rewound, and for WASI 0.3's
 //! concurrent calls. How guests are compiled, and where their memories, tables and stacks come from.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,10 +13,10 @@ use wasmtime::{
     WasmBacktraceDetails,
 };
 
-use crate::config::Config;
+use crate::config::{Config, Instances, Passes};
 use crate::guest;
 use crate::sandbox::State;
-use crate::sandbox::memory::{Creator, Scanner};
+use crate::sandbox::memory::{Creator, MemoryImages, Pool, Scanner, Shelves, Stacks};
 
 /// How often a running guest is looked at. One thread ticks for the whole engine: a timer per request would cost more
 /// than the requests (wasmtime#11814).
@@ -43,18 +43,28 @@ pub enum Abi {
 pub enum Variant {
     /// Synchronous, its sandboxes from wasmtime's pool.
     Sync,
-    /// Synchronous, with what rewinding needs compiled into it (`deploy/passes/rewind`), and memories of our own.
+    /// Synchronous, with memories of our own (`memory`): for sandboxes that serve one call.
+    Own,
+    /// The same, with what rewinding needs compiled into it (`deploy/passes/rewind`).
     Rewind,
     /// For WASI 0.3.
     Async,
 }
 
-impl From<Abi> for Variant {
-    fn from(abi: Abi) -> Self {
-        match abi {
-            Abi::Sync => Self::Sync,
-            Abi::Async => Self::Async,
+impl Variant {
+    /// For an app with this policy on instances, which can be rewound if it is to be.
+    pub fn of(abi: Abi, instances: Instances, passes: Passes) -> Self {
+        match (abi, instances) {
+            (Abi::Async, _) => Self::Async,
+            (Abi::Sync, Instances::Rewind(_)) => Self::Rewind,
+            (Abi::Sync, Instances::Fresh) if passes == Passes::All => Self::Own,
+            (Abi::Sync, _) => Self::Sync,
         }
+    }
+
+    /// Whether its memories are ours, and may begin with an image that is kept beside the code.
+    pub fn has_own_memories(self) -> bool {
+        matches!(self, Self::Own | Self::Rewind)
     }
 }
 
@@ -62,14 +72,15 @@ impl From<Abi> for Variant {
 pub struct Engine {
     sync: Half,
     /// These are made when the first component asks for them: until then they cost nothing.
+    own: OnceLock<Half>,
     rewind: OnceLock<Half>,
     concurrent: OnceLock<Half>,
     /// Held by whoever makes one.
     making: Mutex<()>,
-    /// Rewound sandboxes that may still be made: their engine has no pool that counts.
+    /// Sandboxes with memories of our own that may still be made: their engines have no pool that counts.
     seats: Arc<Semaphore>,
-    /// What finds the pages that a rewound sandbox has written.
-    pub(crate) scanner: Arc<Scanner>,
+    /// Where their memories come from.
+    pool: Arc<Pool>,
     config: Config,
     ticker: Arc<Ticker>,
 }
@@ -77,6 +88,9 @@ pub struct Engine {
 /// One of them.
 struct Half {
     engine: wasmtime::Engine,
+    /// Where memories are ours: one of the same settings, in whose pool nothing is ever made. It refuses what would be too large
+    /// for one sandbox, as the pools of the others do.
+    judge: Option<wasmtime::Engine>,
     /// What guests may import.
     linker: Linker<State>,
     /// Who keeps idle sandboxes of this engine's pool.
@@ -99,11 +113,12 @@ impl Engine {
         let sync = Half::new(config, Variant::Sync, &ticker)?;
         Ok(Self {
             sync,
+            own: OnceLock::new(),
             rewind: OnceLock::new(),
             concurrent: OnceLock::new(),
             making: Mutex::new(()),
             seats: Arc::new(Semaphore::new(config.sandboxes as usize)),
-            scanner: Arc::new(Scanner::new()),
+            pool: Pool::new(config.sandboxes as usize, Scanner::new()),
             config: config.clone(),
             ticker,
         })
@@ -116,6 +131,7 @@ impl Engine {
     pub fn wasmtime(&self, variant: Variant) -> Result<&wasmtime::Engine> {
         let half = match variant {
             Variant::Sync => return Ok(&self.sync.engine),
+            Variant::Own => &self.own,
             Variant::Rewind => &self.rewind,
             Variant::Async => &self.concurrent,
         };
@@ -124,10 +140,15 @@ impl Engine {
             return Ok(&half.engine);
         }
         let made = Half::new(&self.config, variant, &self.ticker)?;
-        if variant == Variant::Rewind {
-            tracing::info!("rewinding: {}", reset_text(self.scanner.is_available()));
+        if variant.has_own_memories() && self.own.get().or(self.rewind.get()).is_none() {
+            tracing::info!("memories: {}", reset_text(self.pool.scans()));
         }
         Ok(&half.get_or_init(|| made).engine)
+    }
+
+    /// An engine that says whether code for another one fits a sandbox, where that does not say so itself.
+    pub(crate) fn judge(&self, engine: &wasmtime::Engine) -> Option<&wasmtime::Engine> {
+        self.half(engine).judge.as_ref()
     }
 
     /// Sandboxes that may exist at the same time.
@@ -135,7 +156,14 @@ impl Engine {
         self.config.sandboxes
     }
 
-    /// The right to make one more sandbox that is rewound. None if there are as many as may be.
+    /// What an app's memories come from, if its engine has memories of our own.
+    pub(crate) fn shelves(&self, component: &Component, images: &MemoryImages) -> Option<Arc<Shelves>> {
+        let halves = [self.own.get(), self.rewind.get()];
+        let is_own = |half: &Half| wasmtime::Engine::same(&half.engine, component.engine());
+        halves.into_iter().flatten().any(is_own).then(|| Shelves::new(&self.pool, images))
+    }
+
+    /// The right to make one more sandbox with memories of our own. None if there are as many as may be.
     pub(crate) fn seat(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.seats).try_acquire_owned().ok()
     }
@@ -182,7 +210,7 @@ impl Engine {
     }
 
     fn half(&self, engine: &wasmtime::Engine) -> &Half {
-        let made = [self.rewind.get(), self.concurrent.get()];
+        let made = [self.own.get(), self.rewind.get(), self.concurrent.get()];
         let mut made = made.into_iter().flatten();
         made.find(|half| wasmtime::Engine::same(&half.engine, engine)).unwrap_or(&self.sync)
     }
@@ -198,21 +226,26 @@ impl Engine {
 
 impl Half {
     fn new(config: &Config, variant: Variant, ticker: &Ticker) -> Result<Self> {
-        let mut settings = compiler_settings(config.stack_bytes, variant);
-        match variant {
-            // Rewound instances stay: making them need not be cheap, and wasmtime's pool has no memories but its own.
-            Variant::Rewind => settings.with_host_memory(Arc::new(Creator)),
-            Variant::Sync | Variant::Async => {
-                settings.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(config)))
-            }
+        let settings = || compiler_settings(config.stack_bytes, variant);
+        let pooled = |sandboxes| {
+            let pool = InstanceAllocationStrategy::Pooling(pool(config, sandboxes));
+            wasmtime::Engine::new(settings().allocation_strategy(pool)).map_err(|error| {
+                anyhow!("cannot reserve a pool for {sandboxes} sandboxes, lower `sandboxes`: {error:#}")
+            })
         };
-        let engine = wasmtime::Engine::new(&settings).map_err(|error| {
-            anyhow!("cannot reserve a pool for {} sandboxes, lower `sandboxes`: {error:#}", config.sandboxes)
-        })?;
+        // wasmtime's pool has no memories but its own.
+        let (engine, judge) = if variant.has_own_memories() {
+            let mut settings = settings();
+            settings.with_host_memory(Arc::new(Creator)).with_host_stack(Arc::new(Stacks::default()));
+            let engine = wasmtime::Engine::new(&settings).map_err(|error| anyhow!("cannot make an engine: {error:#}"));
+            (engine?, Some(pooled(1)?))
+        } else {
+            (pooled(config.sandboxes)?, None)
+        };
         let mut linker = Linker::new(&engine);
         guest::link(&mut linker, variant).map_err(|error| anyhow!("cannot link what guests import: {error:#}"))?;
         ticker.engines().push(engine.weak());
-        Ok(Self { engine, linker, keepers: Mutex::default() })
+        Ok(Self { engine, judge, linker, keepers: Mutex::default() })
     }
 
     fn keepers(&self) -> MutexGuard<'_, Vec<Weak<dyn Keeper>>> {
@@ -237,8 +270,8 @@ fn compiler_settings(stack_bytes: u64, variant: Variant) -> EngineConfig {
         .epoch_interruption(true)
         // WASI 0.3's concurrent calls need it, synchronous guests pay two microseconds a call for it.
         .concurrency_support(variant == Variant::Async)
-        // Memories of our own have an image of their own, made when the first instance is there.
-        .memory_init_cow(variant != Variant::Rewind)
+        // Memories of our own have images of their own.
+        .memory_init_cow(!variant.has_own_memories())
         .cranelift_opt_level(OptLevel::Speed)
         .max_wasm_stack(stack_bytes)
         // Host functions run on the guest's stack, above what wasm may use of it.
@@ -256,8 +289,7 @@ const HOST_STACK_BYTES: usize = 256 << 10;
 /// Dirty memory of a finished sandbox up to this size is reset in place; what is beyond is given back to the kernel.
 const MEMORY_KEPT_BYTES: usize = 1 << 20;
 
-fn pool(config: &Config) -> PoolingAllocationConfig {
-    let sandboxes = config.sandboxes;
+fn pool(config: &Config, sandboxes: u32) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(sandboxes)
         .total_core_instances(sandboxes.saturating_mul(8))
@@ -279,12 +311,12 @@ fn pool(config: &Config) -> PoolingAllocationConfig {
     pool
 }
 
-/// Whether rewinding can ask the kernel what a call has written.
+/// Whether the kernel can be asked what a call has written.
 pub fn kernel_finds_written_pages() -> bool {
     Scanner::new().is_available()
 }
 
-/// How rewinding finds what a call has written, for the log and `wasgi check --config`.
+/// How it is found what a call has written to a memory of our own, for the log and `wasgi check --config`.
 pub fn reset_text(scans: bool) -> &'static str {
     if scans {
         "the kernel says which pages a call has written (PAGEMAP_SCAN), and those are put back"

@@ -6,6 +6,7 @@ use wasmtime_wasi_http::FieldMapError;
 
 use crate::error::{Busy, Error};
 use crate::sandbox::State;
+use crate::sandbox::memory;
 use crate::sandbox::meter::Refused;
 
 /// A guest was stopped by the host: carried through wasmtime as the error of a host function or of the ticker's callback.
@@ -22,7 +23,7 @@ impl std::error::Error for Stopped {}
 
 /// The error to report for what wasmtime returned.
 pub(crate) fn classify(fault: wasmtime::Error, state: &State) -> Error {
-    if fault.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some() {
+    if fault.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some() || fault.is::<memory::Full>() {
         return Error::Busy(Busy::Pool);
     }
     explain(&fault, state);

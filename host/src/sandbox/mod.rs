@@ -22,6 +22,7 @@ pub mod task;
 use std::sync::Arc;
 use std::time::Instant;
 
+use wasmtime::component::{Instance, InstancePre};
 use wasmtime::{Store, UpdateDeadline};
 
 pub use call::CallState;
@@ -29,6 +30,9 @@ pub use crew::Crew;
 use crew::Yields;
 pub(crate) use engine::Keeper;
 pub use engine::{Abi, Engine, Variant, compiler, kernel_finds_written_pages, reset_text};
+pub(crate) use memory::PAGE_BYTES;
+use memory::Shelves;
+pub use memory::{Image, MemoryImages};
 pub(crate) use rewind::FUNCTION as REWIND_FUNCTION;
 pub use state::{AppContext, Belongings, State};
 
@@ -63,6 +67,18 @@ pub(crate) fn store(engine: &wasmtime::Engine, app: &Arc<AppContext>, call: &Arc
         ))
     });
     store
+}
+
+/// Makes an instance, with memories of our own if there are shelves.
+pub(crate) async fn instantiate<T: Send>(
+    shelves: Option<&Arc<Shelves>>,
+    linked: &InstancePre<T>,
+    store: &mut Store<T>,
+) -> wasmtime::Result<Instance> {
+    match shelves {
+        Some(shelves) => Ok(memory::instantiate(shelves, linked, store).await?.instance),
+        None => linked.instantiate_async(store).await,
+    }
 }
 
 /// What runs in the store next is the host's own and short: no tick is to stop it.

@@ -11,13 +11,12 @@
 //! After a trap, a time-out or a client that left nobody asks for it: such sandboxes are dropped by their calls.
 
 use std::pin::pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use wasmtime::Store;
 use wasmtime::component::{ComponentExportIndex, TypedFunc};
 
-use super::memory::{Images, Made, Memories, Scanner};
+use super::memory::{Images, Made, Memories};
 use super::meter::Mark;
 use super::{State, no_deadline};
 
@@ -29,7 +28,6 @@ pub(super) struct Rewind {
     /// The function that the pass has added.
     pub(super) function: ComponentExportIndex,
     pub(super) images: Images,
-    pub(super) scanner: Arc<Scanner>,
 }
 
 /// Where one sandbox began.
@@ -63,7 +61,7 @@ impl Rewind {
         }
         let failed = |error: &dyn std::fmt::Display| Lasting::Failed(error.to_string());
         let put_back = made.instance.get_typed_func(&mut *store, self.function).map_err(|error| failed(&error))?;
-        let kept = Memories::keep(made, store, &self.images, &self.scanner).map_err(|error| failed(&error))?;
+        let kept = Memories::keep(made, store, &self.images).map_err(|error| failed(&error))?;
         let memories = kept.ok_or(Lasting::Differs)?;
         // The first time it keeps the globals' values.
         run(&put_back, store).map_err(|error| failed(&error))?;

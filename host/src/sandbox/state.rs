@@ -17,6 +17,7 @@ use crate::guest::{http, wasi, wsgi};
 use crate::keyvalue::Keyvalue;
 use crate::limits::Limits;
 use crate::outbound::Outbound;
+use crate::sandbox::MemoryImages;
 use crate::sandbox::call::CallState;
 use crate::sandbox::ledger::Ledger;
 use crate::sandbox::meter::{Mark, Meter};
@@ -88,6 +89,8 @@ pub struct Belongings {
     pub directories: Arc<[Directory]>,
     pub secrets: Arc<Secrets>,
     pub account: Arc<Account>,
+    /// What its memories begin with, where that is not in its code.
+    pub images: MemoryImages,
 }
 
 /// The data of a store.

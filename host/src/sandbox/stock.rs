@@ -20,8 +20,9 @@ const BATCH: u32 = 24;
 /// A batch holds one sandbox for so many calls a second: an app with fewer has none in stock.
 const CALLS_PER_SANDBOX: u32 = 32;
 
-/// A spent sandbox with more memory than this is thrown away at once.
-const SPENT_BYTES_MAX: u64 = 4 << 20;
+/// An app whose sandboxes have more memory than this has none in stock, and spent ones are thrown away at once: what the next
+/// call needs is in the processor's caches just after the last, and not after twenty others.
+const STOCKED_BYTES_MAX: u64 = 4 << 20;
 
 /// What an app keeps in stock, apart from the sandboxes themselves, which are with the idle ones.
 pub(super) struct Stock<F> {
@@ -31,6 +32,8 @@ pub(super) struct Stock<F> {
     calls_before: AtomicU32,
     /// A batch is being made.
     stocking: AtomicBool,
+    /// Its sandboxes are large.
+    is_large: AtomicBool,
     /// Have served, and wait to be thrown away together.
     spent: Mutex<Vec<Sandbox<F>>>,
 }
@@ -41,6 +44,7 @@ impl<F> Default for Stock<F> {
             calls: AtomicU32::default(),
             calls_before: AtomicU32::default(),
             stocking: AtomicBool::default(),
+            is_large: AtomicBool::default(),
             spent: Mutex::default(),
         }
     }
@@ -53,6 +57,9 @@ impl<F> Stock<F> {
 
     /// How many sandboxes the app's traffic is worth having in stock.
     fn size(&self) -> u32 {
+        if self.is_large.load(Ordering::Relaxed) {
+            return 0;
+        }
         let calls = self.calls.load(Ordering::Relaxed).max(self.calls_before.load(Ordering::Relaxed));
         (calls / CALLS_PER_SANDBOX).min(BATCH)
     }
@@ -98,7 +105,11 @@ impl<E: Entry> Supply<E> {
 
     /// Throws a sandbox away that has served: together with others, where many do.
     pub(super) fn discard(&self, mut sandbox: Sandbox<E::Functions>) {
-        if self.stock.size() == 0 || sandbox.store.data().meter.memory_bytes() > SPENT_BYTES_MAX {
+        if self.stock.size() == 0 {
+            return;
+        }
+        if sandbox.store.data().meter.memory_bytes() > STOCKED_BYTES_MAX {
+            self.stock.is_large.store(true, Ordering::Relaxed);
             return;
         }
         // What belongs to the call ends with it.

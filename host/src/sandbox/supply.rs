@@ -2,7 +2,7 @@
 //! served before, as they are or put back to where they began. Every kind of guest has its sandboxes from here.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::Store;
 use wasmtime::component::{Instance, InstancePre};
 
-use super::memory::Images;
+use super::memory::{Images, Shelves};
 use super::rewind::{Beginning, Lasting, Rewind};
 use super::runs::{Patience, Run, Runs};
 use super::stock::Stock;
@@ -37,8 +37,12 @@ pub(crate) struct Supply<E: Entry> {
     kept: Option<Kept>,
     /// Between two calls a sandbox is put back to where it began.
     rewind: Option<Rewind>,
+    /// Where memories come from; wasmtime's pool, if none.
+    shelves: Option<Arc<Shelves>>,
     /// It was said why sandboxes are thrown away that should have been put back.
     has_complained: AtomicBool,
+    /// How many of them have been since one was put back; from [`IN_VAIN_MAX`] on nobody tries any more.
+    in_vain: AtomicU32,
     /// Sandboxes that wait for their next call; where each serves only one, for that.
     idle: Mutex<Vec<Idle<E::Functions>>>,
     /// Where they are reused.
@@ -65,6 +69,9 @@ pub(super) struct Idle<F> {
     sandbox: Sandbox<F>,
     since: Instant,
 }
+
+/// So many sandboxes in a row could not be put back: the next ones could not be either.
+const IN_VAIN_MAX: u32 = 8;
 
 /// Of an instance's calls, the part that is left to chance.
 const JITTER_PART: u32 = 10;
@@ -106,14 +113,12 @@ impl<E: Entry> Supply<E> {
         let function = linked.component().get_export_index(None, REWIND_FUNCTION).filter(|_| is_prepared);
         let (kept, rewind) = match (spec.instances, function) {
             (Instances::Reuse(kept), _) => (Some(kept), None),
-            (Instances::Rewind(kept), Some(function)) => {
-                let scanner = Arc::clone(&engine.scanner);
-                (Some(kept), Some(Rewind { function, images: Images::new(), scanner }))
-            }
+            (Instances::Rewind(kept), Some(function)) => (Some(kept), Some(Rewind { function, images: Images::new() })),
             (Instances::Fresh | Instances::Rewind(_), _) => (None, None),
         };
         // Calls that share an instance wait in it, and not for it.
         let is_waited_for = matches!(spec.instances, Instances::Reuse(_)) && !engine.is_concurrent(linked.component());
+        let shelves = engine.shelves(linked.component(), &own.images);
         let supply = Arc::new(Self {
             engine: Arc::clone(engine),
             app: Arc::new(AppContext::new(spec, own)),
@@ -121,7 +126,9 @@ impl<E: Entry> Supply<E> {
             entry,
             kept,
             rewind,
+            shelves,
             has_complained: AtomicBool::new(false),
+            in_vain: AtomicU32::new(0),
             idle: Mutex::default(),
             runs: is_waited_for.then(|| Runs::new(engine.workers())),
             stock: Stock::default(),
@@ -136,6 +143,11 @@ impl<E: Entry> Supply<E> {
         self.rewind.is_some() || self.kept.is_none_or(|kept| kept.requests_max == 1)
     }
 
+    /// Where memories come from; wasmtime's pool, if none.
+    pub(crate) fn shelves(&self) -> Option<&Arc<Shelves>> {
+        self.shelves.as_ref()
+    }
+
     /// The memory of an instance that may serve again.
     pub(crate) fn memory_bytes_max(&self) -> u64 {
         self.kept.map_or(u64::MAX, |kept| kept.memory_bytes_max)
@@ -143,7 +155,12 @@ impl<E: Entry> Supply<E> {
 
     /// Whether each call has a sandbox of its own.
     pub(crate) fn is_fresh(&self) -> bool {
-        self.kept.is_none()
+        self.kept.is_none() || self.gave_up_rewinding()
+    }
+
+    /// Whether its sandboxes should have been put back after calls, and none could be.
+    pub(crate) fn gave_up_rewinding(&self) -> bool {
+        self.rewind.is_some() && self.in_vain.load(Ordering::Relaxed) >= IN_VAIN_MAX
     }
 
     /// A sandbox for a call: one that waits, or a new one.
@@ -217,8 +234,8 @@ impl<E: Entry> Supply<E> {
     }
 
     pub(super) async fn instantiate(&self, call: &Arc<CallState>) -> Result<Sandbox<E::Functions>, Error> {
-        if let Some(rewind) = &self.rewind {
-            return self.instantiate_rewindable(rewind, call).await;
+        if let Some(shelves) = &self.shelves {
+            return self.instantiate_on(shelves, call).await;
         }
         let mut store = super::store(self.linked.engine(), &self.app, call);
         let instantiated = self.linked.instantiate_async(&mut store).await;
@@ -229,30 +246,34 @@ impl<E: Entry> Supply<E> {
         }
     }
 
-    async fn instantiate_rewindable(
+    /// With memories of our own.
+    async fn instantiate_on(
         &self,
-        rewind: &Rewind,
+        shelves: &Arc<Shelves>,
         call: &Arc<CallState>,
     ) -> Result<Sandbox<E::Functions>, Error> {
         let seat = self.engine.seat().ok_or(Error::Busy(Busy::Pool))?;
         let mut store = super::store(self.linked.engine(), &self.app, call);
-        let made = memory::instantiate(&self.linked, &mut store).await;
+        let made = memory::instantiate(shelves, &self.linked, &mut store).await;
         let found = made.and_then(|made| {
             let functions = self.entry.find(&mut store, &made.instance)?;
             Ok((made, functions))
         });
         let (made, functions) = found.map_err(|error| fault::classify(error, store.data()))?;
         let instance = made.instance;
-        let beginning = rewind.begin(made, &mut store);
-        super::renew(&mut store, call);
-        let beginning = beginning.map_err(|lasting| self.complain(&lasting)).ok();
+        let mut beginning = None;
+        if let Some(rewind) = self.rewind.as_ref().filter(|_| !self.is_fresh()) {
+            let begun = rewind.begin(made, &mut store);
+            super::renew(&mut store, call);
+            beginning = begun.map_err(|lasting| self.complain(&lasting)).ok();
+        }
         Ok(Sandbox { beginning, _seat: Some(seat), ..Sandbox::new(store, instance, functions) })
     }
 
     /// A sandbox has served without fault: the app's policy says what becomes of it. One with a fault is dropped instead:
     /// what misbehaved is never used again.
     pub(crate) fn keep(&self, mut sandbox: Sandbox<E::Functions>) {
-        let Some(kept) = self.kept else { return self.discard(sandbox) };
+        let Some(kept) = self.kept.filter(|_| !self.is_fresh()) else { return self.discard(sandbox) };
         sandbox.served += 1;
         let meter = &sandbox.store.data().meter;
         // One that wanted more than it may have could need it again, and interpreters give nothing back.
@@ -261,9 +282,13 @@ impl<E: Entry> Supply<E> {
             return;
         }
         if self.rewind.is_some() {
-            let Some(beginning) = &mut sandbox.beginning else { return };
+            let Some(beginning) = &mut sandbox.beginning else { return self.count_in_vain() };
             if let Err(lasting) = beginning.put_back(&mut sandbox.store) {
-                return self.complain(&lasting);
+                self.complain(&lasting);
+                return self.count_in_vain();
+            }
+            if self.in_vain.load(Ordering::Relaxed) > 0 {
+                self.in_vain.store(0, Ordering::Relaxed);
             }
         } else {
             sandbox.store.data_mut().end();
@@ -280,9 +305,23 @@ impl<E: Entry> Supply<E> {
         }
     }
 
+    /// A sandbox that should have been put back is thrown away.
+    fn count_in_vain(&self) {
+        if self.in_vain.fetch_add(1, Ordering::Relaxed) + 1 == IN_VAIN_MAX {
+            let app = self.app.name.as_str();
+            tracing::warn!(
+                app,
+                "after {IN_VAIN_MAX} calls in a row its instance could not be rewound: from now on each call gets a fresh one"
+            );
+        }
+    }
+
     /// Retires idle sandboxes whose time is over. Called about once a second.
     pub(crate) fn sweep(&self) {
-        let Some(kept) = self.kept else { return self.sweep_stock() };
+        if let Some(shelves) = &self.shelves {
+            shelves.sweep();
+        }
+        let Some(kept) = self.kept.filter(|_| !self.is_fresh()) else { return self.sweep_stock() };
         let retired: Vec<_> = {
             let mut idle = self.idle();
             // The longest unused ones are at the bottom.

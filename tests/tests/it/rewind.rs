@@ -14,12 +14,29 @@ const REWIND: &str = "instances = 'rewind'";
 /// | mutable globals that nobody exports, of each type | 4 |
 /// | a mutable global of another module | 8 |
 /// | the memory of another module, and its length | 16 |
+/// | the app's own data, where it has so much that it is mapped | 32 |
 ///
 /// `trap` or `spin` in the request's environ is what it does after that.
 fn hunter(pages: u32) -> Vec<u8> {
-    let text = component_text(&HUNTER.replace("PAGES", &pages.to_string()));
+    let text = component_text(&HUNTER.replace("PAGES", &pages.to_string()).replace("DATA", ""));
     parse(&text.replace("(export \"memory\") 1)", &format!("(export \"memory\") {pages})")))
 }
+
+/// The same with data of its own, which has to be there again in each call.
+fn with_data(pages: u32) -> Vec<u8> {
+    let text = component_text(&HUNTER.replace("PAGES", &pages.to_string()).replace("DATA", DATA));
+    let data = format!("(data (i32.const 131072) \"{}\")", "canary! ".repeat(10_000));
+    parse(&text.replace("(export \"memory\") 1)", &format!("(export \"memory\") {pages}) {data}")))
+}
+
+/// Looks whether the data is there.
+const DATA: &str = r#"
+      (local.set $at (i32.const 131072))
+      (loop $again
+        (if (i64.ne (i64.load (local.get $at)) (i64.const 0x20217972616e6163))
+          (then (local.set $found (i32.or (local.get $found) (i32.const 32)))))
+        (local.set $at (i32.add (local.get $at) (i32.const 8)))
+        (br_if $again (i32.lt_u (local.get $at) (i32.const 211072))))"#;
 
 const HUNTER: &str = r#"
     (global $i32 (mut i32) (i32.const 0))
@@ -48,6 +65,7 @@ const HUNTER: &str = r#"
       (if (call $grow-beside (i32.const 1)) (then (local.set $found (i32.or (local.get $found) (i32.const 16)))))
       (if (i64.ne (call $load-beside (i32.const 4096)) (i64.const 0))
         (then (local.set $found (i32.or (local.get $found) (i32.const 16)))))
+      DATA
       (local.get $found))
 
     (func $plant (local $at i32)
@@ -111,6 +129,10 @@ fn hunt(policy: &str) {
         let host = apps.into_iter().fold(host, |host, (name, pages, limits)| {
             host.app(name, hunter(pages)).sidecar(name, &format!("instances = '{policy}'\n{limits}"))
         });
+        // One small enough to be put back with others, one that is put back at once.
+        let host = [("data", 5), ("much", 70)].into_iter().fold(host, |host, (name, pages)| {
+            host.app(name, with_data(pages)).sidecar(name, &format!("instances = '{policy}'"))
+        });
         host.edge("half_closed_time=100ms").flag("--sandboxes", "6")
     });
     let mut client = host.connect();
@@ -125,12 +147,16 @@ fn hunt(policy: &str) {
                 leaving.reset();
             }
             67 => host.drop_in("over.wasm", hunter(1 + u32::try_from(call / 100 % 20).expect("it is small"))),
+            87 => host.drop_in("data.wasm", with_data(5 + u32::try_from(call / 100 % 3).expect("it is small"))),
             _ => {}
         }
-        for app in ["a", "b", "large", "over", "short"] {
+        for app in ["a", "b", "large", "data", "over", "much", "short"] {
             assert_eq!(client.get(&format!("/{app}")).text(), NOTHING, "/{app}, call {call}");
         }
     }
+    // What others have taken its slot for is long gone, so it has to be called once more.
+    assert_eq!(client.get("/data").text(), NOTHING);
+    eventually("a memory lies over what is behind the code", || (host.writable_mappings(".cwasm") > 0).then_some(()));
     if policy == "rewind" {
         assert_rewound(&host);
     }
@@ -192,6 +218,21 @@ fn an_instance_that_keeps_handles_is_not_used_again() {
     assert_eq!(host.get("/raw/handle-bomb?10").status(), 200);
     assert_eq!(host.get("/raw/use-kept").text(), "nothing was kept");
     host.log_contains("not rewound but made anew");
+}
+
+#[test]
+fn an_app_that_can_never_be_rewound_has_fresh_instances_before_long_and_it_is_said() {
+    let host = raw();
+    for _ in 0..20 {
+        assert_eq!(host.get("/raw/keep").text(), "kept");
+        assert_eq!(host.get("/raw/keep").text(), "kept");
+    }
+    host.log_contains("from now on each call gets a fresh one");
+    assert_eq!(host.listed("raw").expect("it is live").text("instances"), "fresh (none could be rewound)");
+    for _ in 0..3 {
+        assert_eq!(host.get("/raw/use-kept").text(), "nothing was kept");
+        assert_eq!(host.get("/raw/handle-numbers").text(), "1 2");
+    }
 }
 
 #[test]
@@ -279,7 +320,7 @@ fn check_says_whether_an_app_can_be_rewound() {
     );
     write("table.toml", REWIND.as_bytes());
     assert!(check(&["table.wasm"]).contains("cannot be rewound"), "its sidecar asks for it");
-    assert!(check(&["--config"]).contains("# Rewinding: "));
+    assert!(check(&["--config"]).contains("# Memories of sandboxes: "));
 }
 
 #[test]

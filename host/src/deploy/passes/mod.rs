@@ -10,10 +10,13 @@ use std::time::{Duration, Instant};
 
 use wasmparser::WasmFeatures;
 
+use self::flatten::image;
+pub use self::flatten::image::Content;
 use crate::config::Passes;
+use crate::sandbox::Variant;
 
 /// Part of the name of compiled code: other passes, other code.
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 4;
 
 /// What a pass came to.
 pub struct Report {
@@ -28,6 +31,8 @@ pub struct Report {
 /// A file's code, prepared for the compiler.
 pub struct Prepared<'a> {
     pub component: Cow<'a, [u8]>,
+    /// What its memories begin with, where that was taken out of it.
+    pub contents: Vec<Option<Content>>,
     pub reports: Vec<Report>,
 }
 
@@ -35,13 +40,25 @@ pub struct Prepared<'a> {
 ///
 /// # Errors
 /// If a core module cannot be made a component.
-pub fn prepare(wasm: &[u8], passes: Passes) -> anyhow::Result<Prepared<'_>> {
-    let mut prepared = Prepared { component: adapt::component(wasm)?, reports: Vec::new() };
+pub fn prepare(wasm: &[u8], variant: Variant, passes: Passes) -> anyhow::Result<Prepared<'_>> {
+    let component = adapt::component(wasm)?;
+    let mut prepared = Prepared { component, contents: Vec::new(), reports: Vec::new() };
     if passes == Passes::All {
         prepared.take_through("flatten", |component| {
             let flat = flatten::component(component).map_err(|refusal| refusal.to_string())?;
             Ok((flat.to_string(), flat.wasm))
         });
+        if variant.has_own_memories() {
+            let mut contents = Vec::new();
+            prepared.take_through("image", |component| {
+                let imaged = image::component(component).map_err(|refusal| refusal.to_string())?;
+                contents = imaged.contents;
+                let bytes: usize = contents.iter().flatten().map(|content| content.bytes.len()).sum();
+                let bytes = bytesize::ByteSize::b(bytes as u64).display().iec();
+                Ok((format!("its memory begins with {bytes}, which are mapped"), imaged.wasm))
+            });
+            prepared.contents = contents;
+        }
     }
     Ok(prepared)
 }

@@ -67,6 +67,10 @@ impl Guest for Wsgi {
     fn sweep(&self) {
         self.shared.supply.sweep();
     }
+
+    fn gave_up_rewinding(&self) -> bool {
+        self.shared.supply.gave_up_rewinding()
+    }
 }
 
 impl Shared {

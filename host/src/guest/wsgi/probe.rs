@@ -12,6 +12,7 @@ use super::{EnvironBlock, Exchange, Failure, Place, Sandbox, Shared, Wsgi};
 use crate::account::Account;
 use crate::bundle::Manifest;
 use crate::config::Config;
+use crate::deploy::{Prepared, images};
 use crate::origin::Origin;
 use crate::sandbox::{self, Belongings, CallState, Engine, Variant};
 use crate::telemetry::{AppLog, RequestId};
@@ -23,7 +24,8 @@ pub struct Probe {
     origin: Arc<Origin>,
 }
 
-/// How long each step of one call took.
+/// How long each step took.
+#[derive(Default)]
 pub struct Steps {
     /// The request as an environ block.
     pub environ: Duration,
@@ -42,9 +44,10 @@ impl Probe {
     ///
     /// # Errors
     /// Where the component would not deploy.
-    pub fn load(config: &Config, wasm: &[u8]) -> anyhow::Result<Self> {
+    pub fn load(config: &Config, variant: Variant, prepared: &Prepared<'_>) -> anyhow::Result<Self> {
         let engine = Arc::new(Engine::new(config)?);
-        let component = Component::new(engine.wasmtime(Variant::Sync)?, wasm).map_err(|error| anyhow!("{error:#}"))?;
+        let component = Component::new(engine.wasmtime(variant)?, &prepared.component);
+        let component = component.map_err(|error| anyhow!("{error:#}"))?;
         let spec = config.app_spec("probe", None, &Manifest::default())?;
         let account = Account::of_nobody();
         let log = Arc::new(AppLog::new(&spec.name, &spec.limits, &account));
@@ -61,6 +64,7 @@ impl Probe {
                 account,
                 outbound: None,
                 keyvalue: None,
+                images: images::of_contents(&prepared.contents)?,
             },
         )?;
         let (parts, ()) = http::Request::get("/probe").header("host", "127.0.0.1:8000").body(())?.into_parts();
@@ -68,46 +72,47 @@ impl Probe {
         Ok(Self { shared, parts, origin })
     }
 
-    /// One call.
+    /// So many calls: their sandboxes are made, then called, then thrown away, as a host does for an app that is called often.
+    /// The steps are those of all of them.
     ///
     /// # Errors
     /// Where the app fails.
-    pub async fn call(&self) -> anyhow::Result<Steps> {
+    pub async fn calls(&self, count: usize) -> anyhow::Result<Steps> {
         let shared = &self.shared;
-        shared.supply.engine.wake_ticker();
-        let began = Instant::now();
-        let call = Arc::new(CallState::new(
-            RequestId::next(),
-            began,
-            shared.supply.app.limits.cpu_time,
-            &shared.supply.app.account,
-        ));
-        let environ = self.environ();
-        let packed = Instant::now();
-        let mut store = sandbox::store(shared.supply.linked.engine(), &shared.supply.app, &call);
-        let stored = Instant::now();
-        let failed = |error: wasmtime::Error| anyhow!("{error:#}");
-        let instance = shared.supply.linked.instantiate_async(&mut store).await.map_err(failed)?;
-        let function = instance.get_typed_func(&mut store, shared.supply.entry.call).map_err(failed)?;
-        let mut sandbox = Sandbox::new(store, instance, function);
-        let instantiated = Instant::now();
-        call.poll_begins();
-        let exchange = Exchange { shared, sandbox: &mut sandbox, call: &call };
-        let answer = exchange.run((environ, false, true, true)).await;
-        call.poll_ends();
-        let called = Instant::now();
-        drop(sandbox);
-        let dropped = Instant::now();
-        match answer {
-            Ok(_) => Ok(Steps {
-                environ: packed - began,
-                store: stored - packed,
-                instantiate: instantiated - stored,
-                call: called - instantiated,
-                drop: dropped - called,
-            }),
-            Err(Failure::App(error) | Failure::Sandbox(error)) => Err(error.into()),
+        let supply = &shared.supply;
+        let mut steps = Steps::default();
+        supply.engine.wake_ticker();
+        let mut sandboxes = Vec::with_capacity(count);
+        for _ in 0..count {
+            let began = Instant::now();
+            let call = CallState::new(RequestId::next(), began, supply.app.limits.cpu_time, &supply.app.account);
+            let call = Arc::new(call);
+            let mut store = sandbox::store(supply.linked.engine(), &supply.app, &call);
+            let stored = Instant::now();
+            let failed = |error: wasmtime::Error| anyhow!("{error:#}");
+            let instance = sandbox::instantiate(supply.shelves(), &supply.linked, &mut store).await.map_err(failed)?;
+            let function = instance.get_typed_func(&mut store, supply.entry.call).map_err(failed)?;
+            sandboxes.push((Sandbox::new(store, instance, function), call));
+            steps.store += stored - began;
+            steps.instantiate += stored.elapsed();
         }
+        for (sandbox, call) in &mut sandboxes {
+            let began = Instant::now();
+            let environ = self.environ();
+            let packed = Instant::now();
+            call.poll_begins();
+            let answer = Exchange { shared, sandbox, call }.run((environ, false, true, true)).await;
+            call.poll_ends();
+            steps.environ += packed - began;
+            steps.call += packed.elapsed();
+            if let Err(Failure::App(error) | Failure::Sandbox(error)) = answer {
+                return Err(error.into());
+            }
+        }
+        let called = Instant::now();
+        drop(sandboxes);
+        steps.drop = called.elapsed();
+        Ok(steps)
     }
 
     fn environ(&self) -> Vec<u8> {

@@ -75,7 +75,7 @@ const WRITTEN: ScanArgument = ScanArgument {
 };
 
 /// Ranges that the kernel reports at once; if there are more, it is asked again.
-const RANGES: usize = 64;
+const RANGES: usize = 128;
 
 struct Scan<'a> {
     argument: ScanArgument,

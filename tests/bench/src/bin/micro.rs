@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use wasgi_host::config::{Config, Passes};
 use wasgi_host::deploy;
 use wasgi_host::guest::probe::{Probe, Steps};
+use wasgi_host::sandbox::Variant;
 
 #[path = "../table.rs"]
 mod table;
@@ -18,6 +19,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const ROUNDS: usize = 21;
 
+const WAYS: [(Variant, Passes, &str); 3] = [
+    (Variant::Own, Passes::All, "memories of our own"),
+    (Variant::Sync, Passes::All, "wasmtime's pool"),
+    (Variant::Sync, Passes::Needed, "the same without passes"),
+];
+
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
     let calls = arguments.next().context("usage: micro CALLS FILE…")?.parse()?;
@@ -26,14 +33,14 @@ fn main() -> Result<()> {
     for file in arguments {
         let wasm = std::fs::read(&file).with_context(|| format!("cannot read {file}"))?;
         let name = file.rsplit('/').next().unwrap_or(&file);
-        let prepared = deploy::prepare(&wasm, Passes::All)?;
-        let probe = Probe::load(&Config::default(), &prepared.component);
-        let probe = probe.with_context(|| format!("cannot load {file}"))?;
-        table.row(row(name, &runtime.block_on(measure(&probe, calls))?));
-        if prepared.reports.iter().any(|report| report.outcome.is_ok()) {
-            let needed = deploy::prepare(&wasm, Passes::Needed)?;
-            let probe = Probe::load(&Config::default(), &needed.component)?;
-            table.row(row(&format!("{name}, without passes"), &runtime.block_on(measure(&probe, calls))?));
+        for (variant, passes, with) in WAYS {
+            let prepared = deploy::prepare(&wasm, variant, passes)?;
+            let probe = Probe::load(&Config::default(), variant, &prepared);
+            let probe = probe.with_context(|| format!("cannot load {file}"))?;
+            for together in [1, 24] {
+                let measured = runtime.block_on(measure(&probe, calls, together))?;
+                table.row(row(&format!("{name}, {with}, {together} together"), &measured));
+            }
         }
     }
     print!("{table}");
@@ -41,18 +48,19 @@ fn main() -> Result<()> {
 }
 
 /// The mean of each step, for each round, in microseconds.
-async fn measure(probe: &Probe, calls: u32) -> Result<Vec<[f64; 5]>> {
+async fn measure(probe: &Probe, calls: usize, together: usize) -> Result<Vec<[f64; 5]>> {
     let mut rounds = Vec::new();
     // The first round warms up.
     for _ in 0..=ROUNDS {
         let mut sums = [Duration::ZERO; 5];
-        for _ in 0..calls {
-            let Steps { environ, store, instantiate, call, drop } = probe.call().await?;
+        for _ in 0..calls.div_ceil(together) {
+            let Steps { environ, store, instantiate, call, drop } = probe.calls(together).await?;
             for (sum, step) in sums.iter_mut().zip([environ, store, instantiate, call, drop]) {
                 *sum += step;
             }
         }
-        rounds.push(sums.map(|sum| sum.as_secs_f64() * 1e6 / f64::from(calls)));
+        let calls = calls.div_ceil(together) * together;
+        rounds.push(sums.map(|sum| sum.as_secs_f64() * 1e6 / calls as f64));
     }
     rounds.remove(0);
     Ok(rounds)

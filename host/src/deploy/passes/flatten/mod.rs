@@ -10,6 +10,7 @@ mod component;
 mod constant;
 mod graph;
 mod group;
+pub mod image;
 mod layout;
 mod merge;
 mod module;

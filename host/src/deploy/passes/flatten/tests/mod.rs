@@ -6,6 +6,7 @@ use self::twins::{Event, Twins};
 use super::component;
 
 mod graphs;
+mod images;
 mod twins;
 
 fn parse(text: &str) -> Vec<u8> {

@@ -1,9 +1,12 @@
-//! A component and its flattened twin, side by side: whatever one of them answers, the other has to.
+//! A component and its twins, side by side: one that is flattened, and one whose memories begin with images. Whatever one of them
+//! answers, the others have to.
 
 use wasmtime::component::{Component, Instance, Linker, ResourceType, Val};
 use wasmtime::{Engine, Store, StoreContextMut};
 
-use crate::deploy::passes::flatten::{Refusal, component};
+use crate::config::Config;
+use crate::deploy::images;
+use crate::deploy::passes::flatten::{Refusal, component, image};
 use crate::sandbox::{self, Variant};
 
 /// What the host noticed of a guest, and what a guest answered.
@@ -22,24 +25,59 @@ struct Thing;
 
 pub(super) struct Twins {
     engine: Engine,
+    /// With memories of our own.
+    own: sandbox::Engine,
+    runtime: tokio::runtime::Runtime,
 }
 
 impl Twins {
     pub(super) fn new() -> Self {
-        Self { engine: sandbox::compiler(1 << 20, Variant::Sync).expect("this machine is supported") }
+        let config = Config { sandboxes: 32, ..Config::default() };
+        Self {
+            engine: sandbox::compiler(1 << 20, Variant::Sync).expect("this machine is supported"),
+            own: sandbox::Engine::new(&config).expect("there is address space"),
+            runtime: tokio::runtime::Builder::new_current_thread().build().expect("it needs nothing"),
+        }
     }
 
     /// Calls every function that the component exports (one number in, one out) with each of the arguments, in turn, and
     /// expects the same of both. Says what was noticed.
     #[track_caller]
     pub(super) fn compare(&self, wasm: &[u8], arguments: &[u32]) -> Result<Vec<Event>, Refusal> {
+        let before = self.events(wasm, arguments);
         let flat = component(wasm)?;
-        let (before, after) = (self.events(wasm, arguments), self.events(&flat.wasm, arguments));
-        assert_eq!(before, after, "{flat}");
+        assert_eq!(before, self.events(&flat.wasm, arguments), "{flat}");
+        // What can't be is judged by the tests of that.
+        let _ = self.compare_imaged(wasm, arguments, &before);
+        let _ = self.compare_imaged(&flat.wasm, arguments, &before);
         Ok(before)
     }
 
-    fn events(&self, wasm: &[u8], arguments: &[u32]) -> Vec<Event> {
+    /// Expects that of the component without its data, if that can be taken out. Says whether it can.
+    #[track_caller]
+    pub(super) fn compare_imaged(&self, wasm: &[u8], arguments: &[u32], expected: &[Event]) -> Result<(), Refusal> {
+        let imaged = image::with_data(wasm, 0)?;
+        let engine = self.own.wasmtime(Variant::Own).expect("this machine is supported");
+        let compiled = Component::new(engine, &imaged.wasm).expect("it compiles");
+        let linked = linker(engine).instantiate_pre(&compiled).expect("it imports what there is");
+        let images = images::of_contents(&imaged.contents).expect("there is room");
+        let shelves = self.own.shelves(&compiled, &images);
+        assert!(shelves.is_some(), "the engine has memories of our own");
+        // The later ones have the slots that the earlier ones had.
+        for _ in 0..3 {
+            let mut store = Store::new(engine, Vec::new());
+            store.set_epoch_deadline(1 << 40);
+            let made = self.runtime.block_on(sandbox::instantiate(shelves.as_ref(), &linked, &mut store));
+            let events = made.map_or_else(
+                |_| vec![Event::NotMade],
+                |instance| call_all(store, engine, &compiled, instance, arguments),
+            );
+            assert_eq!(events, expected, "with an image");
+        }
+        Ok(())
+    }
+
+    pub(super) fn events(&self, wasm: &[u8], arguments: &[u32]) -> Vec<Event> {
         let compiled = Component::new(&self.engine, wasm).expect("it compiles");
         let mut store = Store::new(&self.engine, Vec::new());
         store.set_epoch_deadline(1);
@@ -47,21 +85,31 @@ impl Twins {
             store.data_mut().push(Event::NotMade);
             return store.into_data();
         };
-        let ty = compiled.component_type();
-        let names: Vec<_> = ty.exports(&self.engine).map(|(name, _)| name.to_owned()).collect();
-        for argument in arguments {
-            for name in &names {
-                let event = call(&mut store, instance, name, *argument);
-                let has_trapped = matches!(event, Event::Trapped(_));
-                store.data_mut().push(event);
-                if has_trapped {
-                    // The instance cannot be called any more.
-                    return store.into_data();
-                }
+        call_all(store, &self.engine, &compiled, instance, arguments)
+    }
+}
+
+fn call_all(
+    mut store: Store<Vec<Event>>,
+    engine: &Engine,
+    compiled: &Component,
+    instance: Instance,
+    arguments: &[u32],
+) -> Vec<Event> {
+    let ty = compiled.component_type();
+    let names: Vec<_> = ty.exports(engine).map(|(name, _)| name.to_owned()).collect();
+    for argument in arguments {
+        for name in &names {
+            let event = call(&mut store, instance, name, *argument);
+            let has_trapped = matches!(event, Event::Trapped(_));
+            store.data_mut().push(event);
+            if has_trapped {
+                // The instance cannot be called any more.
+                return store.into_data();
             }
         }
-        store.into_data()
     }
+    store.into_data()
 }
 
 fn call(store: &mut Store<Vec<Event>>, instance: Instance, name: &str, argument: u32) -> Event {

@@ -1,0 +1,288 @@
+//! A slot: address space for one memory, with what lies in it.
+
+use std::ffi::c_void;
+use std::io;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
+
+use super::image::Image;
+use super::scan::{Dirty, Scanner};
+use super::{KEPT_BYTES, PAGE_BYTES, USES_PER_RELEASE};
+
+/// Address space, unmapped when the last slot of it is dropped: guard, then slots, a guard behind each.
+struct Reservation {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: it is an address and a number.
+unsafe impl Send for Reservation {}
+// SAFETY: as above.
+unsafe impl Sync for Reservation {}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        // SAFETY: all of the mapping that `Region::reserve` has made; nobody has a part of it any more.
+        let unmapped = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.len) };
+        debug_assert!(unmapped.is_ok(), "the whole mapping is unmapped");
+    }
+}
+
+/// A slot.
+pub(super) struct Region {
+    base: NonNull<u8>,
+    guard: usize,
+    capacity: usize,
+    /// What the memory begins with.
+    minimum: usize,
+    /// What is accessible.
+    size: AtomicUsize,
+    /// What is mapped, with zeros around it.
+    image: Mutex<Option<Arc<Image>>>,
+    /// How often it was put back.
+    uses: AtomicU32,
+    _reservation: Arc<Reservation>,
+}
+
+// SAFETY: it is an address and numbers; what is at the address is touched by point 3 of the module's argument only.
+unsafe impl Send for Region {}
+// SAFETY: as above; what changes changes atomically or under a lock.
+unsafe impl Sync for Region {}
+
+impl Region {
+    /// So many slots beside each other, with nothing in them.
+    pub(super) fn reserve(slots: usize, capacity: usize, guard: usize) -> io::Result<Vec<Self>> {
+        let is_page = |bytes: usize| bytes.is_multiple_of(PAGE_BYTES);
+        let stride = capacity.checked_add(guard).filter(|_| is_page(capacity) && is_page(guard));
+        let len = stride.and_then(|stride| stride.checked_mul(slots)?.checked_add(guard));
+        let (Some(stride), Some(len)) = (stride, len) else { return Err(io::ErrorKind::InvalidInput.into()) };
+        // SAFETY: a new mapping at a place that the kernel chooses.
+        let start = unsafe {
+            let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+            rustix::mm::mmap_anonymous(ptr::null_mut(), len, ProtFlags::empty(), flags)?
+        };
+        let start = NonNull::new(start.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let reservation = Arc::new(Reservation { start, len });
+        let slot = |slot: usize| {
+            let base =
+                NonNull::new(start.as_ptr().wrapping_add(guard + slot * stride)).ok_or(io::ErrorKind::OutOfMemory)?;
+            Ok(Self {
+                base,
+                guard,
+                capacity,
+                minimum: 0,
+                size: AtomicUsize::new(0),
+                image: Mutex::default(),
+                uses: AtomicU32::new(0),
+                _reservation: Arc::clone(&reservation),
+            })
+        };
+        (0..slots).map(slot).collect()
+    }
+
+    /// Makes it a memory of this size that begins with this image, whatever it was before.
+    pub(super) fn lay_out(&mut self, minimum: usize, image: Option<&Arc<Image>>) -> io::Result<()> {
+        let fits = image.is_none_or(|image| image.end() <= minimum);
+        if !fits || minimum > self.capacity || !minimum.is_multiple_of(PAGE_BYTES) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        self.wipe()?;
+        self.minimum = minimum;
+        self.grow_to(minimum)?;
+        if let Some(image) = image {
+            // SAFETY: `&mut self`: nobody else uses what is in it.
+            unsafe { self.overlay(image)? };
+        }
+        self.small_pages();
+        Ok(())
+    }
+
+    /// Takes everything out of it: what was in it is gone, and out of reach.
+    pub(super) fn wipe(&mut self) -> io::Result<()> {
+        let size = std::mem::take(self.size.get_mut());
+        if size > 0 {
+            let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
+            // SAFETY: inside of the slot, which is ours alone (`&mut self`): nobody uses what is replaced.
+            unsafe { rustix::mm::mmap_anonymous(self.at(0), size, ProtFlags::empty(), flags)? };
+        }
+        *self.image() = None;
+        self.minimum = 0;
+        *self.uses.get_mut() = 0;
+        Ok(())
+    }
+
+    pub(super) fn size(&self) -> usize {
+        self.size.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    pub(super) fn guard(&self) -> usize {
+        self.guard
+    }
+
+    pub(super) fn minimum(&self) -> usize {
+        self.minimum
+    }
+
+    /// The image that is mapped.
+    pub(super) fn mapped(&self) -> Option<Arc<Image>> {
+        self.image().clone()
+    }
+
+    fn image(&self) -> std::sync::MutexGuard<'_, Option<Arc<Image>>> {
+        self.image.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this image is mapped, or none if none is meant.
+    pub(super) fn has(&self, image: Option<&Arc<Image>>) -> bool {
+        match (&*self.image(), image) {
+            (Some(mapped), Some(image)) => Arc::ptr_eq(mapped, image),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+
+    pub(super) fn at(&self, offset: usize) -> *mut c_void {
+        debug_assert!(offset <= self.capacity);
+        self.base.as_ptr().wrapping_add(offset).cast()
+    }
+
+    pub(super) fn grow_to(&self, size: usize) -> io::Result<()> {
+        let old = self.size();
+        if size > self.capacity || size < old || !size.is_multiple_of(PAGE_BYTES) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        if size > old {
+            // SAFETY: inside of the slot, which is ours (point 1); what was out of reach becomes accessible and is zero: new,
+            // or thrown away by `wipe` or `shrink`.
+            unsafe { rustix::mm::mprotect(self.at(old), size - old, MprotectFlags::READ | MprotectFlags::WRITE)? };
+            self.size.store(size, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Takes back what the memory has grown by.
+    ///
+    /// # Safety
+    /// Nobody else may use the memory's contents meanwhile (point 3).
+    pub(super) unsafe fn shrink(&self) -> io::Result<()> {
+        let grown = self.size() - self.minimum;
+        if grown > 0 {
+            // SAFETY: inside of the slot, which is ours; nobody uses what is thrown away.
+            unsafe {
+                rustix::mm::madvise(self.at(self.minimum), grown, Advice::LinuxDontNeed)?;
+                rustix::mm::mprotect(self.at(self.minimum), grown, MprotectFlags::empty())?;
+            }
+            self.size.store(self.minimum, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Gives all pages back to the kernel: the next look finds the image, and zeros around it.
+    ///
+    /// # Safety
+    /// As [`Region::shrink`].
+    unsafe fn release(&self) -> io::Result<()> {
+        // SAFETY: inside of the slot; nobody uses what is thrown away.
+        unsafe { rustix::mm::madvise(self.at(0), self.minimum, Advice::LinuxDontNeed)? };
+        Ok(())
+    }
+
+    /// What the memory holds.
+    ///
+    /// # Safety
+    /// Nobody else may change it as long as the slice is there (point 3).
+    pub(super) unsafe fn bytes(&self, start: usize, end: usize) -> &[u8] {
+        assert!(start <= end && end <= self.size(), "only accessible memory is read");
+        // SAFETY: accessible (point 2), and as the caller promises.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr().wrapping_add(start), end - start) }
+    }
+
+    /// Makes the image what the memory begins with, and everything around it zero.
+    ///
+    /// # Safety
+    /// As [`Region::shrink`].
+    pub(super) unsafe fn overlay(&self, image: &Arc<Image>) -> io::Result<()> {
+        assert!(image.end() <= self.minimum, "an image is no larger than the memory that it was made of");
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
+        // SAFETY: inside of the slot, so nothing else is mapped there; nobody uses what is replaced. The file does not change
+        // (point 4), and writes to a private mapping do not reach it.
+        unsafe {
+            // A memory may begin with no page at all.
+            if self.minimum > 0 {
+                rustix::mm::mmap_anonymous(self.at(0), self.minimum, access, flags)?;
+            }
+            if let Some((file, at)) = image.file() {
+                rustix::mm::mmap(self.at(image.start()), image.end() - image.start(), access, flags, file, at)?;
+            }
+        }
+        *self.image() = Some(Arc::clone(image));
+        self.small_pages();
+        Ok(())
+    }
+
+    /// A huge page would be one page of two megabytes to put back. A kernel without huge pages does not know the advice.
+    fn small_pages(&self) {
+        // SAFETY: inside of the slot; it changes no content.
+        let _ = unsafe { rustix::mm::madvise(self.at(0), self.minimum, Advice::LinuxNoHugepage) };
+    }
+
+    /// Makes a range what the memory begins with there.
+    ///
+    /// # Safety
+    /// As [`Region::shrink`]; the range has to be within the memory's first size.
+    unsafe fn restore(&self, image: Option<&Image>, Dirty { start, end, is_zero }: Dirty) {
+        let (first, last) =
+            image.map_or((end, end), |image| (image.start().clamp(start, end), image.end().clamp(start, end)));
+        // SAFETY: the ranges are parts of the one that the caller promises to be accessible; the image is as long as
+        // `first..last` (if that is not empty) and does not overlap with the memory.
+        unsafe {
+            if let Some(image) = image.filter(|_| first < last) {
+                let original = image.bytes()[first - image.start()..last - image.start()].as_ptr();
+                ptr::copy_nonoverlapping(original, self.at(first).cast(), last - first);
+            }
+            // A page of zeros that was only read is left alone.
+            if !is_zero {
+                ptr::write_bytes(self.at(start).cast::<u8>(), 0, first - start);
+                ptr::write_bytes(self.at(last).cast::<u8>(), 0, end - last.max(first));
+            }
+        }
+    }
+
+    /// Puts the memory back to what it began with: what it has grown by, and every page that was written.
+    ///
+    /// # Safety
+    /// As [`Region::shrink`].
+    ///
+    /// # Errors
+    /// If the kernel refuses: then the memory must not be used any more.
+    pub(super) unsafe fn put_back(&self, scanner: &Scanner) -> io::Result<()> {
+        // SAFETY: as the caller promises.
+        unsafe { self.shrink()? };
+        let uses = self.uses.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        let mut dirty_bytes = 0;
+        let image = self.mapped();
+        let is_put_back = !uses.is_multiple_of(USES_PER_RELEASE)
+            && scanner.scan(self.at(0), self.minimum, |dirty| {
+                dirty_bytes += dirty.end - dirty.start;
+                if dirty_bytes > KEPT_BYTES {
+                    return false;
+                }
+                // SAFETY: as the caller promises; `scan` reports ranges within the one that it was given.
+                unsafe { self.restore(image.as_deref(), dirty) };
+                true
+            })?;
+        if !is_put_back {
+            // SAFETY: as the caller promises.
+            unsafe { self.release()? };
+        }
+        Ok(())
+    }
+}
