@@ -59,11 +59,13 @@ const SECRET_BYTES_MIN: usize = 4;
 /// Takes the app's secrets out of a text: guests print and raise whatever they have.
 pub(super) fn without_secrets(text: String, secrets: &Secrets) -> String {
     secrets.iter().fold(text, |text, (name, secret)| {
-        let secret = secret.expose();
-        match secret.len() >= SECRET_BYTES_MIN && text.contains(secret) {
-            true => text.replace(secret, &format!("(the secret {name})")),
+        // Logs and tracebacks are kept line by line, and so may be a key of several lines.
+        let whole = secret.expose();
+        let pieces = std::iter::once(whole).chain(whole.lines().map(str::trim));
+        pieces.filter(|piece| piece.len() >= SECRET_BYTES_MIN).fold(text, |text, piece| match text.contains(piece) {
+            true => text.replace(piece, &format!("(the secret {name})")),
             false => text,
-        }
+        })
     })
 }
 

@@ -98,7 +98,9 @@ impl User {
     /// Names the directory, and what to do.
     pub fn settle(&self, key: &str, path: &Path) -> anyhow::Result<()> {
         if !path.exists() {
-            let made = DirBuilder::new().recursive(true).mode(0o700).create(path).and_then(|()| self.own(path));
+            // Others may go through the folders on the way, as through any: the user has to.
+            let way = path.parent().map_or(Ok(()), |way| DirBuilder::new().recursive(true).mode(0o755).create(way));
+            let made = way.and_then(|()| DirBuilder::new().mode(0o700).create(path)).and_then(|()| self.own(path));
             made.with_context(|| format!("{key} {} cannot be made", path.display()))?;
         }
         let owner = path.metadata().with_context(|| format!("{key} {} cannot be read", path.display()))?.uid();

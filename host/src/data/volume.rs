@@ -19,6 +19,8 @@ use crate::account::Account;
 pub const BLOCK_BYTES: u64 = 4 << 10;
 /// Folders in folders that can be counted. What lies deeper counts as more than anybody may have.
 const DEPTH_MAX: usize = 256;
+/// More than anybody may have, and little enough to be added to others and taken away again.
+const TOO_DEEP: Usage = Usage { blocks: 1 << 40, names: 1 << 40 };
 /// Open files that are remembered before it is looked which of them are open still.
 const OPEN_MIN: usize = 64;
 
@@ -215,6 +217,8 @@ impl Volume {
         let names = rustix::fs::fstat(file.as_fd()).map_or(1, |stat| names(&stat));
         let new = Open { handles: Vec::new(), length: counted, names };
         let found = ledger.open.entry(key).or_insert(new);
+        // Those that nobody has any more are descriptors of the host's.
+        found.handles.retain(|handle| Arc::strong_count(handle) > 1);
         found.handles.push(file);
         self.settle_one(&mut ledger, key);
     }
@@ -359,7 +363,7 @@ pub(super) fn count(root: &OwnedFd) -> io::Result<Usage> {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
             let inner = rustix::fs::openat(&*folder, name, flags, Mode::empty())?;
             if way.len() == DEPTH_MAX {
-                return Ok(Usage { blocks: u64::MAX, names: u64::MAX });
+                return Ok(TOO_DEEP);
             }
             way.push(entries(inner.as_fd())?);
         }

@@ -1,7 +1,8 @@
 //! `wasi:filesystem` where guests write to what is counted: their data. Files are `wasmtime-wasi`'s; here it is counted what becomes of
 //! them, and refused what there is no room for. A guest is told what it would be told on a disk that is full.
 //!
-//! WASI 0.3's part only reads there: nothing counts yet what its streams write.
+//! WASI 0.3's part only reads there: nothing counts yet what its streams write. An app that imports it only reads by 0.2, too, whose
+//! descriptors it could hand to 0.3's functions.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -173,6 +174,11 @@ fn directories(state: &mut State) -> wasmtime::Result<Vec<(Fd, String)>> {
         let volume = data.volume();
         for (fd, _) in opened.iter().filter(|(_, place)| place == DATA) {
             state.counted.0.insert(fd.rep(), Known { volume: Arc::clone(volume), file: None });
+            if !state.app.writes_data()
+                && let Descriptor::Dir(folder) = state.table.get_mut(fd)?
+            {
+                folder.perms = FsPerms::ReadOnly;
+            }
         }
     }
     Ok(opened)

@@ -86,7 +86,7 @@ pub(crate) fn context(app: &AppContext, stdio: &Stdio, sockets: Option<&Sockets>
         .allow_ip_name_lookup(false)
         // A disk that is slow must not hold up the other calls of the thread.
         .allow_blocking_current_thread(false);
-    let connects = app.outbound.as_ref().is_some_and(|outbound| outbound.asks_for(Protocol::Tcp));
+    let connects = app.sockets().is_some_and(|outbound| outbound.asks_for(Protocol::Tcp));
     if let Some(sockets) = sockets.filter(|_| connects) {
         sockets::allow(&mut builder, sockets);
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use wasmtime::component::ResourceTable;
+use wasmtime::component::{Component, ResourceTable};
 use wasmtime_wasi::sockets::{WasiSocketsCtx, WasiSocketsCtxView};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
@@ -40,6 +40,23 @@ pub struct AppContext {
     pub directories: Arc<[Directory]>,
     /// What its tenant has in use.
     pub account: Arc<Account>,
+    newer: Newer,
+}
+
+/// What a guest imports of WASI 0.3 that nothing counts yet. A resource of 0.2 can be handed to a function of 0.3, since both
+/// have the same type in the host: so 0.2's are had without what is counted.
+#[derive(Clone, Copy, Default)]
+struct Newer {
+    files: bool,
+    sockets: bool,
+}
+
+impl Newer {
+    fn of(component: &Component) -> Self {
+        let ty = component.component_type();
+        let imports = |interface: &str| ty.imports(component.engine()).any(|(name, _)| name.starts_with(interface));
+        Self { files: imports("wasi:filesystem/types@0.3"), sockets: imports("wasi:sockets/types@0.3") }
+    }
 }
 
 impl AppContext {
@@ -54,8 +71,19 @@ impl AppContext {
         Quota { bytes_max: self.limits.data_bytes, names_max: self.limits.data_files }
     }
 
-    pub(crate) fn new(spec: &AppSpec, own: Belongings) -> Self {
+    /// Whether its guests write to its data by WASI 0.2.
+    pub(crate) fn writes_data(&self) -> bool {
+        !self.newer.files
+    }
+
+    /// The way to where its guests connect to by WASI 0.2.
+    pub(crate) fn sockets(&self) -> Option<&Arc<Outbound>> {
+        self.outbound.as_ref().filter(|_| !self.newer.sockets)
+    }
+
+    pub(crate) fn new(spec: &AppSpec, own: Belongings, component: &Component) -> Self {
         Self {
+            newer: Newer::of(component),
             name: spec.name.clone(),
             limits: spec.limits.clone(),
             env: spec.env.clone(),
@@ -207,7 +235,7 @@ impl State {
     pub(crate) fn start(&mut self, process: wasi::Process) {
         match &mut self.wasi {
             Some(made) => {
-                let sockets = self.app.outbound.is_some().then(|| &**self.sockets.get_or_insert_default());
+                let sockets = self.app.sockets().is_some().then(|| &**self.sockets.get_or_insert_default());
                 made.context = wasi::context(&self.app, &made.stdio, sockets, Some(process));
             }
             None => self.process = Some(process),
@@ -244,7 +272,7 @@ impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         let wasi = self.wasi.get_or_insert_with(|| {
             let stdio = wasi::Stdio::new(&self.app.log, self.speaker);
-            let sockets = self.app.outbound.is_some().then(|| &**self.sockets.get_or_insert_default());
+            let sockets = self.app.sockets().is_some().then(|| &**self.sockets.get_or_insert_default());
             let context = wasi::context(&self.app, &stdio, sockets, self.process.take());
             Box::new(Wasi { context, stdio, no_sockets: WasiSocketsCtx::default() })
         });

@@ -57,7 +57,7 @@ fn folders_in_folders_without_end_are_more_than_anybody_may_have() {
         rustix::fs::mkdirat(&at, "d", Mode::RWXU).expect("folders can be made");
         at = rustix::fs::openat(&at, "d", OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).expect("it is there");
     }
-    assert_eq!(counted(folder.path()).blocks, u64::MAX);
+    assert_eq!(counted(folder.path()), TOO_DEEP);
     let volume = volume();
     volume.recount(counted(folder.path()));
     assert_eq!(volume.take(Usage::one(1), QUOTA), Err(Full::Bytes(QUOTA.bytes_max)));
@@ -136,4 +136,15 @@ fn each_name_of_a_file_counts() {
     drop(file);
     volume.tidy();
     assert_eq!(volume.usage(), counted(folder.path()));
+}
+
+#[test]
+fn a_file_that_is_opened_again_and_again_keeps_no_descriptors() {
+    let folder = folder();
+    let (volume, path) = (volume(), folder.path().join("file"));
+    for _ in 0..100 {
+        let (key, file) = make(&volume, &path);
+        drop(file);
+        assert_eq!(volume.ledger().open[&key].handles.len(), 1);
+    }
 }

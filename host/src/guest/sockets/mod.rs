@@ -143,7 +143,7 @@ fn start_connect(
     address: IpSocketAddress,
 ) -> SocketResult<()> {
     let remote = SocketAddr::from(address);
-    if let Some(outbound) = state.app.outbound.clone() {
+    if let Some(outbound) = state.app.sockets().cloned() {
         match lease(&outbound, &state.connections().names, remote) {
             Ok(lease) => {
                 let gate = Gate::new(lease, state, remote);
@@ -197,7 +197,7 @@ fn finish_connect(state: &mut State, this: Resource<TcpSocket>) -> SocketResult<
     // Without a gate nothing was allowed to connect.
     let gate = state.connections().forget(index).ok_or(ErrorCode::InvalidState)?;
     let traffic = state.http.traffic();
-    let Some(outbound) = state.app.outbound.clone() else { return Err(ErrorCode::InvalidState.into()) };
+    let Some(outbound) = state.app.sockets().cloned() else { return Err(ErrorCode::InvalidState.into()) };
     let wrap = || Wrap {
         gate: Arc::clone(&gate),
         traffic: Arc::clone(&traffic),
