@@ -64,6 +64,16 @@ class Targets(Folder):
         self.write("my/settings.py", 'WSGI_APPLICATION = "other.place.app"\n')
         self.assertEqual(self.parse(None), target.Target("other.place", "app", "my.settings"))
         self.assertEqual(self.parse("x:app").settings, "my.settings")
+        # Settings that are a package, beside what startproject has made.
+        self.write("manage.py", 'os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shop.settings.dev")\n')
+        self.write("shop/settings/dev.py", "from .base import *\n")
+        self.write("shop/settings/base.py", 'WSGI_APPLICATION = "shop.wsgi.application"\n')
+        self.write("shop/wsgi.py")
+        self.assertEqual(self.parse(None), target.Target("shop.wsgi", "application", "shop.settings.dev"))
+        # What serves has other settings than what is run by hand.
+        self.write("shop/wsgi.py", 'os.environ.setdefault("DJANGO_SETTINGS_MODULE", "shop.settings.prod")\n')
+        for text, expression in [(None, "application"), ("shop.wsgi:app", "app")]:
+            self.assertEqual(self.parse(text), target.Target("shop.wsgi", expression, "shop.settings.prod"))
         self.write("manage.py", "def (:\n")
         with self.assertRaisesRegex(BuildError, r"manage\.py:1"):
             self.parse(None)

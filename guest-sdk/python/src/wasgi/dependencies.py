@@ -98,7 +98,7 @@ def copy_environment(source, place):
                 if line and not line.startswith(("import ", "import\t", "#"))
             ]
         elif path.is_dir():
-            shutil.copytree(path, place / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(path, place / name, ignore_dangling_symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy2(path, place / name)
     for folder in referred:
@@ -107,6 +107,7 @@ def copy_environment(source, place):
                 folder,
                 place,
                 dirs_exist_ok=True,
+                ignore_dangling_symlinks=True,
                 ignore=shutil.ignore_patterns("__pycache__", ".git", "*.egg-info", *_TOOLS),
             )
 

@@ -45,7 +45,9 @@ _REFUSED = (
 
 def failure(report, stage, source, native):
     """Why the app could not be imported."""
-    failed = report["failure"]
+    failed = report.get("failure")
+    if failed is None:
+        return "the app cannot be imported: it ended without saying why. Most likely it takes more memory than a sandbox has"
     where = _where(failed["frames"], stage, source)
     if failed["type"] == "TargetError":
         return failed["message"]

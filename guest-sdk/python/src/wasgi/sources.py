@@ -23,9 +23,10 @@ def _paths(options):
         if kind is stage.Kind.TAKEN:
             yield path
     for path in options.include:
+        path = path.resolve()
         yield from sorted(path.rglob("*")) if path.is_dir() else [path]
     if options.requirements is not None:
-        yield options.requirements
+        yield options.requirements.resolve()
     elif environment := dependencies.environment():
         # What pip installs or removes shows here.
         yield from sorted(environment.iterdir())

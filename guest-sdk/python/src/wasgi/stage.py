@@ -104,7 +104,9 @@ class Stage:
         full = path.resolve()
         place = self.app / (full.relative_to(source) if full.is_relative_to(source) else full.name)
         if full.is_dir():
-            shutil.copytree(full, place, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(
+                full, place, dirs_exist_ok=True, ignore_dangling_symlinks=True, ignore=shutil.ignore_patterns("__pycache__")
+            )
         else:
             _copy(full, place)
 

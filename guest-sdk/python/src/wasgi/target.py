@@ -41,7 +41,7 @@ def parse(text, folder):
         module = module.removesuffix(".py").removeprefix("./").replace("/", ".")
     if not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", module):
         raise BuildError(f"{text!r} is no target: write module:name, for instance hello:app")
-    return Target(module, expression if colon else None, _settings(folder / "manage.py"))
+    return Target(module, expression if colon else None, _settings(_file(folder, module)) or _settings(folder / "manage.py"))
 
 
 def _django(folder):
@@ -55,18 +55,31 @@ def _django(folder):
         raise BuildError(
             f"{manage} does not set DJANGO_SETTINGS_MODULE: say what to serve, for instance mysite.wsgi:application"
         )
-    file = folder / f"{settings.replace('.', '/')}.py"
+    file = _file(folder, settings)
     application = _assigned(file, "WSGI_APPLICATION") if file.is_file() else None
-    application = application or f"{settings.rpartition('.')[0]}.wsgi.application"
+    application = application or _beside(folder, settings)
     module, _, name = application.rpartition(".")
-    return Target(module, name, settings)
+    # What serves may have other settings than what is run by hand.
+    return Target(module, name, _settings(_file(folder, module)) or settings)
 
 
-def _settings(manage):
+def _beside(folder, settings):
+    """The application of the next `wsgi.py` up from the settings, which may be a package of several files."""
+    package = settings.rpartition(".")[0]
+    while package and not _file(folder, f"{package}.wsgi").is_file():
+        package = package.rpartition(".")[0]
+    return f"{package or settings.partition('.')[0]}.wsgi.application"
+
+
+def _file(folder, module):
+    return folder / f"{module.replace('.', '/')}.py"
+
+
+def _settings(file):
     """The second argument of `os.environ.setdefault("DJANGO_SETTINGS_MODULE", …)`."""
-    if not manage.is_file():
+    if not file.is_file():
         return None
-    for node in ast.walk(_parse(manage)):
+    for node in ast.walk(_parse(file)):
         match node:
             case ast.Call(args=[ast.Constant(value="DJANGO_SETTINGS_MODULE"), ast.Constant(value=str(settings))]):
                 return settings

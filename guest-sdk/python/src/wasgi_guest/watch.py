@@ -10,6 +10,8 @@ _DRAWS = (
     (random.SystemRandom, "random"),
     (random.SystemRandom, "getrandbits"),
     (random.SystemRandom, "randbytes"),
+    # What a module's own generator draws is no secret, and taken for one all the same.
+    *((random, name) for name in random.__all__ if hasattr(getattr(random, name), "__self__") and not name.endswith(("seed", "state"))),
 )
 
 # Packages that read the environment on behalf of who calls them.
@@ -24,6 +26,8 @@ class Watch:
         # (file, line) → names of variables; → what was called
         self.variables = {}
         self.draws = {}
+        # The app may have kept what stood in for a function.
+        self._is_over = False
 
     def __enter__(self):
         self._getitem = os._Environ.__getitem__
@@ -34,6 +38,7 @@ class Watch:
         return self
 
     def __exit__(self, *exc_info):
+        self._is_over = True
         os._Environ.__getitem__ = self._getitem
         for owner, name, original in self._originals:
             setattr(owner, name, original)
@@ -49,7 +54,8 @@ class Watch:
 
     def _drawing(self, name, original):
         def draw(*arguments, **keywords):
-            self._note(self.draws, name)
+            if not self._is_over:
+                self._note(self.draws, name)
             return original(*arguments, **keywords)
 
         return draw
