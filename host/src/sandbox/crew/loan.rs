@@ -236,9 +236,12 @@ impl<T: Send + 'static> Job for Loan<T> {
             Err(panic) => (Rest::Over, What::Panicked(panic)),
         };
         let is_over = matches!(what, What::Done(_) | What::Panicked(_));
-        let rest = self.put(what, took, rest);
-        // A turn without news is no reason to wake anybody: the lender would lend it again, and so on.
-        if is_over || said != call.map(|call| call.said()) {
+        let (rest, was_asked) = self.put(what, took, rest);
+        // A turn without news is no reason to wake anybody: the lender would lend it again, and so on. A lender that has looked
+        // meanwhile may have taken a block, and does not know of the next.
+        let is_news =
+            said != call.map(|call| call.said()) || was_asked && call.is_some_and(|call| call.outbox().block.is_some());
+        if is_over || is_news {
             lender.wake();
         }
         (rest, took)
@@ -254,21 +257,22 @@ impl<T: Send + 'static> Job for Loan<T> {
 }
 
 impl<T> Loan<T> {
-    /// After a turn.
-    fn put(&self, what: What<T>, took: Duration, rest: Rest) -> Rest {
+    /// After a turn. Whether the lender has looked meanwhile is the second answer.
+    fn put(&self, what: What<T>, took: Duration, rest: Rest) -> (Rest, bool) {
         let mut inner = self.inner();
         inner.had += took;
+        let was_asked = std::mem::take(&mut inner.missed);
         // Abandoned meanwhile. What is left of it goes after the lock.
         if matches!(inner.what, What::Gone) {
             drop(inner);
             drop(what);
-            return Rest::Over;
+            return (Rest::Over, was_asked);
         }
         let (what, rest) = match what {
-            What::Back(future) if std::mem::take(&mut inner.missed) => (What::Waits(future), Rest::Again),
+            What::Back(future) if was_asked => (What::Waits(future), Rest::Again),
             what => (what, rest),
         };
         inner.what = what;
-        rest
+        (rest, was_asked)
     }
 }
