@@ -105,7 +105,8 @@ impl Builder {
     /// A shell's command that ends in `exec "$@"`: that starts the host.
     #[must_use]
     pub fn started_by(mut self, script: &str) -> Self {
-        self.starter = ["sh", "-c", script, "sh"].map(str::to_owned).to_vec();
+        // Not sh, which may be dash: that knows no descriptor of two digits.
+        self.starter = ["bash", "-c", script, "bash"].map(str::to_owned).to_vec();
         self
     }
 
