@@ -88,14 +88,14 @@ fn calls_beyond_the_rate_are_a_429_that_says_when_to_come_back() {
 
 #[test]
 fn processor_time_is_bounded_over_all_apps_and_what_runs_waits() {
-    let budget = "cpu_time = '300ms'\ncpu_window = '1h'";
+    let budget = "cpu_time = '30ms'\ncpu_window = '1h'";
     let host = serving(budget, &[("--limit", "queue_time=1ms"), ("--limit", "cpu_time=10m"), ("--workers", "1")]);
     let mut endless = send(&host, "/acme/one/fault?kind=spin");
     eventually("it has used up its tenant's time", || (host.get("/acme/two/hello").status() == 429).then_some(()));
     let refused = host.get("/acme/two/hello");
     assert_eq!(host.failure(&refused).text("cause"), "budget");
     let seconds: u64 = refused.header("retry-after").and_then(|text| text.parse().ok()).expect("it says when");
-    assert!(seconds > 1, "an hour has three tenths of a second: {seconds}");
+    assert!(seconds > 1, "an hour has three hundredths of a second: {seconds}");
     // The guest that computes without end computes no more.
     let cpu = || host.metric("wasgi_cpu_seconds_total{app=\"hive/one\"}");
     for _ in 0..50 {
