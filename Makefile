@@ -100,8 +100,7 @@ test-servers:
 
 .PHONY: test
 test: host test-guests test-servers ## Run all tests.
-	# Most of them wait for something: more at a time than there are cores.
-	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$(($$(nproc) * 3 / 2))} $(CARGO) test --locked --workspace
+	$(CARGO) test --locked --workspace
 	# What the SDK has only with its features: alone, so that the host's dependencies stay as they are.
 	$(CARGO) test --locked -p wasgi --features cookie,fetch,form,http
 	python3 -m unittest discover guest-sdk/python/tests
