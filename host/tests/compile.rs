@@ -39,7 +39,8 @@ fn refused(result: Result<Vec<u8>, Failure>) -> String {
 async fn it_makes_code_for_the_engine() {
     let code = compile(&component(1, 1), &Limits::default()).await.expect("it compiles");
     let engine = sandbox::compiler(STACK_BYTES, Variant::Sync).expect("this machine is supported");
-    assert!(engine.precompile_component(&component(1, 1)).is_ok_and(|here| here == code));
+    // Behind it there may be what memories begin with.
+    assert!(engine.precompile_component(&component(1, 1)).is_ok_and(|here| code.starts_with(&here)));
 }
 
 #[tokio::test]
