@@ -191,9 +191,17 @@ impl Host {
     }
 
     #[track_caller]
-    fn run(Builder { folder, config, flags, apps, binds, starter }: Builder) -> Self {
-        fs::write(folder.path().join("wasgi.toml"), config).expect("the directory is ours");
-        let compiled = Compiled::lend(folder.path(), &apps);
+    fn run(builder: Builder) -> Self {
+        let folder = builder.folder.path();
+        fs::write(folder.join("wasgi.toml"), &builder.config).expect("the directory is ours");
+        let compiled = Compiled::of(folder, &builder.apps);
+        let state = folder.join("state");
+        compiled.around(&state, || Self::spawn(builder, &compiled))
+    }
+
+    /// Starts it, and waits until its apps are live or refused.
+    #[track_caller]
+    fn spawn(Builder { folder, flags, apps, binds, starter, .. }: Builder, compiled: &Compiled) -> Self {
         let mut command = through(&starter, wasgi());
         command.arg("serve").arg(folder.path().join("apps"));
         for place in &binds {
@@ -232,7 +240,6 @@ impl Host {
             // Shown where the test fails.
             println!("{app}: {}", judged[0].message());
         }
-        compiled.keep(&host.state_dir());
         host
     }
 
