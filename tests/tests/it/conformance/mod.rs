@@ -8,6 +8,7 @@ mod connection;
 mod environ;
 mod http;
 mod input;
+mod redirect;
 mod start_response;
 
 use std::collections::{BTreeMap, BTreeSet};
