@@ -11,6 +11,7 @@ mod edge;
 mod files;
 mod isolation;
 mod keyvalue;
+mod kinds;
 mod limits;
 mod outbound;
 mod passes;

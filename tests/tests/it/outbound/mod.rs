@@ -6,27 +6,19 @@ mod reload;
 mod tcp;
 pub(crate) mod tls;
 
-use tests::{Builder, Elsewhere, Host, guest};
+use tests::{Builder, Elsewhere, Host};
 
-/// One app of each kind that can send requests, by name.
 fn kinds() -> [(&'static str, Vec<u8>); 4] {
-    [("wsgi", guest("site")), ("cgi", guest("elsewhere")), ("p2", guest("http-p2")), ("p3", guest("http-p3"))]
+    crate::kinds::kinds("elsewhere")
 }
 
-/// What came of a guest's try.
 #[track_caller]
 fn tries(host: &Host, app: &str, words: &str) -> String {
-    let response = host.get(&target(app, words));
-    assert_eq!(response.status(), 200, "{app} {words}: {}", response.text());
-    response.text().trim_end().to_owned()
+    crate::kinds::tries("elsewhere", host, app, words)
 }
 
 fn target(app: &str, words: &str) -> String {
-    match app {
-        "cgi" => format!("/{app}?{words}"),
-        "p2" | "p3" => format!("/{app}/elsewhere?{words}"),
-        _ => format!("/{app}?elsewhere={words}"),
-    }
+    crate::kinds::target("elsewhere", app, words)
 }
 
 fn list(destinations: &[String]) -> String {
