@@ -14,11 +14,13 @@ use std::time::Duration;
 use crate::bundle::Manifest;
 use crate::limits::{Budget, EdgeLimits, Limits};
 
+mod app;
 mod bind;
 mod directory;
 mod field;
 mod file;
 mod grant;
+mod instances;
 mod load;
 mod machine;
 mod print;
@@ -32,11 +34,14 @@ mod tenant;
 mod tests;
 mod trust;
 
+pub use app::{AppSpec, AssetSpec};
 pub use bind::{Bind, Place, Scheme};
 pub use directory::{Access, DirectoryGrant, DirectorySpec};
 use field::{Field, TOP};
 use file::{Given, Items, Section};
 pub use grant::{AppNames, Destination, Destinations, Grants, OutboundGrants, Protocol, host_name};
+use instances::{INSTANCES, Policy};
+pub use instances::{Instances, Kept};
 pub use route::{HostPattern, RouteSpec};
 pub use secret::{Secret, SecretGrant, SecretSource, Secrets};
 pub use settings::{Environment, Settings};
@@ -279,20 +284,6 @@ impl Config {
     pub fn to_toml(&self) -> String {
         print::to_toml(self)
     }
-
-    /// A policy with the numbers of this configuration.
-    fn policy(&self, policy: Policy) -> Instances {
-        let kept = Kept {
-            requests_max: self.reuse_requests_max,
-            idle_time: self.reuse_idle_time,
-            memory_bytes_max: self.reuse_memory_bytes,
-        };
-        match policy {
-            Policy::Fresh => Instances::Fresh,
-            Policy::Rewind => Instances::Rewind(kept),
-            Policy::Reuse => Instances::Reuse(kept),
-        }
-    }
 }
 
 /// A setting that cannot be used: where it stands, and why, in one line without full stop.
@@ -339,54 +330,6 @@ pub enum AccessLogFormat {
     Json,
 }
 
-/// Which sandbox serves a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Instances {
-    /// A new one for each call (`wsgi.run_once` is true).
-    Fresh,
-    /// One that has served before and was put back to where it began; a new one where that can't be (`wsgi.run_once` is true).
-    Rewind(Kept),
-    /// One that has served before, as long as nothing ever went wrong in it (`wsgi.run_once` is false).
-    Reuse(Kept),
-}
-
-/// How long instances are kept that may serve again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kept {
-    /// Calls after which an instance is retired.
-    pub requests_max: u32,
-    /// An instance unused for this long is retired.
-    pub idle_time: Duration,
-    /// An instance whose memory is larger than this is retired after its response.
-    pub memory_bytes_max: u64,
-}
-
-/// The values of `instances`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Policy {
-    Fresh,
-    Rewind,
-    Reuse,
-}
-
-impl Instances {
-    fn policy(self) -> Policy {
-        match self {
-            Self::Fresh => Policy::Fresh,
-            Self::Rewind(_) => Policy::Rewind,
-            Self::Reuse(_) => Policy::Reuse,
-        }
-    }
-}
-
-impl std::fmt::Display for Instances {
-    /// As in `wasgi.toml`.
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (word, _) = INSTANCES.iter().find(|(_, policy)| *policy == self.policy()).expect("each policy has a word");
-        formatter.write_str(word)
-    }
-}
-
 /// What an app gets of a request body that does not say how long it is (`Transfer-Encoding: chunked`, or HTTP/2 without
 /// `content-length`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -396,68 +339,6 @@ pub enum ChunkedBodies {
     /// The app is called at once and reads what arrives; there is no `CONTENT_LENGTH`.
     Stream,
 }
-
-/// What one app is to be: its sidecar, checked against the operator's [`Config`].
-#[derive(Clone, Debug, PartialEq)]
-pub struct AppSpec {
-    /// Its path in the apps directory without `.wasm`: `hello`, `shop/cart`.
-    pub name: String,
-    /// Whose it is: the first folder of its name; "" where it lies in none.
-    pub tenant: String,
-    pub routes: Vec<RouteSpec>,
-    /// Environment variables for the guest, by name; they go into environ as they are.
-    pub env: Vec<(String, String)>,
-    /// Variables that are secrets, and where to find them.
-    pub secrets: Vec<(String, SecretSource)>,
-    pub instances: Instances,
-    pub chunked_bodies: ChunkedBodies,
-    /// Where spooled bodies go that are too large for memory.
-    pub spool_dir: PathBuf,
-    /// Whether the sidecar chose `instances`, or the manifest or the operator's default did.
-    pub instances_chosen: bool,
-    /// What the host serves by itself: paths below the app's place, and the folder or file of its bundle.
-    pub assets: Vec<AssetSpec>,
-    /// The directory of its data, if it asks for one and may have it.
-    pub data: Option<PathBuf>,
-    /// Where it asks to go, and may: it reaches that, as far as it is granted at that moment, and nothing else.
-    pub outbound: Destinations,
-    /// Directories that it asks for and may have.
-    pub directories: Vec<DirectorySpec>,
-    /// The key-value stores that it asks for, by name: it has those that are granted at that moment.
-    pub keyvalue: Vec<String>,
-    pub limits: Limits,
-}
-
-impl AppSpec {
-    /// Reads its secrets.
-    ///
-    /// # Errors
-    /// Which one cannot be read, and why.
-    pub fn read_secrets(&self) -> Result<Secrets, String> {
-        let read = |(name, source): &(String, SecretSource)| match source.read() {
-            Ok(secret) => Ok((name.clone(), secret)),
-            Err(reason) => Err(format!("the secret {name} cannot be read: {reason}")),
-        };
-        let secrets: Secrets = self.secrets.iter().map(read).collect::<Result<_, _>>()?;
-        let given = secrets.iter().map(|(name, secret)| name.len() + secret.expose().len());
-        let own = self.env.iter().map(|(name, value)| name.len() + value.len());
-        match given.chain(own).sum::<usize>() <= sidecar::ENV_BYTES_MAX {
-            true => Ok(secrets),
-            false => Err("its variables and secrets together are too large for an environment".to_owned()),
-        }
-    }
-}
-
-/// A part of an app's URL space that is files.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AssetSpec {
-    /// "" for all, else `/static`: as a route's prefix, without a slash at its end.
-    pub prefix: String,
-    /// From the root of the archive, without slashes around: `static`; "" for the root.
-    pub target: String,
-}
-
-const INSTANCES: &[(&str, Policy)] = &[("fresh", Policy::Fresh), ("rewind", Policy::Rewind), ("reuse", Policy::Reuse)];
 
 /// What is done to apps before they are compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
