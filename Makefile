@@ -98,9 +98,20 @@ test-guests: example-guests cgi-guests python-examples
 test-servers:
 	tests/servers/fetch.sh
 
+.PHONY: test-programs
+test-programs: host
+	$(CARGO) test --locked --workspace --no-run
+
+# One by one: they install things.
+.PHONY: test-inputs
+test-inputs:
+	MAKEFLAGS= $(MAKE) test-guests test-servers
+
 .PHONY: test
-test: host test-guests test-servers ## Run all tests.
-	$(CARGO) test --locked --workspace
+test: ## Run all tests.
+	$(MAKE) --jobs=2 test-programs test-inputs
+	# Tests wait for their hosts for much of the time.
+	RUST_TEST_THREADS=$$(($$(nproc) * 2)) $(CARGO) test --locked --workspace
 	# What the SDK has only with its features: alone, so that the host's dependencies stay as they are.
 	$(CARGO) test --locked -p wasgi --features cookie,fetch,form,http
 	python3 -m unittest discover guest-sdk/python/tests
