@@ -7,6 +7,7 @@
 pub mod cache;
 mod child;
 mod claims;
+mod code;
 mod command;
 pub mod compile;
 mod content;

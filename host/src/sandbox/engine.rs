@@ -200,13 +200,10 @@ impl Engine {
 
     /// Makes room in this engine's pool: some idle sandbox goes. False if none is idle.
     pub(crate) fn make_room(&self, engine: &wasmtime::Engine) -> bool {
-        let mut keepers = self.half(engine).keepers();
-        let found = keepers.iter().position(|keeper| keeper.upgrade().is_some_and(|keeper| keeper.give_up_one()));
-        // The next time it is another's turn.
-        if let Some(found) = found {
-            keepers.rotate_left(found + 1);
-        }
-        found.is_some()
+        let half = self.half(engine);
+        // Memories of our own are for two engines: what is idle in one of them is in the other's way.
+        let sharing = if half.judge.is_some() { [self.own.get(), self.rewind.get()] } else { [Some(half), None] };
+        sharing.into_iter().flatten().any(Half::give_up_one)
     }
 
     fn half(&self, engine: &wasmtime::Engine) -> &Half {
@@ -246,6 +243,17 @@ impl Half {
         guest::link(&mut linker, variant).map_err(|error| anyhow!("cannot link what guests import: {error:#}"))?;
         ticker.engines().push(engine.weak());
         Ok(Self { engine, judge, linker, keepers: Mutex::default() })
+    }
+
+    /// Some idle sandbox of this engine goes. False if none is idle.
+    fn give_up_one(&self) -> bool {
+        let mut keepers = self.keepers();
+        let found = keepers.iter().position(|keeper| keeper.upgrade().is_some_and(|keeper| keeper.give_up_one()));
+        // The next time it is another's turn.
+        if let Some(found) = found {
+            keepers.rotate_left(found + 1);
+        }
+        found.is_some()
     }
 
     fn keepers(&self) -> MutexGuard<'_, Vec<Weak<dyn Keeper>>> {

@@ -8,6 +8,8 @@ pub(crate) mod call;
 pub(crate) mod crew;
 mod engine;
 pub(crate) mod fault;
+#[cfg(test)]
+mod hunt;
 pub(crate) mod ledger;
 mod memory;
 pub(crate) mod meter;
@@ -15,6 +17,7 @@ pub(crate) mod pace;
 mod rewind;
 mod runs;
 mod state;
+pub(crate) mod step;
 mod stock;
 pub(crate) mod supply;
 pub mod task;

@@ -18,6 +18,7 @@ use wasmtime::component::{ComponentExportIndex, TypedFunc};
 
 use super::memory::{Images, Made, Memories};
 use super::meter::Mark;
+use super::step::Step;
 use super::{State, no_deadline};
 
 /// The function that `deploy/passes/rewind` adds. A component that has one of this name itself is refused by the pass.
@@ -74,12 +75,14 @@ impl Rewind {
 impl Beginning {
     /// Puts a sandbox back whose call has ended without fault.
     pub(super) fn put_back(&mut self, store: &mut Store<State>) -> Result<(), Lasting> {
-        if !store.data_mut().handles_are_as_new() {
+        if !store.data_mut().handles_are_as_new() && Step::Handles.is_taken() {
             return Err(Lasting::Handles);
         }
         self.memories.put_back(store).map_err(|error| Lasting::Failed(error.to_string()))?;
         run(&self.put_back, store).map_err(|error| Lasting::Failed(error.to_string()))?;
-        store.data_mut().rewind(self.mark);
+        if Step::Host.is_taken() {
+            store.data_mut().rewind(self.mark);
+        }
         Ok(())
     }
 }

@@ -49,6 +49,7 @@ const HUNTER: &str = r#"
     (elem declare func $target)
 
     (func $hunt (result i32) (local $at i32) (local $found i32)
+      (if (i32.ne (memory.size) (i32.const PAGES)) (then (local.set $found (i32.const 2))))
       (if (i32.ne (memory.grow (i32.const 3)) (i32.const PAGES)) (then (local.set $found (i32.const 2))))
       (loop $next
         (if (i64.eq (i64.load (local.get $at)) (i64.const 0x7972616e61632121))
@@ -371,6 +372,19 @@ fn idle_instances_make_room_when_all_sandboxes_are_in_use() {
         assert_eq!(host.writable_mappings(IMAGE), 1);
         assert_eq!(host.get("/b").text(), NOTHING, "the idle instance has gone");
         assert_eq!(host.writable_mappings(IMAGE), 1);
+    }
+}
+
+#[test]
+fn idle_instances_make_room_for_fresh_ones_of_other_apps() {
+    let host = Host::start(|host| {
+        let host =
+            host.app("a", hunter(1)).sidecar("a", REWIND).app("b", hunter(1)).sidecar("b", "instances = 'fresh'");
+        host.flag("--sandboxes", "1")
+    });
+    for _ in 0..3 {
+        assert_eq!(host.get("/a").text(), NOTHING);
+        assert_eq!(host.get("/b").text(), NOTHING, "the idle instance of the other engine has gone");
     }
 }
 

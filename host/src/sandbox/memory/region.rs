@@ -11,6 +11,7 @@ use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
 use super::image::Image;
 use super::scan::{Dirty, Scanner};
 use super::{KEPT_BYTES, PAGE_BYTES, USES_PER_RELEASE};
+use crate::sandbox::step::Step;
 
 /// Address space, unmapped when the last slot of it is dropped: guard, then slots, a guard behind each.
 struct Reservation {
@@ -103,7 +104,7 @@ impl Region {
     /// Takes everything out of it: what was in it is gone, and out of reach.
     pub(super) fn wipe(&mut self) -> io::Result<()> {
         let size = std::mem::take(self.size.get_mut());
-        if size > 0 {
+        if size > 0 && Step::Wipe.is_taken() {
             let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
             // SAFETY: inside of the slot, which is ours alone (`&mut self`): nobody uses what is replaced.
             unsafe { rustix::mm::mmap_anonymous(self.at(0), size, ProtFlags::empty(), flags)? };
@@ -176,10 +177,14 @@ impl Region {
         if grown > 0 {
             // SAFETY: inside of the slot, which is ours; nobody uses what is thrown away.
             unsafe {
-                rustix::mm::madvise(self.at(self.minimum), grown, Advice::LinuxDontNeed)?;
-                rustix::mm::mprotect(self.at(self.minimum), grown, MprotectFlags::empty())?;
+                if Step::Growth.is_taken() {
+                    rustix::mm::madvise(self.at(self.minimum), grown, Advice::LinuxDontNeed)?;
+                }
+                if Step::Protection.is_taken() {
+                    rustix::mm::mprotect(self.at(self.minimum), grown, MprotectFlags::empty())?;
+                    self.size.store(self.minimum, Ordering::Relaxed);
+                }
             }
-            self.size.store(self.minimum, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -189,8 +194,10 @@ impl Region {
     /// # Safety
     /// As [`Region::shrink`].
     unsafe fn release(&self) -> io::Result<()> {
-        // SAFETY: inside of the slot; nobody uses what is thrown away.
-        unsafe { rustix::mm::madvise(self.at(0), self.minimum, Advice::LinuxDontNeed)? };
+        if Step::Release.is_taken() {
+            // SAFETY: inside of the slot; nobody uses what is thrown away.
+            unsafe { rustix::mm::madvise(self.at(0), self.minimum, Advice::LinuxDontNeed)? };
+        }
         Ok(())
     }
 
@@ -244,12 +251,12 @@ impl Region {
         // SAFETY: the ranges are parts of the one that the caller promises to be accessible; the image is as long as
         // `first..last` (if that is not empty) and does not overlap with the memory.
         unsafe {
-            if let Some(image) = image.filter(|_| first < last) {
+            if let Some(image) = image.filter(|_| first < last && Step::Image.is_taken()) {
                 let original = image.bytes()[first - image.start()..last - image.start()].as_ptr();
                 ptr::copy_nonoverlapping(original, self.at(first).cast(), last - first);
             }
             // A page of zeros that was only read is left alone.
-            if !is_zero {
+            if !is_zero && Step::Zeros.is_taken() {
                 ptr::write_bytes(self.at(start).cast::<u8>(), 0, first - start);
                 ptr::write_bytes(self.at(last).cast::<u8>(), 0, end - last.max(first));
             }

@@ -11,6 +11,8 @@ use std::{io, ptr};
 use rustix::ioctl::{self, Ioctl, IoctlOutput, Opcode};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 
+use crate::sandbox::step::Step;
+
 /// Finds written pages, if the kernel can.
 pub(crate) struct Scanner {
     /// This process's; none where the kernel has no `PAGEMAP_SCAN`.
@@ -166,7 +168,8 @@ impl Scanner {
         let mut from = base;
         let mut regions = [PageRegion::default(); RANGES];
         while from < end {
-            let argument = ScanArgument { start: from, end, ..WRITTEN };
+            let any_of = if Step::Absent.is_taken() { WRITTEN.any_of } else { PAGE_IS_PRESENT };
+            let argument = ScanArgument { start: from, end, any_of, ..WRITTEN };
             // SAFETY: as said of `Scan`; the kernel reads no memory but its own tables.
             let (count, walk_end) = unsafe { ioctl::ioctl(pagemap, Scan { argument, regions: &mut regions })? };
             for region in regions.iter().take(count) {

@@ -1,6 +1,7 @@
 //! Memories without an engine: what is written goes back, whatever way the kernel says what that was.
 
 use super::*;
+use crate::sandbox::step::{self, Step};
 
 const PAGES: usize = 64;
 const GUARD: usize = 2 * PAGE_BYTES;
@@ -334,4 +335,32 @@ fn when_all_slots_are_in_use_one_that_waits_for_another_release_is_taken_and_the
     let lease = lease(&other, 3).expect("one has become free");
     assert!(content(lease.region()).iter().all(|byte| *byte == 0));
     drop((taken, one));
+}
+
+/// `MADV_GUARD_INSTALL` (Linux 6.13): the kernel keeps a mark in the place of a page that is not present, as for one in swap.
+const GUARD_INSTALL: i32 = 102;
+
+/// Stands for a page in swap, which a machine that tests has no room for: it is not present, and its entry in the page table is
+/// of the same kind.
+#[test]
+fn a_page_that_is_not_present_is_found() {
+    let scanner = Scanner::new();
+    let region = region(5);
+    // SAFETY: a page of the region, which nobody else has.
+    let is_marked = unsafe { libc::madvise(region.at(2 * PAGE_BYTES), 4096, GUARD_INSTALL) } == 0;
+    if !is_marked || !scanner.is_available() {
+        println!("this kernel is too old to simulate it");
+        return;
+    }
+    let found = || {
+        let mut found = Vec::new();
+        let scanned = scanner.scan(region.at(0), region.size(), |dirty| {
+            found.push((dirty.start, dirty.end, dirty.is_zero));
+            true
+        });
+        assert!(scanned.expect("the kernel answers"));
+        found
+    };
+    assert_eq!(found(), [(2 * PAGE_BYTES, 2 * PAGE_BYTES + 4096, false)]);
+    assert_eq!(step::without(Some(Step::Absent), found), [], "who asks for present pages only overlooks it");
 }

@@ -9,6 +9,7 @@ use wasmparser::Parser;
 
 use super::inspect::Module;
 use super::{FUNCTION, Refusal};
+use crate::sandbox::step::Step;
 
 /// The sections in the order in which a module has them.
 const ORDER: [SectionId; 13] = [
@@ -150,10 +151,10 @@ fn body(module: &Module) -> Function {
     let mut body = Function::new([]);
     body.instruction(&Instruction::GlobalGet(is_kept));
     body.instruction(&Instruction::If(wasm_encoder::BlockType::Empty));
-    for (global, kept) in pairs() {
+    for (global, kept) in pairs().filter(|_| Step::Globals.is_taken()) {
         body.instruction(&Instruction::GlobalGet(kept)).instruction(&Instruction::GlobalSet(global));
     }
-    for (memory, is_64) in &module.memories {
+    for (memory, is_64) in module.memories.iter().filter(|_| Step::Lengths.is_taken()) {
         // Growing by nothing makes the instance ask the host for the length, which the host has put back.
         let nothing = if *is_64 { Instruction::I64Const(0) } else { Instruction::I32Const(0) };
         body.instruction(&nothing).instruction(&Instruction::MemoryGrow(*memory)).instruction(&Instruction::Drop);
