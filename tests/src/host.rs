@@ -23,6 +23,7 @@ pub struct Host {
     apps: Vec<String>,
     binds: Vec<String>,
     starter: Vec<String>,
+    is_cold: bool,
     /// Where it listens, as it says.
     places: Vec<String>,
     address: SocketAddr,
@@ -38,6 +39,7 @@ pub struct Builder {
     apps: Vec<String>,
     binds: Vec<String>,
     starter: Vec<String>,
+    is_cold: bool,
 }
 
 /// The command `wasgi` with nothing in its environment that could reach in from outside.
@@ -87,6 +89,7 @@ impl Builder {
             apps: Vec::new(),
             binds: vec!["127.0.0.1:0".to_owned()],
             starter: Vec::new(),
+            is_cold: false,
         }
     }
 
@@ -99,6 +102,13 @@ impl Builder {
     #[must_use]
     pub fn bind(mut self, places: &[&str]) -> Self {
         self.binds = places.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// With nothing in its cache, whatever other tests have compiled.
+    #[must_use]
+    pub fn cold(mut self) -> Self {
+        self.is_cold = true;
         self
     }
 
@@ -187,6 +197,7 @@ impl Host {
             apps: std::mem::take(&mut self.apps),
             binds: std::mem::take(&mut self.binds),
             starter: std::mem::take(&mut self.starter),
+            is_cold: self.is_cold,
         })
     }
 
@@ -194,14 +205,18 @@ impl Host {
     fn run(builder: Builder) -> Self {
         let folder = builder.folder.path();
         fs::write(folder.join("wasgi.toml"), &builder.config).expect("the directory is ours");
-        let compiled = Compiled::of(folder, &builder.apps);
+        let mut compiled = Compiled::of(folder, &builder.apps);
+        // What another user is to have, that makes it.
+        if builder.is_cold || builder.flags.iter().any(|(flag, _)| flag == "--user") {
+            compiled = compiled.cold();
+        }
         let state = folder.join("state");
         compiled.around(&state, || Self::spawn(builder, &compiled))
     }
 
     /// Starts it, and waits until its apps are live or refused.
     #[track_caller]
-    fn spawn(Builder { folder, flags, apps, binds, starter, .. }: Builder, compiled: &Compiled) -> Self {
+    fn spawn(Builder { folder, flags, apps, binds, starter, is_cold, .. }: Builder, compiled: &Compiled) -> Self {
         let mut command = through(&starter, wasgi());
         command.arg("serve").arg(folder.path().join("apps"));
         for place in &binds {
@@ -224,7 +239,8 @@ impl Host {
         access.follow(child.stdout.take().expect("it is piped"));
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let folder = Some(folder);
-        let mut host = Self { child, folder, flags, apps, binds, starter, places: Vec::new(), address, log, access };
+        let mut host =
+            Self { child, folder, flags, apps, binds, starter, is_cold, places: Vec::new(), address, log, access };
         let listening = host
             .log
             .wait_for("listening on", host.binds.len().max(1), |event| event.message().starts_with("listening on "));

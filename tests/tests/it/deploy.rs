@@ -365,7 +365,7 @@ fn an_unreadable_file_is_refused() {
 
 #[test]
 fn a_second_start_takes_code_from_the_cache_and_a_damaged_entry_is_made_again() {
-    let host = serving_aa();
+    let host = Host::start(|host| host.cold().app("app", saying("aa")));
     assert_eq!(live(&host, "app")[0].text("code"), "compiled");
     let host = host.restart();
     assert_eq!(live(&host, "app")[0].text("code"), "cached");
