@@ -1,5 +1,7 @@
 """What a Django project needs beyond being imported: what it would import with the first request, and its static files."""
 
+from . import caught
+
 # Where they go if the project does not say.
 _STATIC = "/0/staticfiles"
 
@@ -11,10 +13,12 @@ def finish(report):
     if not settings.configured:
         return
     from django import template
+    from django.core.signals import got_request_exception
     from django.urls import get_resolver
 
     get_resolver().url_patterns
     template.engines.all()
+    caught.watch(got_request_exception)
     report["data"] = any(_is_data(database.get("NAME")) for database in settings.DATABASES.values()) or _is_data(
         settings.MEDIA_ROOT
     )

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import traceback
 
-from . import digests, django, executor, handles, outbound, servers, targets, temporary, warm
+from . import caught, digests, django, executor, handles, outbound, servers, targets, temporary, warm
 from .watch import Watch
 
 # Where this package lies, and the folders of the app and of what it depends on (see `wasgi.stage`).
@@ -60,6 +60,7 @@ def _import(order, report):
     sys.modules["__main__"].__file__ = f"{_HERE}/wasgi_guest/entry.py"
     for name in _EARLY:
         importlib.import_module(name)
+    caught.install()
     servers.install()
     digests.install()
     temporary.install()
