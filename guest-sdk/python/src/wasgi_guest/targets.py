@@ -16,6 +16,23 @@ class TargetError(Exception):
 def load(module, expression):
     """The application that `module:expression` names; without expression, `application` or `app`, or what the module
     itself would serve."""
+    found = _load(module, expression)
+    if _is_asgi(found):
+        raise TargetError(
+            f"{module}{expression and ':'}{expression or ''} is an ASGI application, and this is a host for WSGI: a sandbox has no event "
+            "loop. Name a WSGI application: Django's is in wsgi.py, beside asgi.py; those of Flask and Bottle are such, those of FastAPI, Starlette and "
+            "Quart are not"
+        )
+    return found
+
+
+def _is_asgi(app):
+    """A coroutine that takes scope, receive and send."""
+    called = app if inspect.isroutine(app) else type(app).__call__
+    return inspect.iscoroutinefunction(called)
+
+
+def _load(module, expression):
     loaded = _import(module)
     if expression is None:
         return _default(loaded, module)
@@ -38,7 +55,7 @@ def load(module, expression):
         raise TargetError(
             f"{module}:{expression} is of type {type(found).__name__}, but an application is something that can be called"
         )
-    if isinstance(wanted, ast.Name) and not _takes_two(found):
+    if isinstance(wanted, ast.Name) and not _takes_two(found) and not _is_asgi(found):
         raise TargetError(
             f"{module}:{expression} cannot be called with environ and start_response: if it makes the application, write {module}:{expression}()"
         )
