@@ -130,7 +130,7 @@ class Stages(Folder):
         self.assertEqual(kinds, {".env": "LEFT_OUT", "environment.txt": "LEFT_OUT", **links})
         made.include(self.folder / "project/uploads", self.folder / "project")
         self.assertTrue((made.app / "uploads/a.png").is_file())
-        lines = list(explain.result("x.wasm", b"", b"", made, {"application": "app.app", "warmed": []}, {}, missed))
+        lines = list(explain.result("x.wasm", b"", b"", made, {"application": "app.app", "warmed": [], "modules": []}, {}, missed))
         self.assertIn("gone, passwd, uploads (links out of", "".join(line for line in lines if "links" in line))
 
     def test_databases_stay_whatever_they_are_called(self):
@@ -360,6 +360,13 @@ class Explanations(Folder):
         native = {"PIL._avif": "PIL/_avif.so", "PIL._imaging": "PIL/_imaging.so"}
         said = {"type": "ImportError", "message": "cannot import name '_imaging' from 'PIL' (/1/PIL/__init__.py)", "module": "PIL"}
         self.assertIn("PIL/_imaging.so", self.explain(frames, native, **said))
+
+    def test_which_packages_do_without_their_extensions_is_what_was_seen(self):
+        made = Stage(Path(tempfile.mkdtemp(dir=self.folder)))
+        report = {"application": "shop.app", "warmed": [], "modules": ["shop", "markupsafe._native"]}
+        native = {"markupsafe._speedups": "a.so", "bcrypt._bcrypt": "b.so", "sqlalchemy.a": "c.so", "sqlalchemy.b": "d.so"}
+        said = [line for line in explain.result("x.wasm", b"", b"", made, report, native, []) if "native" in line]
+        self.assertEqual([line.rpartition(": ")[2] for line in said], ["markupsafe", "bcrypt, sqlalchemy (2)"])
 
     def test_what_is_missing_could_be_installed(self):
         text = self.explain(type="ModuleNotFoundError", message="No module named 'shop2'", module="shop2")

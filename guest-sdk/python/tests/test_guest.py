@@ -1,5 +1,6 @@
 """What runs inside with the app, as far as it needs nothing of the sandbox: python3 -m unittest discover guest-sdk/python/tests"""
 
+import importlib
 import io
 import linecache
 import logging
@@ -14,7 +15,7 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 
-from wasgi_guest import caught, django, failure, flask, targets
+from wasgi_guest import caught, django, failure, flask, servers, targets
 from wasgi_guest.watch import Watch
 
 
@@ -77,6 +78,71 @@ class Targets(unittest.TestCase):
                     self.load(source, expression)
         self.assertTrue(callable(self.load("def app(environ, start_response): return []")))
         self.assertTrue(callable(self.load("class App:\n    def __call__(self, environ, start_response): return []\napp = App()")))
+
+
+class Folder(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name).resolve()
+
+
+class Programs(Folder):
+    """Modules that serve by themselves when they are imported."""
+
+    def setUp(self):
+        super().setUp()
+        from wsgiref import handlers, simple_server
+
+        for patch in [
+            mock.patch.object(sys, "path", [str(self.folder), *sys.path]),
+            mock.patch.object(sys, "meta_path", list(sys.meta_path)),
+            mock.patch.dict(sys.modules),
+            mock.patch.object(simple_server, "make_server", None),
+            mock.patch.object(handlers.BaseCGIHandler, "run", None),
+            mock.patch.multiple(servers, registered=None, notes=[]),
+        ]:
+            patch.start()
+            self.addCleanup(patch.stop)
+        servers.install()
+        for name, source in {
+            "werkzeug/__init__.py": "",
+            "werkzeug/serving.py": "def run_simple(hostname, port, application, use_reloader=False):\n    raise SystemError\n",
+            "waitress/__init__.py": "def serve(app, **keywords):\n    raise SystemError\n",
+        }.items():
+            self.write(name, source)
+
+    def write(self, name, source):
+        place = self.folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(source)
+
+    def test_what_a_program_would_serve_is_its_application_whatever_server_it_starts(self):
+        for number, start in enumerate([
+            "from wsgiref.simple_server import make_server\nmake_server('', 8000, made).serve_forever()",
+            "from werkzeug.serving import run_simple\nrun_simple('', 5000, made, use_reloader=True)",
+            "import waitress\nwaitress.serve(made, port=8080)",
+            "if __name__ == '__main__':\n    from waitress import serve\n    serve(made)",
+        ]):
+            name = f"pkg{number}.program"
+            source = "def made(environ, start_response): return []\nkept = 1\n"
+            self.write(f"pkg{number}/program.py", f"{source}{start}\nnever = 1\n")
+            servers.registered = None
+            found = targets.load(name, None)
+            self.assertEqual((found.__name__, len(servers.notes)), ("made", number + 1), start)
+            self.assertEqual(targets.load(name, "made").__name__, "made")
+            # Who imports it later finds what there is, and starts nothing again.
+            later = importlib.import_module(name)
+            self.assertEqual((later.kept, hasattr(later, "never")), (1, "__main__" in start), start)
+            self.assertIs(sys.modules[f"pkg{number}"].program, later)
+
+    def test_a_module_that_fails_is_not_there(self):
+        self.write("broken.py", "1 / 0\n")
+        with self.assertRaises(ZeroDivisionError):
+            targets.load("broken", None)
+        self.assertNotIn("broken", sys.modules)
+        with self.assertRaisesRegex(ModuleNotFoundError, "nothing"):
+            targets.load("nothing.at.all", None)
 
 
 class Failures(unittest.TestCase):
@@ -150,13 +216,6 @@ class Caught(unittest.TestCase):
         logging.setLogRecordFactory(lambda *arguments, **keywords: made(*arguments, **keywords))
         self.logger.addHandler(logging.NullHandler())
         self.assertIs(self.log(exc_info=True), caught.of_response())
-
-
-class Folder(unittest.TestCase):
-    def setUp(self):
-        folder = tempfile.TemporaryDirectory()
-        self.addCleanup(folder.cleanup)
-        self.folder = Path(folder.name).resolve()
 
 
 class Rule:

@@ -131,8 +131,12 @@ def result(output, contents, files, stage, report, native, left_out):
     if report.get("data"):
         yield "  data         it keeps files in /data: grant it a directory (docs/deploying.md)"
     yield "  imports      wasgi:gateway, WASI 0.2 (what the host grants of it; none has to be granted)"
-    if native:
-        yield f"  left out     native extensions, which the packages do without: {_by_package(native)}"
+    imported = {module.split(".")[0] for module in report["modules"]}
+    done_without = {module for module in native if module.split(".")[0] in imported}
+    if done_without:
+        yield f"  left out     native extensions, which the packages do without: {_by_package(done_without)}"
+    if others := native.keys() - done_without:
+        yield f"  left out     native extensions of packages that the app has not imported, and might miss: {_by_package(others)}"
     if left_out:
         kept = [path for path, kind in left_out if kind is Kind.LEFT_OUT]
         links = [path for path, kind in left_out if kind is Kind.LINK]

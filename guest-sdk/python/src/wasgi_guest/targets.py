@@ -74,12 +74,22 @@ def _takes_two(function):
 
 
 def _import(module):
-    """Imports the module. One that ends in `serve_forever()` is left there: its application is known by then."""
-    try:
+    """Imports the module. One that ends in `serve_forever()` is there as far as it has come, its application too."""
+    spec = None if module in sys.modules else importlib.util.find_spec(module)
+    if spec is None or spec.loader is None:
         return importlib.import_module(module)
+    loaded = sys.modules[module] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(loaded)
     except servers.Serving:
-        # What an import raises removes the module; what it defined lives on with the application.
-        return None
+        pass
+    except BaseException:
+        sys.modules.pop(module, None)
+        raise
+    package, _, name = module.rpartition(".")
+    if package:
+        setattr(sys.modules[package], name, loaded)
+    return sys.modules[module]
 
 
 def _default(loaded, module):
@@ -87,7 +97,7 @@ def _default(loaded, module):
         found = getattr(loaded, name, None)
         if callable(found):
             return found
-    if servers.registered is None and loaded is not None:
+    if servers.registered is None:
         _run_as_program(module)
     if servers.registered is None:
         raise TargetError(
