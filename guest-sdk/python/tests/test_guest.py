@@ -329,6 +329,9 @@ class Flasks(unittest.TestCase):
         for value, is_said in [
             ("sqlite:///project.db", True),
             ("sqlite+pysqlite:////0/project.db", True),
+            ("/0/instance/flaskr.sqlite", True),
+            ("/data/flaskr.sqlite", False),
+            ("/0/words.txt", False),
             ("sqlite:////data/project.db", False),
             ("sqlite:///:memory:", False),
             ("sqlite://", False),

@@ -12,6 +12,9 @@ from . import caught
 
 # Servers around an application that change nothing of what is at which path.
 _TRANSPARENT = {"werkzeug.middleware.proxy_fix.ProxyFix"}
+# A URL of SQLAlchemy's, or a file as Flask's tutorial has it.
+_BESIDE_THE_CODE = re.compile(r"(sqlite(?:\+\w+)?:///)(?!:memory:|file:|/data/)\S+|/0/.+\.(?:db|sqlite3?)")
+
 _DISPATCHER = "werkzeug.middleware.dispatcher.DispatcherMiddleware"
 
 
@@ -107,8 +110,10 @@ def _may_refuse(function):
 def _databases(app):
     """Those of SQLite that are beside the code, or in Flask's instance folder there."""
     for name, value in app.config.items():
-        if isinstance(value, str) and re.match(r"sqlite(\+\w+)?:///(?!:memory:|file:|/data/)\S", value):
+        found = isinstance(value, str) and _BESIDE_THE_CODE.fullmatch(value)
+        if found:
+            place = f"{'sqlite:///' if found[1] else ''}/data/{os.path.basename(value)}"
             yield None, 0, (
-                f"{name} is {value}, in the app's folder, where nothing can be written when it is served: a database is kept in /data, as "
-                f"sqlite:////data/{os.path.basename(value)} (docs/guide-python.md)"
+                f"{name} is {value}, in the app's folder, where nothing can be written when it is served: a database is kept in /data, as {place} "
+                "(docs/guide-python.md)"
             )
