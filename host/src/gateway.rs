@@ -68,10 +68,16 @@ impl Gateway {
         let answered = self.answer(parts, body, connection, &mut record).await;
         connection.others_first().await;
         let mut response = match answered {
-            Ok(response) => response,
+            Ok(response) => match shown.and_then(|parts| self.page_of_caught(*parts, &response, &record)) {
+                Some(page) => {
+                    response.into_body().unwanted();
+                    page.map(ResponseBody::one)
+                }
+                None => response,
+            },
             Err(error) => {
                 record.report(&error);
-                let page = shown.and_then(|parts| self.fault_page(*parts, &error, &record));
+                let page = shown.and_then(|parts| self.page_of_fault(*parts, &error, &record));
                 let mut page = page.unwrap_or_else(|| error_page(&error, record.id)).map(ResponseBody::one);
                 if error.leaves_the_body() && record.version <= Version::HTTP_11 {
                     page.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -315,18 +321,22 @@ fn respond(started: Started, head_only: bool) -> Result<Response<ResponseBody>, 
 
 /// A short page: what a visitor may know, and the id under which the log has the rest.
 fn error_page(error: &Error, id: RequestId) -> Response<Bytes> {
-    let status = error.status();
-    let text = format!("{status}\n\n{}\n\nRequest id: {id}\n", error.public_text());
-    let mut response = Response::new(Bytes::from(text));
+    let mut response = short_page(error.status(), error.public_text(), id);
+    if let Some(time) = error.retry_after() {
+        // In whole seconds (RFC 9110 §10.2.3).
+        let headers = response.headers_mut();
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(time.as_secs() + u64::from(time.subsec_nanos() > 0)));
+    }
+    response
+}
+
+fn short_page(status: StatusCode, words: &str, id: RequestId) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(format!("{status}\n\n{words}\n\nRequest id: {id}\n")));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(header::SERVER, SERVER);
-    if let Some(time) = error.retry_after() {
-        // In whole seconds (RFC 9110 §10.2.3).
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(time.as_secs() + u64::from(time.subsec_nanos() > 0)));
-    }
     response
 }
 

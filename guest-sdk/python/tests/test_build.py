@@ -93,16 +93,51 @@ class Stages(Folder):
             "a/__pycache__/a.pyc",
         ]:
             self.write(f"project/{name}")
-        (self.folder / "project/outside").symlink_to("/etc/passwd")
         made = Stage(self.folder / "stage")
         missed = made.take_app(self.folder / "project", self.folder / "project/out.wasm")
         found = sorted(str(path.relative_to(made.app)) for path in made.app.rglob("*") if path.is_file())
         self.assertEqual(found, ["app.py", "static/a.css"])
-        self.assertEqual(sorted(map(str, missed)), [".env", "db.sqlite3", "old.wasm"])
+        self.assertEqual(sorted(str(path) for path, _ in missed), [".env", "db.sqlite3", "old.wasm"])
         made.include(self.folder / "project/db.sqlite3", self.folder / "project")
         self.assertTrue((made.app / "db.sqlite3").is_file())
         with self.assertRaisesRegex(BuildError, "no such file"):
             made.include(self.folder / "nothing", self.folder / "project")
+
+    def test_links_are_followed_within_the_folder_and_those_out_of_it_are_said(self):
+        self.write("elsewhere/media/a.png")
+        self.write("project/app.py")
+        self.write("project/.env", "SECRET=1")
+        self.write("project/shared/a.css")
+        self.write("project/node_modules/bootstrap/b.css")
+        for name, target in [
+            ("again.py", "app.py"),
+            ("static", "shared"),
+            ("shared/round", "../shared"),
+            ("round", "."),
+            ("vendor", "node_modules/bootstrap"),
+            ("environment.txt", ".env"),
+            ("uploads", "../elsewhere/media"),
+            ("passwd", "/etc/passwd"),
+            ("gone", "nothing"),
+        ]:
+            (self.folder / "project" / name).symlink_to(target)
+        made = Stage(self.folder / "stage")
+        missed = made.take_app(self.folder / "project", self.folder / "out.wasm")
+        found = sorted(str(path.relative_to(made.app)) for path in made.app.rglob("*") if path.is_file())
+        self.assertEqual(found, ["again.py", "app.py", "shared/a.css", "static/a.css", "vendor/b.css"])
+        kinds = {str(path): kind.name for path, kind in missed}
+        links = dict.fromkeys(["gone", "passwd", "uploads"], "LINK")
+        self.assertEqual(kinds, {".env": "LEFT_OUT", "environment.txt": "LEFT_OUT", **links})
+        made.include(self.folder / "project/uploads", self.folder / "project")
+        self.assertTrue((made.app / "uploads/a.png").is_file())
+        lines = list(explain.result("x.wasm", b"", b"", made, {"application": "app.app", "warmed": [], "modules": []}, {}, missed))
+        self.assertIn("gone, passwd, uploads (links out of", "".join(line for line in lines if "links" in line))
+
+    def test_databases_stay_whatever_they_are_called(self):
+        (self.folder / "site.db").write_bytes(b"SQLite format 3\0...")
+        self.write("words.db", "not one")
+        kinds = {path.name: kind.name for path, kind in stage.files(self.folder)}
+        self.assertEqual(kinds, {"site.db": "LEFT_OUT", "words.db": "TAKEN"})
 
     def test_what_a_host_has_in_the_same_folder_is_not_the_apps(self):
         for name in [
@@ -131,6 +166,19 @@ class Stages(Folder):
         removed = dependencies.strip_native(self.folder / "p")
         self.assertEqual(removed, {"pkg._speed": "pkg/_speed.cpython-314-x86_64-linux-gnu.so"})
         self.assertTrue((self.folder / "p/kept.cpython-314-wasm32-wasi.so").is_file())
+
+    def test_links_to_nothing_do_not_end_a_build(self):
+        self.write("site-packages/flask/x.py")
+        (self.folder / "site-packages/flask/gone.py").symlink_to("nothing")
+        (self.folder / "site-packages/gone").symlink_to("nothing")
+        self.write("data/a.txt")
+        (self.folder / "data/gone").symlink_to("nothing")
+        (self.folder / "taken").mkdir()
+        dependencies.copy_environment(self.folder / "site-packages", self.folder / "taken")
+        made = Stage(self.folder / "stage")
+        made.include(self.folder / "data", self.folder)
+        found = [path.name for place in (self.folder / "taken", made.app) for path in bundle.files(place)]
+        self.assertEqual(found, ["x.py", "a.txt"])
 
     def test_an_environment_is_taken_without_its_tools(self):
         for name in [
@@ -169,6 +217,20 @@ class Rebuilds(Folder):
             self.write(name, text)
             seen.append(sources.state(options))
         self.assertEqual(len(set(seen)), 4)
+
+    def test_requirements_are_the_same_by_whatever_path_and_count_with_what_they_include(self):
+        requirements = self.write("requirements/all.txt", "-r base.txt\n--constraint=c.txt\n-r all.txt\n-r none.txt\n")
+        self.write("requirements/base.txt", "flask")
+        self.write("requirements/c.txt")
+        self.write("app/shop.py")
+        absolute = self.options("--requirements", str(requirements), "shop:app")
+        here = self.options("--requirements", os.path.relpath(requirements), "shop:app")
+        seen = [sources.state(absolute)]
+        self.assertEqual(sources.state(here), seen[0])
+        for name in ["base.txt", "c.txt"]:
+            self.write(f"requirements/{name}", "django")
+            seen.append(sources.state(here))
+        self.assertEqual(len(set(seen)), 3)
 
     def test_a_record_says_how_to_make_a_file_again_and_is_for_nobody_else(self):
         with mock.patch.dict(os.environ, {"XDG_CACHE_HOME": str(self.folder / "cache")}):
@@ -279,6 +341,12 @@ class Explanations(Folder):
         absent = self.explain(type="ModuleNotFoundError", message="No module named '_ssl'", module="_ssl")
         self.assertRegex(absent, r"^shop\.py:3: _ssl is not there: there is no TLS")
 
+    def test_an_import_that_ends_without_a_word_has_used_up_the_memory(self):
+        made = Stage(Path(tempfile.mkdtemp(dir=self.folder)))
+        (made.guest / "report.json").write_text("")
+        self.assertTrue(made.has_answered())
+        self.assertIn("more memory than a sandbox has", explain.failure(made.report(), made, Path.cwd(), {}))
+
     def test_a_native_extension_is_named_with_its_file(self):
         frames = [("/0/shop.py", 1), ("/1/numpy/__init__.py", 9)]
         native = {"numpy._core._multiarray": "numpy/_core/_multiarray.so"}
@@ -292,6 +360,13 @@ class Explanations(Folder):
         native = {"PIL._avif": "PIL/_avif.so", "PIL._imaging": "PIL/_imaging.so"}
         said = {"type": "ImportError", "message": "cannot import name '_imaging' from 'PIL' (/1/PIL/__init__.py)", "module": "PIL"}
         self.assertIn("PIL/_imaging.so", self.explain(frames, native, **said))
+
+    def test_which_packages_do_without_their_extensions_is_what_was_seen(self):
+        made = Stage(Path(tempfile.mkdtemp(dir=self.folder)))
+        report = {"application": "shop.app", "warmed": [], "modules": ["shop", "markupsafe._native"]}
+        native = {"markupsafe._speedups": "a.so", "bcrypt._bcrypt": "b.so", "sqlalchemy.a": "c.so", "sqlalchemy.b": "d.so"}
+        said = [line for line in explain.result("x.wasm", b"", b"", made, report, native, []) if "native" in line]
+        self.assertEqual([line.rpartition(": ")[2] for line in said], ["markupsafe", "bcrypt, sqlalchemy (2)"])
 
     def test_what_is_missing_could_be_installed(self):
         text = self.explain(type="ModuleNotFoundError", message="No module named 'shop2'", module="shop2")
@@ -313,7 +388,10 @@ class Explanations(Folder):
         report = {
             "notes": [],
             "variables": [["/0/shop.py", 4, ["DEBUG", "KEY"]]],
-            "draws": [["/0/shop.py", 5, ["os.urandom"]]],
+            "copies": [["/0/shop.py", 6]],
+            "hooks": [["/0/shop.py", 7, "check_login"]],
+            "places": [["/0/settings.py", 8, "the database db.sqlite3 would be in the app's folder"], [None, 0, "URI is sqlite:///x"]],
+            "draws": [["/0/shop.py", 5, ["os.urandom"]], ["/0/shop.py", 9, ["random.random"]]],
             "open": ["the file /0/app.log"],
             "warmed": [["/", "200 OK"], ["/x", "KeyError: 'KEY'"]],
             "static": {"/static/": "0/staticfiles"},
@@ -325,7 +403,11 @@ class Explanations(Folder):
             notes,
             [
                 "shop.py:4: KEY is read from the environment",
-                "shop.py:5: random bytes are drawn",
+                "shop.py:6: all of the environment is read",
+                "shop.py:7: check_login() is not called for /static/",
+                "settings.py:8: the database db.sqlite3 would",
+                "URI is sqlite:///x",
+                "shop.py:5, 9: random bytes are drawn",
                 "app.log: written while",
                 "--warm /x: it was answered with KeyError",
                 "the file /0/app.log is open when",
@@ -337,8 +419,10 @@ class Explanations(Folder):
     def test_what_a_sandbox_has_not_is_said(self):
         for kind, message, said in [
             ("RuntimeError", "can't start new thread", "one thread"),
+            ("MemoryError", "", "it takes more memory"),
             ("OSError", "[Errno 58] wasi does not support processes.", "starts no programs"),
             ("AttributeError", "module 'os' has no attribute 'pipe'", "one process"),
+            ("AttributeError", "module 'time' has no attribute 'tzset'", "UTC"),
             ("gaierror", "[Errno -4] there is no network while the app is built", "when a request comes"),
         ]:
             self.assertRegex(self.explain(type=kind, message=message), rf"^shop\.py:3: {kind}: .*{said}")

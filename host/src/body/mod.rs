@@ -284,6 +284,23 @@ impl ResponseBody {
         self.owed.is_some_and(|owed| there < owed)
     }
 
+    /// Whether these bytes are in what is there of it, within one block.
+    pub(crate) fn shows(&self, bytes: &[u8]) -> bool {
+        let is_in = |block: &Bytes| block.windows(bytes.len()).any(|window| window == bytes);
+        match &self.blocks {
+            Blocks::One(block) => is_in(block),
+            Blocks::Ready(blocks) => blocks.iter().any(is_in),
+            Blocks::Guest(_) | Blocks::File(_) | Blocks::Ended => false,
+        }
+    }
+
+    /// Nobody wants it: its guest comes to its end all the same.
+    pub(crate) fn unwanted(mut self) {
+        if let Blocks::Guest(task) = std::mem::replace(&mut self.blocks, Blocks::Ended) {
+            task.outlive();
+        }
+    }
+
     /// The guest that is still at work on it.
     pub(crate) fn task(&self) -> Option<&Task> {
         match &self.blocks {

@@ -36,6 +36,8 @@ pub(super) struct Seen {
     pub(super) body: Vec<u8>,
     /// What is known of a fault, whether or not the log has room for it.
     pub(super) words: Option<String>,
+    /// What the app raised and answered by itself.
+    caught: Option<String>,
 }
 
 impl Witness {
@@ -104,6 +106,17 @@ impl Witness {
         if self.recorder.is_some() {
             self.seen().words = Some(words.to_owned());
         }
+    }
+
+    /// An exception that the app has caught, and answers for (PEP 3333, `exc_info`).
+    pub(crate) fn caught(&self, words: String) {
+        if self.recorder.is_some() {
+            self.seen().caught = Some(words);
+        }
+    }
+
+    pub(crate) fn take_caught(&self) -> Option<String> {
+        self.seen().caught.take()
     }
 
     /// True once.

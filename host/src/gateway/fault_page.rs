@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, header, request};
+use http::{HeaderValue, Response, StatusCode, header, request};
 
-use super::{Gateway, Record, decode_path, error_page};
+use super::{Gateway, Record, decode_path, error_page, short_page};
+use crate::body::ResponseBody;
 use crate::error::Error;
 use crate::guest::environ::{Constant, EnvironBlock, Place, authority};
 use crate::origin::Origin;
@@ -18,6 +19,7 @@ use crate::server::Connection;
 struct Fault {
     status: String,
     cause: &'static str,
+    note: &'static str,
     request: String,
     /// What the log says.
     text: String,
@@ -31,13 +33,55 @@ struct Fault {
     routes: Vec<String>,
 }
 
+/// What a page is about.
+struct What {
+    status: StatusCode,
+    cause: &'static str,
+    text: String,
+    note: &'static str,
+}
+
+/// How an app says by itself where an exception was raised: Python's word, in whatever markup.
+const TRACEBACK: &[u8] = b"Traceback (most recent call last)";
+
+/// No cause of the log's: there, the app has answered.
+const CAUGHT: &str = "an exception, which the app has caught and answered by itself";
+
 impl Gateway {
     /// The page for this client; none if it is not, or may not be, on this machine.
-    pub(super) fn fault_page(
+    pub(super) fn page_of_fault(
         &self,
-        mut parts: request::Parts,
+        parts: request::Parts,
         error: &Error,
         record: &Record,
+    ) -> Option<Response<Bytes>> {
+        let what = What { status: error.status(), cause: error.label(), text: error.to_string(), note: NOTE };
+        self.page(parts, what, record, error_page(error, record.id))
+    }
+
+    /// The page in place of one that an app has made of an exception that it caught, as frameworks do (PEP 3333, `exc_info`). None
+    /// where the app's own page has the traceback: a framework that is told to debug knows more than is said here.
+    pub(super) fn page_of_caught(
+        &self,
+        parts: request::Parts,
+        response: &Response<ResponseBody>,
+        record: &Record,
+    ) -> Option<Response<Bytes>> {
+        let status = response.status();
+        let caught = record.call.as_ref().filter(|_| status.is_server_error())?.witness.take_caught()?;
+        if response.body().shows(TRACEBACK) {
+            return None;
+        }
+        let what = What { status, cause: CAUGHT, text: caught, note: NOTE_OF_CAUGHT };
+        self.page(parts, what, record, short_page(status, "", record.id))
+    }
+
+    fn page(
+        &self,
+        mut parts: request::Parts,
+        what: What,
+        record: &Record,
+        mut page: Response<Bytes>,
     ) -> Option<Response<Bytes>> {
         let origin = &local_origin(&mut parts, &record.connection)?;
         let path = decode_path(parts.uri.path()).unwrap_or_default().into_owned();
@@ -63,10 +107,11 @@ impl Gateway {
             format!("{} at {}", app.spec.name, prefixes.collect::<Vec<_>>().join(", "))
         });
         let fault = Fault {
-            status: error.status().to_string(),
-            cause: error.label(),
+            status: what.status.to_string(),
+            cause: what.cause,
+            note: what.note,
             request: record.id.to_string(),
-            text: error.to_string(),
+            text: what.text,
             app: record
                 .app
                 .as_ref()
@@ -88,7 +133,6 @@ impl Gateway {
             .get_all(header::ACCEPT)
             .iter()
             .any(|accept| accept.as_bytes().windows(9).any(|word| word == b"text/html"));
-        let mut page = error_page(error, record.id);
         if wants_html {
             *page.body_mut() = html(&fault).into();
             let headers = page.headers_mut();
@@ -174,13 +218,15 @@ fn sections(fault: &Fault) -> Vec<(&'static str, Vec<String>)> {
 
 const NOTE: &str =
     "This page is shown by development mode (--dev). Without it, clients get a status and the request id.";
+const NOTE_OF_CAUGHT: &str =
+    "This page is shown by development mode (--dev). Without it, clients get what the app answers.";
 
 fn text(fault: &Fault) -> String {
     let mut page = format!("{}\n\ncause: {}\n", fault.status, fault.cause);
     for (title, lines) in sections(fault) {
         let _ = write!(page, "\n{title}\n  {}\n", lines.join("\n  "));
     }
-    let _ = write!(page, "\n{NOTE}\n\nRequest id: {}\n", fault.request);
+    let _ = write!(page, "\n{}\n\nRequest id: {}\n", fault.note, fault.request);
     page
 }
 
@@ -194,7 +240,7 @@ fn html(fault: &Fault) -> String {
     for (title, lines) in sections(fault) {
         let _ = write!(page, "<h2>{}</h2><pre>{}</pre>", escaped(title), escaped(&lines.join("\n")));
     }
-    let _ = writeln!(page, "<p class=note>{}<p>Request id: {}</html>", escaped(NOTE), escaped(&fault.request));
+    let _ = writeln!(page, "<p class=note>{}<p>Request id: {}</html>", escaped(fault.note), escaped(&fault.request));
     page
 }
 
@@ -256,6 +302,7 @@ mod tests {
         let fault = Fault {
             status: hostile.into(),
             cause: "trap",
+            note: NOTE,
             request: hostile.into(),
             text: hostile.into(),
             app: Some(hostile.into()),

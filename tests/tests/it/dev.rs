@@ -67,6 +67,35 @@ fn a_fault_shows_what_happened_whatever_kind_of_guest_it_was() {
     shows(&program, &["it panics", "cgi (cgi, ", "PATH_INFO = /say-and-panic"]);
 }
 
+/// As frameworks do: the app catches what it raised, and answers with `exc_info` (PEP 3333).
+#[test]
+fn an_exception_that_the_app_answers_for_by_itself_is_shown_too() {
+    let ask = |host: &Host, steps: &str, name: &str| {
+        host.ask(&Request::get(&format!("/probe/script?{steps}")).header("Host", name).header("Accept", "*/*"))
+    };
+    let (own, streamed) = ("restart=500%20Oops&block=own%20page", "restart=503%20Oops&iterate=&block=own%20page");
+    let developing = host(true);
+    for (steps, status) in [(own, 500), (streamed, 503), ("start=200%20OK&restart=500%20Oops&block=own%20page", 500)] {
+        let page = ask(&developing, steps, "localhost");
+        assert_eq!(page.status(), status, "{steps}");
+        shows(&page.text(), &["secret reason", "caught and answered by itself", "PATH_INFO = /script", "--dev"]);
+        assert!(!page.text().contains("own page"), "{}", page.text());
+    }
+    // It is no fault of the program's: it has answered.
+    assert!(developing.log().all(|event| event.text("cause") == "exception").is_empty());
+    let passed = |host: &Host, steps: &str, name: &str| {
+        let text = ask(host, steps, name).text();
+        assert!(text.contains("own page") && !text.contains("secret"), "{steps}: {text}");
+    };
+    // What is no error, has a page with a traceback of its own, or is asked for by who may not see.
+    passed(&developing, "restart=200%20OK&block=own%20page", "localhost");
+    passed(&developing, "restart=404%20No&block=own%20page", "localhost");
+    passed(&developing, &format!("{own}%20Traceback%20(most%20recent%20call%20last)"), "localhost");
+    passed(&developing, own, "evil.example");
+    passed(&host(false), own, "localhost");
+    passed(&host(false), streamed, "localhost");
+}
+
 #[test]
 fn a_browser_is_shown_a_page_in_which_nothing_runs() {
     let page = ask(&host(true), "/probe/fault?kind=panic", "text/html,application/xhtml+xml;q=0.9");

@@ -99,7 +99,7 @@ def copy_environment(source, place):
             ]
         elif path.is_dir():
             shutil.copytree(path, place / name, ignore_dangling_symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
+        elif path.exists():
             shutil.copy2(path, place / name)
     for folder in referred:
         if Path(folder).is_dir():

@@ -4,6 +4,7 @@ import os
 import re
 
 from . import bundle, dependencies
+from .stage import Kind
 
 # Modules that CPython for WebAssembly does not have, and what to do without.
 _ABSENT = {
@@ -17,7 +18,8 @@ _ABSENT = {
     "_curses": "a sandbox has no terminal",
     "readline": "a sandbox has no terminal",
     "termios": "a sandbox has no terminal",
-    "fcntl": "fcntl is missing in the sandbox",
+    "fcntl": "files cannot be locked in the sandbox, and need not be: an app with data runs one call at a time",
+    "mmap": "files cannot be mapped in the sandbox: read them",
     "pwd": "a sandbox has no users",
     "grp": "a sandbox has no users",
     "resource": "a sandbox has no processes to limit: the host does that",
@@ -31,8 +33,10 @@ _REFUSED = (
         "start new thread",
         "it starts a thread while it is imported, and a sandbox has one thread only: start it nowhere, or do its work within requests",
     ),
+    ({"MemoryError"}, "", "it takes more memory while it is imported than there can be in a sandbox: load it when a request comes, or less of it"),
     ({"OSError"}, "does not support processes", "a sandbox starts no programs: do without, or before the build"),
     ({"AttributeError"}, "'os' has no attribute '(fork|pipe)'", "a sandbox has one process and one thread: do its work within requests"),
+    ({"AttributeError"}, "'time' has no attribute 'tzset'", "local time is UTC in a sandbox: zoneinfo knows the others"),
     ({"gaierror", "ConnectionError", "OSError", "URLError"}, "no network while", "connect when a request comes"),
     (
         {"OperationalError"},
@@ -75,11 +79,11 @@ def failure(report, stage, source, native):
             )
     for kinds, words, advice in _REFUSED:
         if kind in kinds and re.search(words, message):
-            return f"{where}: {kind}: {message}: {advice}"
+            return f"{where}: {': '.join(filter(None, (kind, message, advice)))}"
     advice = ""
     if name := _missed(failed, report):
         advice = f"\nThe app is imported when it is built: give it the variable with -e {name}=VALUE, or read it when a request comes."
-    return f"{where}: {kind}: {message}{advice}\n\n{_traceback(failed['traceback'], stage, source)}"
+    return f"{where}: {kind}{message and ': '}{message}{advice}\n\n{_traceback(failed['traceback'], stage, source)}"
 
 
 def _where(frames, stage, source):
@@ -127,10 +131,19 @@ def result(output, contents, files, stage, report, native, left_out):
     if report.get("data"):
         yield "  data         it keeps files in /data: grant it a directory (docs/deploying.md)"
     yield "  imports      wasgi:gateway, WASI 0.2 (what the host grants of it; none has to be granted)"
-    if native:
-        yield f"  left out     native extensions, which the packages do without: {_by_package(native)}"
+    imported = {module.split(".")[0] for module in report["modules"]}
+    done_without = {module for module in native if module.split(".")[0] in imported}
+    if done_without:
+        yield f"  left out     native extensions, which the packages do without: {_by_package(done_without)}"
+    if others := native.keys() - done_without:
+        yield f"  left out     native extensions of packages that the app has not imported, and might miss: {_by_package(others)}"
     if left_out:
-        yield f"  left out     {_some(left_out)} (databases, .env and .wasm files stay here; --include adds what is needed)"
+        kept = [path for path, kind in left_out if kind is Kind.LEFT_OUT]
+        links = [path for path, kind in left_out if kind is Kind.LINK]
+        if kept:
+            yield f"  left out     {_some(kept)} (databases, .env and .wasm files stay here; --include adds what is needed)"
+        if links:
+            yield f"  left out     {_some(links)} (links out of the app's folder, or to nothing; --include adds what is needed)"
 
 
 def notes(report, stage, source, environ, written):
@@ -143,9 +156,23 @@ def notes(report, stage, source, environ, written):
                 f"{stage.local(file, source)}:{line}: {', '.join(missing)} is read from the environment while the app is imported, which "
                 f"is now: the value is fixed in the file. Give it with -e {missing[0]}=VALUE, or read it when a request comes"
             )
-    for file, line, _ in report["draws"]:
+    for file, line in report["copies"]:
         found.append(
-            f"{stage.local(file, source)}:{line}: random bytes are drawn while the app is imported, which is now: they are in the file, "
+            f"{stage.local(file, source)}:{line}: all of the environment is read while the app is imported, which is now: what it holds when the "
+            "app is served is not seen there. Give what the import needs with -e NAME=VALUE, or read it when a request comes"
+        )
+    for file, line, name in report.get("hooks", ()):
+        prefixes = ", ".join(report["static"])
+        found.append(
+            f"{stage.local(file, source)}:{line}: {name}() is not called for {prefixes}, which the host serves without the app. Is it needed there, say "
+            f'so in the sidecar: [static] with "{next(iter(report["static"]))}" = false'
+        )
+    for file, line, what in report.get("places", ()):
+        found.append(f"{stage.local(file, source)}:{line}: {what}" if file else what)
+    for file in dict.fromkeys(file for file, _, _ in report["draws"]):
+        lines = ", ".join(str(line) for other, line, _ in report["draws"] if other == file)
+        found.append(
+            f"{stage.local(file, source)}:{lines}: random bytes are drawn while the app is imported, which is now: they are in the file, "
             "and the same in every instance. Whoever has the file knows them: read a secret from the environment instead"
         )
     static = tuple(f"{folder.removeprefix('0/')}/" for folder in report.get("static", {}).values())

@@ -1,6 +1,7 @@
 """What an app is made of, as far as one sees it from outside: whether it has to be built again."""
 
 import hashlib
+import re
 
 from . import dependencies, stage
 
@@ -26,7 +27,22 @@ def _paths(options):
         path = path.resolve()
         yield from sorted(path.rglob("*")) if path.is_dir() else [path]
     if options.requirements is not None:
-        yield options.requirements.resolve()
+        yield from _requirements(options.requirements.resolve(), set())
     elif environment := dependencies.environment():
         # What pip installs or removes shows here.
         yield from sorted(environment.iterdir())
+
+
+def _requirements(path, seen):
+    """The file, and those that it includes (`-r base.txt`), which pip looks for beside it."""
+    if path in seen:
+        return
+    seen.add(path)
+    yield path
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, ValueError):
+        return
+    for line in lines:
+        if included := re.match(r"\s*(?:-r|--requirement|-c|--constraint)[ =]*(\S+)", line):
+            yield from _requirements((path.parent / included[1]).resolve(), seen)

@@ -27,7 +27,9 @@ _LEFT_OUT = {
     "__pycache__",
     "node_modules",
 }
-_LEFT_OUT_SUFFIXES = (".pyc", ".pyo", ".wasm", ".sqlite3", ".sqlite3-journal", ".swp", "~")
+_LEFT_OUT_SUFFIXES = (".pyc", ".pyo", ".wasm", ".sqlite", ".sqlite3", ".sqlite3-journal", ".swp", "~")
+# Of this name are databases, and other things.
+_DATABASE_SUFFIX, _DATABASE_MAGIC = ".db", b"SQLite format 3\0"
 # Of those, what nobody misses.
 _NOBODYS_SUFFIXES = (".pyc", ".pyo", ".swp", "~")
 # Secrets of a developer's machine.
@@ -41,27 +43,50 @@ _BYTES_MAX = 500 << 20
 
 
 class Kind(enum.Enum):
-    """What becomes of a file in the app's folder."""
+    """What becomes of a file in the app's folder, or of a link there."""
 
     TAKEN = enum.auto()
     LEFT_OUT = enum.auto()
+    # It leads out of the folder, or nowhere.
+    LINK = enum.auto()
 
 
 def files(source):
-    """The files in an app's folder that are its own, or could be taken for it."""
-    data = _data(source)
-    for folder, folders, names in os.walk(source):
-        here = Path(folder)
-        folders[:] = sorted(name for name in folders if not _is_left_out(here / name) and here / name not in data)
-        for name in sorted(names):
-            # What a host reads that runs here: its own settings, and those of apps beside their files.
-            if name.endswith(".toml") and (name == "wasgi.toml" or f"{name.removesuffix('.toml')}.wasm" in names):
-                continue
-            path = here / name
-            if path.is_symlink() and not path.resolve().is_relative_to(source) or not path.is_file():
-                continue
-            is_left_out = name.endswith(_LEFT_OUT_SUFFIXES) or name.startswith(_LEFT_OUT_PREFIXES)
-            yield path, Kind.LEFT_OUT if is_left_out else Kind.TAKEN
+    """The files in an app's folder that are its own, or could be taken for it. Links within the folder are followed, as the app would do."""
+    yield from _files(source, (source.resolve(),), _data(source))
+
+
+def _files(folder, trail, data):
+    """`trail`: the folders that lead here, without links; what leads back to one of them has no end."""
+    names = sorted(os.listdir(folder))
+    folders = []
+    for name in names:
+        path = folder / name
+        real = path.resolve() if path.is_symlink() else path
+        if _is_left_out(path, real) or path in data:
+            continue
+        if real is not path and not (real.is_relative_to(trail[0]) and real.exists()):
+            yield path, Kind.LINK
+        elif path.is_dir():
+            folders.append(path)
+        # What a host reads that runs here: its own settings, and those of apps beside their files.
+        elif path.is_file() and not (name == "wasgi.toml" or f"{name.removesuffix('.toml')}.wasm" in names and name.endswith(".toml")):
+            yield path, Kind.LEFT_OUT if _stays_here(path, real) else Kind.TAKEN
+    for path in folders:
+        real = path.resolve()
+        if real not in trail:
+            yield from _files(path, (*trail, real), data)
+
+
+def _stays_here(path, real):
+    """Secrets, databases, and what editors and compilers leave behind; under whatever name."""
+    for name in (path.name, real.name):
+        if name.endswith(_LEFT_OUT_SUFFIXES) or name.startswith(_LEFT_OUT_PREFIXES):
+            return True
+        if name.endswith(_DATABASE_SUFFIX):
+            with open(real, "rb") as file:
+                return file.read(len(_DATABASE_MAGIC)) == _DATABASE_MAGIC
+    return False
 
 
 class Stage:
@@ -79,14 +104,14 @@ class Stage:
             place.mkdir(parents=True)
 
     def take_app(self, source, output):
-        """Copies the app's own files; returns those that were left out and that somebody may miss."""
+        """Copies the app's own files; returns those that were left out and that somebody may miss, with what they are."""
         number = bytes_ = 0
         missed = []
         for path, kind in files(source):
             if path == output:
                 continue
-            if kind is Kind.LEFT_OUT:
-                missed.append(path.relative_to(source))
+            if kind is not Kind.TAKEN:
+                missed.append((path.relative_to(source), kind))
                 continue
             number += 1
             bytes_ += path.stat().st_size
@@ -95,14 +120,16 @@ class Stage:
                     f"{source} has more than {_FILES_MAX} files or {_BYTES_MAX >> 20} MiB: go to the app's own folder, or name it with --chdir"
                 )
             _copy(path, self.app / path.relative_to(source))
-        return [path for path in missed if not path.name.endswith(_NOBODYS_SUFFIXES)]
+        return [(path, kind) for path, kind in missed if kind is Kind.LINK or not path.name.endswith(_NOBODYS_SUFFIXES)]
 
     def include(self, path, source):
         """Adds what `--include` names, at the place that it has in the app's folder, or beside its files."""
         if not path.exists():
             raise BuildError(f"--include {path}: there is no such file or folder")
+        # A link in the app's folder is included under its own name.
+        inside = [full for full in (Path(os.path.abspath(path)), path.resolve()) if full.is_relative_to(source)]
         full = path.resolve()
-        place = self.app / (full.relative_to(source) if full.is_relative_to(source) else full.name)
+        place = self.app / (inside[0].relative_to(source) if inside else full.name)
         if full.is_dir():
             shutil.copytree(
                 full, place, dirs_exist_ok=True, ignore_dangling_symlinks=True, ignore=shutil.ignore_patterns("__pycache__")
@@ -162,8 +189,9 @@ def _data(source):
     return {data / "+".join(name.parts) for name in names}
 
 
-def _is_left_out(folder):
-    return folder.name in _LEFT_OUT or (folder / "pyvenv.cfg").is_file() or folder.is_symlink()
+def _is_left_out(path, real):
+    """What a project has beside the app, also where a link leads to it."""
+    return bool({path.name, real.name} & _LEFT_OUT) or (real / "pyvenv.cfg").is_file()
 
 
 def _copy(source, place):

@@ -1,4 +1,11 @@
-"""What a Django project needs beyond being imported: what it would import with the first request, and its static files."""
+"""What a Django project needs beyond being imported: what it would import with the first request, its static files, and a place for
+its database."""
+
+import ast
+import os
+import sys
+
+from . import caught
 
 # Where they go if the project does not say.
 _STATIC = "/0/staticfiles"
@@ -11,10 +18,13 @@ def finish(report):
     if not settings.configured:
         return
     from django import template
+    from django.core.signals import got_request_exception
     from django.urls import get_resolver
 
     get_resolver().url_patterns
     template.engines.all()
+    caught.watch(got_request_exception)
+    report["places"] = _move_databases(settings) + _read_only_media(settings)
     report["data"] = any(_is_data(database.get("NAME")) for database in settings.DATABASES.values()) or _is_data(
         settings.MEDIA_ROOT
     )
@@ -24,6 +34,55 @@ def finish(report):
 
 def _is_data(path):
     return str(path).startswith("/data/")
+
+
+def _move_databases(settings):
+    """`startproject` has the database beside the code, where nothing can be written when the project is served: it is in /data then.
+    What was done, with the line of the settings that says otherwise."""
+    notes = []
+    for database in settings.DATABASES.values():
+        name = str(database.get("NAME") or "")
+        if "sqlite" not in database.get("ENGINE", "") or not name or name == ":memory:" or name.startswith("file:"):
+            continue
+        full = os.path.abspath(name)
+        if not full.startswith("/0/") and os.path.dirname(full) != "/":
+            continue
+        if os.path.exists(full):
+            what = "is in the file, where nothing can be written when the project is served: it can be read only"
+        else:
+            database["NAME"] = f"/data/{os.path.relpath(full, '/0').replace('../', '').replace('/', '-')}"
+            what = f"would be in the app's folder, where nothing can be written when it is served: it is {database['NAME']} instead"
+        notes.append([*_line_of(settings, "DATABASES", "NAME"), f"the database {os.path.basename(full)} {what}"])
+    return notes
+
+
+def _read_only_media(settings):
+    place = os.path.abspath(settings.MEDIA_ROOT) if settings.MEDIA_ROOT else ""
+    if not place.startswith("/0/"):
+        return []
+    what = f"MEDIA_ROOT is in the app's folder, where nothing can be written when it is served: say /data/{os.path.basename(place)}"
+    return [[*_line_of(settings, "MEDIA_ROOT"), what]]
+
+
+def _line_of(settings, name, key=None):
+    """Where a setting is given its value, or a key in it: file and line."""
+    value = getattr(settings, name)
+    # Settings may be a package that imports one module from another: it is where most of them end.
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None) or ""
+        if not file.startswith("/0/") or getattr(module, name, None) is not value:
+            continue
+        for node in ast.walk(_parsed(file)):
+            match node:
+                case ast.Assign(targets=[ast.Name(id=found)], value=assigned) if found == name:
+                    keys = [part for part in ast.walk(assigned) if isinstance(part, ast.Constant) and part.value == key]
+                    return file, (keys[0] if key and keys else node).lineno
+    return getattr(sys.modules.get(settings.SETTINGS_MODULE), "__file__", "/0/settings.py"), 1
+
+
+def _parsed(file):
+    with open(file, "rb") as source:
+        return ast.parse(source.read())
 
 
 def _collect(settings):

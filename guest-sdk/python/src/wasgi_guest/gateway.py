@@ -9,6 +9,7 @@ import traceback
 from componentize_py_types import Err
 from wit_world.imports import gateway, wasgi_gateway_types as types
 
+from . import caught
 from .rules import checked
 from .streams import Errors, FileWrapper, Input, stream_error, utf8
 
@@ -41,6 +42,8 @@ class Call:
     over = False
     iterator = None
     close = None
+    # What is with the host of what start_response was called with.
+    _headers = ()
     _write = None
 
     def start_response(self, status, headers, exc_info=None):
@@ -55,21 +58,30 @@ class Call:
         if self.started:
             raise AssertionError("start_response was called a second time, without exc_info")
         self.started = True
-        self.head = (status, checked(status, headers))
+        headers = checked(status, headers)
+        if status[0] == "5" and (error := caught.of_response()) is not None:
+            self._explain(status, headers, error)
+        else:
+            self.head = (status, headers)
         return self.write
 
     def _restart(self, status, headers, exc_info):
-        """The host knows whether the headers are with the client, and logs what went wrong."""
+        """The host knows whether the headers are with the client."""
         self.started = True
         headers = checked(status, headers)
         self.head = None
         try:
-            self._write = gateway.StartResponse.current().call(status, headers, exc_info_of(exc_info[1]))
+            self._explain(status, headers, exc_info[1])
+        except HeadersSent:
+            raise exc_info[1].with_traceback(exc_info[2]) from None
+
+    def _explain(self, status, headers, raised):
+        """The response is about an exception: the host logs that."""
+        try:
+            self._write = gateway.StartResponse.current().call(status, headers, _told_once(raised))
         except Err as error:
-            if isinstance(error.value, types.ProtocolError_HeadersSent):
-                raise exc_info[1].with_traceback(exc_info[2]) from None
             raise _protocol_error(error) from None
-        self.passed = True
+        self._headers, self.passed = headers, True
 
     def write(self, data, /):
         if self.over:
@@ -116,7 +128,7 @@ class Call:
         if block is None:
             self.finish()
             return self.part([], False)
-        if self.head is not None and self._is_whole(block):
+        if self._is_whole(block):
             self.finish()
             return self.part([block], False)
         return self.part([block], True)
@@ -132,7 +144,7 @@ class Call:
 
     def _is_whole(self, block):
         """Whether the promised length is reached, so that nothing more is asked for."""
-        for name, value in self.head[1]:
+        for name, value in self._headers if self.head is None else self.head[1]:
             if len(name) == 14 and name.lower() == "content-length":
                 return value.isdecimal() and len(block) >= int(value)
         return False
@@ -167,6 +179,7 @@ def call(app, variables, https, multiprocess, run_once):
     call = Call()
     try:
         errors.renew()
+        caught.last = None
         fields = variables.decode("latin-1").split("\0")
         fields = iter(fields)
         # Twice the same iterator: names and values take turns. What follows the last NUL has no value.
@@ -216,14 +229,35 @@ def as_bytes(block):
     raise TypeError(f"the body consists of bytes, not of {type(block).__name__}")
 
 
+class HeadersSent(RuntimeError):
+    """It is too late for another head."""
+
+
 def exc_info_of(error):
     """An exception as text for the log. Where there is no memory or stack to make it, its name at least."""
     try:
-        kind = type(error)
-        name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-        return types.ExcInfo(name, _message(error)[:_MESSAGE_MAX], _traceback(error))
+        info = _named(error)
+        info.traceback = _traceback(error)
+        return info
     except BaseException:
         return types.ExcInfo(type(error).__name__, "", "")
+
+
+def _told_once(error):
+    """The same, without a traceback that the app's log has already."""
+    try:
+        info = _named(error)
+        if caught.is_told(error, info.message, errors.traced):
+            return info
+    except BaseException:
+        pass
+    return exc_info_of(error)
+
+
+def _named(error):
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return types.ExcInfo(name, _message(error)[:_MESSAGE_MAX], "")
 
 
 def _message(error):
@@ -265,4 +299,4 @@ def _protocol_error(error):
         case "CallOver":
             return RuntimeError("start_response of a call that is over")
         case _:
-            return RuntimeError("the headers are with the client already")
+            return HeadersSent("the headers are with the client already")

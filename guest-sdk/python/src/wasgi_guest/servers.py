@@ -1,5 +1,8 @@
 """Servers that programs start themselves: here they only say which application they would serve."""
 
+import importlib.machinery
+import sys
+
 # What the first of them was given, and what was asked for besides.
 registered = None
 notes = []
@@ -59,10 +62,42 @@ def _run(handler, application):
     raise Serving
 
 
+def _run_simple(hostname, port, application, *_, **__):
+    _Server(hostname, port, application).serve_forever()
+
+
+def _serve(app, *_, host="", port="its usual port", **__):
+    _Server(host, port, app).serve_forever()
+
+
+# Of packages, which are imported by the app or not at all. Flask's `run()` is Werkzeug's.
+_OF_PACKAGES = {"werkzeug.serving": ("run_simple", _run_simple), "waitress": ("serve", _serve)}
+
+
+class _Finder:
+    """Puts ours in place of a package's when that has been imported."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name not in _OF_PACKAGES:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def exec_module(module):
+                execute(module)
+                setattr(module, *_OF_PACKAGES[name])
+
+            spec.loader.exec_module = exec_module
+        return spec
+
+
 def install():
-    """Puts them in place of the standard library's."""
+    """Puts them in place of the standard library's, and of packages'."""
     from wsgiref import handlers, simple_server
 
     simple_server.make_server = _make_server
     # CGIHandler().run(app): it answers one request and ends.
     handlers.BaseCGIHandler.run = _run
+    sys.meta_path.insert(0, _Finder)

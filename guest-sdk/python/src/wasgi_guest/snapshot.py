@@ -3,14 +3,14 @@ order is `build.json` beside this package, and what it is told is `report.json`.
 
 import contextlib
 import importlib
+import inspect
 import json
 import os
 import re
 import sys
 import tempfile
-import traceback
 
-from . import digests, django, executor, handles, outbound, servers, targets, temporary, warm
+from . import caught, digests, django, executor, failure, flask, handles, outbound, servers, targets, temporary, warm
 from .watch import Watch
 
 # Where this package lies, and the folders of the app and of what it depends on (see `wasgi.stage`).
@@ -46,7 +46,7 @@ def take():
     try:
         return _import(order, report)
     except BaseException as error:
-        report["failure"] = _failure(error)
+        report["failure"] = failure.described(error)
         raise
     finally:
         with open(f"{_HERE}/report.json", "w") as file:
@@ -60,6 +60,7 @@ def _import(order, report):
     sys.modules["__main__"].__file__ = f"{_HERE}/wasgi_guest/entry.py"
     for name in _EARLY:
         importlib.import_module(name)
+    caught.install()
     servers.install()
     digests.install()
     temporary.install()
@@ -73,18 +74,28 @@ def _import(order, report):
             outbound.finish()
             if "django.conf" in sys.modules:
                 django.finish(report)
+            if "flask" in sys.modules:
+                flask.finish(app, report)
             report["warmed"] = warm.app(app, order["warm"])
         report["data"] = report.get("data") or _keeps_data(app, order["environ"])
     finally:
         report["variables"] = _listed(watch.variables)
+        report["copies"] = sorted(watch.copies)
         report["draws"] = _listed(watch.draws)
         report["notes"] = servers.notes
     warm.adapter()
     _forget()
     report["open"] = handles.left_open()
     report["modules"] = sorted(set(sys.modules) - before)
-    report["application"] = f"{type(app).__module__}.{type(app).__qualname__}"
+    report["application"] = _called(app)
     return app
+
+
+def _called(app):
+    """As a person would: a function by its name, an object by its class."""
+    if inspect.isroutine(app):
+        return f"{app.__module__}.{app.__qualname__}"
+    return f"{type(app).__module__}.{type(app).__qualname__}"
 
 
 def _keeps_data(app, environ):
@@ -96,27 +107,6 @@ def _keeps_data(app, environ):
 
 def _listed(notes):
     return [[file, line, sorted(what)] for (file, line), what in sorted(notes.items())]
-
-
-def _failure(error):
-    frames = [[frame.filename, frame.lineno] for frame in traceback.extract_tb(error.__traceback__)]
-    if isinstance(error, SyntaxError) and error.filename:
-        frames.append([error.filename, error.lineno])
-    return {
-        "type": type(error).__name__,
-        "message": str(error),
-        "module": getattr(error, "name", None) if isinstance(error, ImportError) else None,
-        "frames": frames,
-        "traceback": "".join(traceback.format_exception(type(error), error, _from_app(error.__traceback__))),
-    }
-
-
-def _from_app(frames):
-    """What led to the app is nobody's mistake."""
-    first = frames
-    while first is not None and not first.tb_frame.f_code.co_filename.startswith(f"{_APP}/"):
-        first = first.tb_next
-    return first or frames
 
 
 def _forget():

@@ -130,10 +130,13 @@ class Errors:
 
     def __init__(self):
         self._handle = None
+        # The last traceback that the app has written in this call.
+        self.traced = ""
 
     def renew(self):
         """Another call begins: a handle is good for one."""
         self._handle = None
+        self.traced = ""
 
     def write(self, text):
         if not isinstance(text, str):
@@ -141,6 +144,8 @@ class Errors:
         if self._handle is None:
             self._handle = gateway.Errors.current()
         self._handle.write(utf8(text))
+        if "Traceback (most recent call last)" in text:
+            self.traced = text
         return len(text)
 
     def writelines(self, lines):

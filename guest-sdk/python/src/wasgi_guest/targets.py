@@ -16,6 +16,23 @@ class TargetError(Exception):
 def load(module, expression):
     """The application that `module:expression` names; without expression, `application` or `app`, or what the module
     itself would serve."""
+    found = _load(module, expression)
+    if _is_asgi(found):
+        raise TargetError(
+            f"{module}{expression and ':'}{expression or ''} is an ASGI application, and this is a host for WSGI: a sandbox has no event "
+            "loop. Name a WSGI application: Django's is in wsgi.py, beside asgi.py; those of Flask and Bottle are such, those of FastAPI, Starlette and "
+            "Quart are not"
+        )
+    return found
+
+
+def _is_asgi(app):
+    """A coroutine that takes scope, receive and send."""
+    called = app if inspect.isroutine(app) else type(app).__call__
+    return inspect.iscoroutinefunction(called)
+
+
+def _load(module, expression):
     loaded = _import(module)
     if expression is None:
         return _default(loaded, module)
@@ -38,7 +55,7 @@ def load(module, expression):
         raise TargetError(
             f"{module}:{expression} is of type {type(found).__name__}, but an application is something that can be called"
         )
-    if isinstance(wanted, ast.Name) and not _takes_two(found):
+    if isinstance(wanted, ast.Name) and not _takes_two(found) and not _is_asgi(found):
         raise TargetError(
             f"{module}:{expression} cannot be called with environ and start_response: if it makes the application, write {module}:{expression}()"
         )
@@ -57,12 +74,22 @@ def _takes_two(function):
 
 
 def _import(module):
-    """Imports the module. One that ends in `serve_forever()` is left there: its application is known by then."""
-    try:
+    """Imports the module. One that ends in `serve_forever()` is there as far as it has come, its application too."""
+    spec = None if module in sys.modules else importlib.util.find_spec(module)
+    if spec is None or spec.loader is None:
         return importlib.import_module(module)
+    loaded = sys.modules[module] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(loaded)
     except servers.Serving:
-        # What an import raises removes the module; what it defined lives on with the application.
-        return None
+        pass
+    except BaseException:
+        sys.modules.pop(module, None)
+        raise
+    package, _, name = module.rpartition(".")
+    if package:
+        setattr(sys.modules[package], name, loaded)
+    return sys.modules[module]
 
 
 def _default(loaded, module):
@@ -70,7 +97,7 @@ def _default(loaded, module):
         found = getattr(loaded, name, None)
         if callable(found):
             return found
-    if servers.registered is None and loaded is not None:
+    if servers.registered is None:
         _run_as_program(module)
     if servers.registered is None:
         raise TargetError(

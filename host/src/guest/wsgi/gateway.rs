@@ -153,6 +153,7 @@ impl gateway::HostStartResponse for State {
             for line in text.lines() {
                 self.app.log.line(LogStream::Errors, Some(self.call.id), line.as_bytes());
             }
+            self.call.witness.caught(text);
         }
         let head = checked_head(&status, &headers, &self.app);
         let mut outbox = self.call.outbox();

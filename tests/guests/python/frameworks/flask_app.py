@@ -23,8 +23,14 @@ from werkzeug.utils import secure_filename
 app = Flask(__name__)
 app.config.update(SECRET_KEY="only for tests", MAX_CONTENT_LENGTH=1 << 20)
 
-shop = Blueprint("shop", __name__, url_prefix="/shop")
+shop = Blueprint("shop", __name__, url_prefix="/shop", static_folder="shop_static")
 passwords = {}
+
+
+@app.after_request
+def mark(response):
+    response.headers["X-App"] = "flask"
+    return response
 
 
 @app.get("/")
@@ -62,6 +68,15 @@ def stream():
 @app.get("/fail")
 def fail():
     raise ValueError("secret reason")
+
+
+@app.get("/fail-mine")
+def fail_mine():
+    try:
+        raise ValueError("secret reason")
+    except ValueError:
+        app.logger.exception("caught by hand")
+    return {"error": "try again"}, 503
 
 
 @app.get("/fail-late")

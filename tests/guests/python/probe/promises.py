@@ -16,6 +16,7 @@ import sqlite3
 import subprocess
 import tempfile
 import threading
+import time
 import urllib.request
 import zoneinfo
 
@@ -127,6 +128,16 @@ def datagram():
         return str(sender.sendto(b"x", ("127.0.0.1", 9)))
 
 
+def time_zone():
+    os.environ["TZ"] = "Europe/Berlin"
+    time.tzset()
+    return time.strftime("%H", time.localtime(0))
+
+
+def local_time():
+    return f"{time.tzname[0]} {time.localtime(0).tm_hour}"
+
+
 def request():
     return urllib.request.urlopen("http://127.0.0.1:9/").read().decode()
 
@@ -158,5 +169,7 @@ PROMISES = {
     "handler": handler,
     "listening": listening,
     "datagram": datagram,
+    "time-zone": time_zone,
+    "local-time": local_time,
     "request": request,
 }

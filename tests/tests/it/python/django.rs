@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use tests::{Client, Host, Request, Response, guest, wasgi};
+use tests::{Client, Host, Request, Response, eventually, guest, wasgi};
 
 use super::frameworks::{check, form, upload};
 
@@ -21,6 +21,42 @@ fn a_django_project_works_from_migrate_to_admin() {
     fails_alone(&host);
     let host = host.restart();
     check(&host.get("/mysite/"), 200, "<li>a note</li>");
+    a_new_release_has_the_old_data(&host);
+}
+
+fn a_new_release_has_the_old_data(host: &Host) {
+    let release = || host.listed("mysite").map(|app| app.text("release")).expect("it is listed");
+    let (old, mut wasm) = (release(), guest("django"));
+    // The same code, which need not be compiled again, in a file of another hash.
+    let (said, otherwise) = (b"{\"version\": 1", b"{\"version\" :1");
+    let at = wasm.windows(said.len()).position(|window| window == said).expect("it has a manifest");
+    wasm[at..at + said.len()].copy_from_slice(otherwise);
+    host.drop_in("mysite.wasm", wasm);
+    eventually("the new release is live", || (release() != old).then_some(()));
+    check(&host.get("/mysite/"), 200, "<li>a note</li>");
+    let mut visitor = Visitor::new(host);
+    check(&visitor.get("/mysite/admin/login/"), 200, "Django administration");
+    let login = visitor.post("/mysite/admin/login/?next=/mysite/admin/", "username=ann&password=open+sesame");
+    assert_eq!(login.status(), 302, "{}", login.text());
+}
+
+/// The database lies beside the code by the settings: it is in /data, and whoever has none is told so.
+#[test]
+fn a_project_without_data_says_what_is_missing_and_development_mode_why_it_failed() {
+    let host = Host::start(|host| host.app("mysite", guest("django")).config("dev = true\n").limit("cpu_time=60s"));
+    let (done, said) = manage(&host, &["migrate"]);
+    assert!(!done && said.contains("put \"mysite\" into `data` of [grant]"), "{said}");
+    assert!(host.listed("mysite").is_some_and(|app| app.text("problem").contains("into `data` of [grant]")));
+    host.write_config("dev = true\n[grant]\ndata = ['mysite']\n");
+    host.signal(rustix::process::Signal::HUP);
+    eventually("it is served", || (host.get("/mysite/fail").status() == 500).then_some(()));
+    let ask = |name: &str| host.ask(&Request::get("/mysite/fail").header("Host", name));
+    let page = ask("localhost");
+    check(&page, 500, "ValueError: secret reason");
+    assert!(page.text().contains("notes/views.py") && page.text().contains("by development mode"), "{}", page.text());
+    let hidden = ask("shop.example");
+    check(&hidden, 500, "Server Error (500)");
+    assert!(!hidden.text().contains("secret"), "{}", hidden.text());
 }
 
 #[track_caller]

@@ -75,7 +75,17 @@ fn flask_renders_and_serves_files(client: &mut Client) {
     check(&page, 200, "<li>&lt;row 19&gt;</li>");
     check(&page, 200, r#"<link rel="stylesheet" href="/site/static/style.css">"#);
     assert_eq!(page.header("content-type").as_deref(), Some("text/html; charset=utf-8"));
-    check(&client.get("/site/static/style.css"), 200, "color: black");
+    let style = client.get("/site/static/style.css");
+    check(&style, 200, "color: black");
+    assert_eq!((page.header("x-app").as_deref(), style.header("x-app")), (Some("flask"), None), "the host serves it");
+    assert_eq!(style.header("etag").map(|etag| etag.len()), Some(34));
+    check(&client.get("/site/shop/shop_static/cart.css"), 200, "color: navy");
+    let absent = client.get("/site/static/absent.css");
+    assert_eq!(
+        (absent.status(), absent.header("x-app").as_deref()),
+        (404, Some("flask")),
+        "what is no file is the app's"
+    );
     check(&client.get("/site/nowhere"), 404, "<h1>No /nowhere here</h1>");
     let file = client.get("/site/download");
     check(&file, 200, "margin");
@@ -129,9 +139,13 @@ fn flask_fails_alone(host: &Host) {
     let failed = host.get("/site/fail");
     check(&failed, 500, "Internal Server Error");
     assert!(!failed.text().contains("secret"), "{}", failed.text());
+    check(&host.get("/site/fail-mine"), 503, "try again");
     let late = host.get("/site/fail-late");
     assert_eq!((late.status(), late.text().as_str(), late.end), (200, "a line\n", End::Aborted));
-    host.log().wait_for("both are in the log", 2, |event| event.message().contains("ValueError: secret reason"));
+    // Of each that Flask has caught it logs the traceback; what it would answer for that is told by name once more.
+    host.log().wait_for("all are in the log", 5, |event| event.message().contains("ValueError: secret reason"));
+    let traced = host.log().all(|event| event.message() == "Traceback (most recent call last):");
+    assert_eq!(traced.len(), 2, "{traced:?}");
     check(&host.get("/site/shop/cart"), 200, "nobody");
 }
 
@@ -162,4 +176,35 @@ fn cgi_works(client: &mut Client) {
         "value 100000",
     );
     check(&client.get("/site/cgi/?fail=1"), 500, "shown on purpose");
+}
+
+/// The frameworks catch what their handlers raise, and answer for it.
+#[test]
+fn development_mode_shows_what_flask_and_bottle_have_caught() {
+    let host = Host::start(|host| {
+        let host = host.app("site", guest("frameworks")).sidecar("site", "instances = 'reuse'").limit("cpu_time=60s");
+        host.config("dev = true\n")
+    });
+    for (target, status, line) in [
+        ("/site/fail", 500, "flask_app.py"),
+        ("/site/fail-mine", 503, "flask_app.py"),
+        ("/site/bottle/fail", 500, "bottle_app.py"),
+        ("/site/cgi/?fail=1", 500, "cgi_app.py"),
+    ] {
+        let request = |name: &str| Request::get(target).header("Host", name).header("Accept", "text/html");
+        let page = host.ask(&request("localhost"));
+        assert_eq!(page.status(), status, "{target}: {}", page.text());
+        let text = page.text();
+        assert!(
+            text.contains("ValueError") && text.contains(line) && text.contains("Traceback (most"),
+            "{target}: {text}"
+        );
+        if !target.contains("cgi") {
+            assert!(text.contains("secret reason") && text.contains("by development mode"), "{target}: {text}");
+            let hidden = host.ask(&request("shop.example")).text();
+            assert!(!hidden.contains("secret") && !hidden.contains("Traceback"), "{target}: {hidden}");
+        }
+    }
+    // What is well is the app's, after a failure too.
+    check(&host.ask(&Request::get("/site/shop/cart").header("Host", "localhost")), 200, "the cart of nobody");
 }

@@ -104,6 +104,8 @@ fn the_guides_table_is_true() {
         ("handler", "it is set"),
         ("listening", "PermissionError: "),
         ("datagram", "PermissionError: "),
+        ("time-zone", "AttributeError: module 'time' has no attribute 'tzset'"),
+        ("local-time", "UTC 0"),
         ("request", "URLError: <urlopen error [Errno 2] the host denies the request"),
         ("absent:ssl", "ModuleNotFoundError: No module named '_ssl'"),
         ("absent:ctypes", "ModuleNotFoundError: No module named '_ctypes'"),
@@ -111,6 +113,12 @@ fn the_guides_table_is_true() {
         ("absent:lzma", "ModuleNotFoundError: No module named '_lzma'"),
         ("absent:readline", "ModuleNotFoundError: No module named 'readline'"),
         ("absent:curses", "ModuleNotFoundError: No module named '_curses'"),
+        ("absent:fcntl", "ModuleNotFoundError: No module named 'fcntl'"),
+        ("absent:pwd", "ModuleNotFoundError: No module named 'pwd'"),
+        ("absent:grp", "ModuleNotFoundError: No module named 'grp'"),
+        ("absent:mmap", "ModuleNotFoundError: No module named 'mmap'"),
+        ("absent:resource", "ModuleNotFoundError: No module named 'resource'"),
+        ("absent:termios", "ModuleNotFoundError: No module named 'termios'"),
     ] {
         let said = host.get(&format!("/probe/promise?of={of}")).text();
         if !said.starts_with(expected) {

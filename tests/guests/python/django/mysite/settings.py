@@ -1,4 +1,4 @@
-"""As `startproject` writes it, with the database and uploads where a sandbox may write."""
+"""As `startproject` writes it, database and logging too; with uploads where a sandbox may write."""
 
 from pathlib import Path
 
@@ -47,7 +47,7 @@ TEMPLATES = [
 
 WSGI_APPLICATION = "mysite.wsgi.application"
 
-DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "/data/db.sqlite3"}}
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": BASE_DIR / "db.sqlite3"}}
 
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
@@ -60,11 +60,3 @@ USE_TZ = True
 
 STATIC_URL = "static/"
 MEDIA_ROOT = "/data/media"
-
-# Without this Django mails errors to ADMINS, and writes them nowhere.
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "handlers": {"console": {"class": "logging.StreamHandler"}},
-    "root": {"handlers": ["console"], "level": "WARNING"},
-}
