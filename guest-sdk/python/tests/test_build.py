@@ -130,6 +130,7 @@ class Stages(Folder):
         self.assertEqual(kinds, {".env": "LEFT_OUT", "environment.txt": "LEFT_OUT", **links})
         made.include(self.folder / "project/uploads", self.folder / "project")
         self.assertTrue((made.app / "uploads/a.png").is_file())
+        self.assertEqual([str(path) for path, _ in made.lacking(missed)], [".env", "environment.txt", "gone", "passwd"])
         lines = list(explain.result("x.wasm", b"", b"", made, {"application": "app.app", "warmed": [], "modules": []}, {}, missed))
         self.assertIn("gone, passwd, uploads (links out of", "".join(line for line in lines if "links" in line))
 

@@ -33,7 +33,7 @@ def run(options):
         left_out = stage.take_app(source, output.resolve())
         for path in options.include:
             stage.include(path, source)
-        left_out = [(path, kind) for path, kind in left_out if not (stage.app / path).exists()]
+        left_out = stage.lacking(left_out)
         native = _take_dependencies(stage, options.requirements)
         stage.take_guest({"module": wanted.module, "expression": wanted.expression, "environ": environ, "warm": options.warm})
         if not library.cached().is_file():

@@ -137,6 +137,10 @@ class Stage:
         else:
             _copy(full, place)
 
+    def lacking(self, left_out):
+        """What of it `--include` has not added."""
+        return [(path, kind) for path, kind in left_out if not (self.app / path).exists()]
+
     def take_guest(self, order):
         """Our own part, what every app gets with it, and what it is told."""
         source = Path(__file__).parent.parent / "wasgi_guest"
