@@ -17,28 +17,28 @@ const LARGE: usize = 4 << 20;
 /// Code of components that are built no more goes after this time.
 const UNUSED_TIME: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// For each component that was started in this run, by its SHA-256 in hex: whether it is compiled. Its lock is held while a host
-/// starts that is the first to serve it: two hosts would compile the same twice.
-static STARTED: Mutex<BTreeMap<String, Arc<Mutex<bool>>>> = Mutex::new(BTreeMap::new());
+/// For each large component, by its SHA-256 in hex: held while a host starts that serves it. Two hosts would compile the same twice.
+static STARTING: Mutex<BTreeMap<String, Arc<Mutex<()>>>> = Mutex::new(BTreeMap::new());
 /// Held while what is kept is read or written.
 static STORE: Mutex<()> = Mutex::new(());
 
 /// What a host needs to start that serves these apps.
 pub(crate) struct Compiled {
-    /// The components' SHA-256, in the order in which they are locked: what names of compiled code begin with.
+    /// The components' SHA-256: what names of compiled code begin with.
     hashes: Vec<String>,
-    is_large: bool,
+    /// Those of the large ones, in the order in which they are locked.
+    large: Vec<String>,
 }
 
 impl Compiled {
     pub(crate) fn of(folder: &Path, apps: &[String]) -> Self {
         let files = apps.iter().map(|app| folder.join("apps").join(format!("{app}.wasm")));
         let contents: Vec<_> = files.filter_map(|file| fs::read(file).ok()).collect();
-        let is_large = contents.iter().any(|wasm| wasm.len() >= LARGE);
-        let mut hashes: Vec<_> = contents.iter().map(|wasm| sha256(wasm)).collect();
-        hashes.sort_unstable();
-        hashes.dedup();
-        Self { hashes, is_large }
+        let of = |wasm: &Vec<u8>| sha256(wasm);
+        let mut large: Vec<_> = contents.iter().filter(|wasm| wasm.len() >= LARGE).map(of).collect();
+        large.sort_unstable();
+        large.dedup();
+        Self { hashes: contents.iter().map(of).collect(), large }
     }
 
     /// With nothing that was compiled before.
@@ -50,34 +50,25 @@ impl Compiled {
     /// What the host is started with beside what the test wants: machines that test are busy.
     pub(crate) fn flags(&self) -> Vec<(String, String)> {
         let flag = ("--limit".to_owned(), format!("compile_time={}s", COMPILE_PATIENCE.as_secs()));
-        if self.is_large { vec![flag] } else { Vec::new() }
+        if self.large.is_empty() { Vec::new() } else { vec![flag] }
     }
 
     /// How long to wait until the apps are live.
     pub(crate) fn patience(&self) -> Duration {
-        if self.is_large { COMPILE_PATIENCE } else { PATIENCE }
+        if self.large.is_empty() { PATIENCE } else { COMPILE_PATIENCE }
     }
 
     /// Starts a host whose state has this folder: with what is compiled already in its cache; and what it compiles is kept.
     pub(crate) fn around<T>(&self, state: &Path, start: impl FnOnce() -> T) -> T {
         let locks: Vec<_> = {
-            let mut started = STARTED.lock().unwrap_or_else(PoisonError::into_inner);
-            self.hashes.iter().map(|hash| Arc::clone(started.entry(hash.clone()).or_default())).collect()
+            let mut starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+            self.large.iter().map(|hash| Arc::clone(starting.entry(hash.clone()).or_default())).collect()
         };
-        // Those that are compiled already nobody needs to wait for.
-        let mut firsts = Vec::new();
-        for lock in &locks {
-            let is_compiled = lock.lock().unwrap_or_else(PoisonError::into_inner);
-            if !*is_compiled {
-                firsts.push(is_compiled);
-            }
-        }
+        let _alone: Vec<_> = locks.iter().map(|lock| lock.lock().unwrap_or_else(PoisonError::into_inner)).collect();
         let cache = state.join("cache");
         self.copy(&store(), &cache);
         let host = start();
-        // By the settings of each, code may be made for different engines.
         self.copy(&cache, &store());
-        firsts.iter_mut().for_each(|is_compiled| **is_compiled = true);
         host
     }
 
