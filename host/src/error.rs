@@ -60,6 +60,8 @@ pub enum Error {
     Handles(u32),
     #[error("the guest passed more than {0} bytes in one call")]
     HostCall(u64),
+    #[error("the guest asked for {0}, which it was not granted")]
+    Grant(&'static str),
     #[error("the client is gone: {0}")]
     ClientGone(String),
     #[error("the host failed: {0}")]
@@ -127,6 +129,7 @@ impl Error {
             | Self::Shared(_)
             | Self::Exception(_)
             | Self::Protocol(_)
+            | Self::Grant(_)
             | Self::Host(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -191,6 +194,7 @@ impl Error {
             Self::ResponseHead(_) => "response_head",
             Self::Handles(_) => "handles",
             Self::HostCall(_) => "host_call",
+            Self::Grant(_) => "grant",
             Self::ClientGone(_) => "client_gone",
             Self::Host(_) => "host",
         }
@@ -222,6 +226,7 @@ impl Error {
         "response_head",
         "handles",
         "host_call",
+        "grant",
         "client_gone",
         "host",
     ];
@@ -239,7 +244,13 @@ impl Error {
     pub fn is_fault(&self) -> bool {
         matches!(
             self,
-            Self::Cpu(_) | Self::Memory(_) | Self::Stack(_) | Self::Trap(_) | Self::Handles(_) | Self::HostCall(_)
+            Self::Cpu(_)
+                | Self::Memory(_)
+                | Self::Stack(_)
+                | Self::Trap(_)
+                | Self::Handles(_)
+                | Self::HostCall(_)
+                | Self::Grant(_)
         )
     }
 

@@ -45,6 +45,7 @@ pub mod data;
 pub mod deploy;
 pub mod error;
 pub mod gateway;
+pub mod granted;
 pub mod guest;
 pub mod keyvalue;
 pub mod limits;

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-/// The limits of one app. The operator's are the ceiling and the default; an app's sidecar may only lower them.
+/// The limits of one app. The operator's are the ceiling and the default; an app's sidecar may only lower them (and raise
+/// `clock_resolution`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// All linear memories of a sandbox together, in bytes, and its tables at 8 bytes an element (`sandbox`).
@@ -73,6 +74,8 @@ pub struct Limits {
     pub keyvalue_key_bytes: u64,
     /// A value, in bytes (`keyvalue`).
     pub keyvalue_value_bytes: u64,
+    /// What tells moments apart by any of its clocks: an app may have coarser ones (`guest::clocks`).
+    pub clock_resolution: Duration,
 }
 
 const KIB: u64 = 1 << 10;
@@ -114,6 +117,7 @@ impl Default for Limits {
             keyvalue_keys: 100_000,
             keyvalue_key_bytes: KIB,
             keyvalue_value_bytes: MIB,
+            clock_resolution: Duration::from_nanos(1),
         }
     }
 }

@@ -231,7 +231,7 @@ impl Draft {
         let (fields, fields_left_out) = fields(headers, self.is_whole, secrets);
         Request {
             method: method.to_string(),
-            target: without_secrets(cut(target, TARGET_BYTES_MAX).to_owned(), secrets),
+            target: cut(&without_secrets(target.to_owned(), secrets), TARGET_BYTES_MAX).to_owned(),
             version: format!("{version:?}"),
             https: self.https,
             script_name: String::from_utf8_lossy(script_name).into_owned(),

@@ -62,16 +62,73 @@ pub(super) fn without_secrets(text: String, secrets: &Secrets) -> String {
         // Logs and tracebacks are kept line by line, and so may be a key of several lines.
         let whole = secret.expose();
         let pieces = std::iter::once(whole).chain(whole.lines().map(str::trim));
-        pieces.filter(|piece| piece.len() >= SECRET_BYTES_MIN).fold(text, |text, piece| match text.contains(piece) {
-            true => text.replace(piece, &format!("(the secret {name})")),
-            false => text,
-        })
+        pieces.filter(|piece| piece.len() >= SECRET_BYTES_MIN).fold(text, |text, piece| without(text, piece, name))
     })
+}
+
+fn without(mut text: String, piece: &str, name: &str) -> String {
+    let instead = format!("(the secret {name})");
+    if text.contains(piece) {
+        text = text.replace(piece, &instead);
+    }
+    // As it stands in a target or a form, where any byte may be written by its number.
+    let mut from = 0;
+    while let Some((start, end)) = encoded(&text, from, piece) {
+        text.replace_range(start..end, &instead);
+        from = start + instead.len();
+    }
+    text
+}
+
+/// Where a piece stands in a text, some of it percent-encoded, from a place on.
+fn encoded(text: &str, from: usize, piece: &str) -> Option<(usize, usize)> {
+    let rest = &text[from..];
+    if !rest.contains(['%', '+']) {
+        return None;
+    }
+    let mut places = rest.char_indices().map(|(place, _)| from + place);
+    places.find_map(|start| Some((start, end_of(text.as_bytes(), start, piece.as_bytes())?)))
+}
+
+/// Where it ends, if it begins here.
+fn end_of(text: &[u8], mut at: usize, piece: &[u8]) -> Option<usize> {
+    for wanted in piece {
+        let number = || u8::from_str_radix(std::str::from_utf8(text.get(at + 1..at + 3)?).ok()?, 16).ok();
+        match *text.get(at)? {
+            b'%' if number() == Some(*wanted) => at += 3,
+            b'+' if *wanted == b' ' => at += 1,
+            found if found == *wanted => at += 1,
+            _ => return None,
+        }
+    }
+    Some(at)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Secret;
+
+    #[test]
+    fn secrets_are_taken_out_line_by_line_and_however_they_are_written() {
+        let key = "-----BEGIN KEY-----\nab/cd+ef==\n  ghi jkl\n-----END KEY-----\nxy";
+        let secrets = [("KEY", key), ("SHORT", "abc"), ("WORD", "päss w%rd")];
+        let secrets: Secrets = secrets.map(|(name, text)| (name.to_owned(), Secret::new(text.to_owned()))).into();
+        for (text, expected) in [
+            ("a line with ab/cd+ef== in it", "a line with (the secret KEY) in it"),
+            ("ghi jkl", "(the secret KEY)"),
+            ("/?k=ab%2Fcd%2bef%3D%3d&x=1", "/?k=(the secret KEY)&x=1"),
+            ("/?k=ghi+jkl&l=ghi%20jkl", "/?k=(the secret KEY)&l=(the secret KEY)"),
+            ("/?p=p%C3%A4ss+w%25rd", "/?p=(the secret WORD)"),
+            ("päss%20w%rd%", "(the secret WORD)%"),
+            // Too short to be told from other words, and what only begins like one.
+            ("/abc?x=%61bc&y=xy", "/abc?x=%61bc&y=xy"),
+            ("/?k=ab%2Fcd&%", "/?k=ab%2Fcd&%"),
+        ] {
+            assert_eq!(without_secrets(text.to_owned(), &secrets), expected);
+        }
+        assert_eq!(without_secrets(format!("all: {key}."), &secrets), "all: (the secret KEY).");
+    }
 
     #[test]
     fn what_is_kept_is_listed_in_order() {

@@ -10,14 +10,14 @@ use clap::Args;
 use wasgi_host::admin;
 use wasgi_host::bundle::archive::{self, Bounds};
 use wasgi_host::bundle::{Manifest, Refusal, Sections};
-use wasgi_host::config::{Access, AppSpec, Config, Instances, Settings};
+use wasgi_host::config::{Access, AppSpec, Config, Held, Instances, Settings};
 use wasgi_host::confine::host;
 use wasgi_host::deploy::Report;
 use wasgi_host::deploy::inspect::{self, Form, Grant, Inspection};
 use wasgi_host::guest::Kind;
 use wasgi_host::limits::Limits;
 use wasgi_host::manage;
-use wasgi_host::sandbox::Variant;
+use wasgi_host::sandbox::{Uses, Variant};
 use wasgi_host::{deploy, sandbox};
 
 use super::{complain, say};
@@ -103,6 +103,11 @@ fn check(config: &Config, path: &Path, verbose: bool) -> anyhow::Result<String> 
     let spec = config.app_spec(name, sidecar.as_deref(), &manifest).with_context(place)?;
     let spec = inspection.kind.settle(spec).with_context(|| sidecar_path.display().to_string())?;
     let mut report = report(&path.display().to_string(), &inspection);
+    let held = config.held_by(&spec);
+    report.push_str(&needs_line(inspection.uses, held));
+    for note in deploy::notes(inspection.uses, &spec, held) {
+        report.push_str(&format!("  note: {note}\n"));
+    }
     report.push_str(&bundle_lines(&manifest, sections.files(&wasm), &limits)?);
     if sidecar.is_some() {
         report.push_str(&spec_lines(&sidecar_path, &spec));
@@ -141,6 +146,15 @@ pub(super) fn report(path: &str, inspection: &Inspection) -> String {
         text.push_str("  imports nothing\n");
     }
     text
+}
+
+/// What it needs that every app has unless the operator says otherwise.
+fn needs_line(uses: Uses, held: Held) -> String {
+    let needs = [(uses.wall_clock, "wall_clock", held.wall_clock), (uses.randomness, "randomness", held.randomness)];
+    let text =
+        |(_, key, is_held): &(bool, &str, bool)| format!("{key} ({}granted)", if *is_held { "" } else { "not " });
+    let needs: Vec<_> = needs.iter().filter(|(is_used, ..)| *is_used).map(text).collect();
+    if needs.is_empty() { String::new() } else { format!("  needs {} of [grant]\n", needs.join(", ")) }
 }
 
 /// Where an operator grants it, and an app asks for it.
@@ -209,8 +223,10 @@ fn spec_lines(sidecar: &Path, spec: &AppSpec) -> String {
     }
     for directory in &spec.directories {
         let access = match directory.access {
-            Access::Read => "read only",
-            Access::Write => "to read and write",
+            Access::Read => "read only".to_owned(),
+            Access::Write => {
+                format!("to read and write, {} and {} files", size(directory.bytes_max), directory.names_max)
+            }
         };
         text.push_str(&format!("    {} is {}, {access}\n", directory.place, directory.path.display()));
     }

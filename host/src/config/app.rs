@@ -28,6 +28,10 @@ pub struct AppSpec {
     pub assets: Vec<AssetSpec>,
     /// The directory of its data, if it asks for one and may have it.
     pub data: Option<PathBuf>,
+    /// Whether it is to know what time it is.
+    pub wall_clock: Want,
+    /// Whether it is to have randomness.
+    pub randomness: Want,
     /// Where it asks to go, and may: it reaches that, as far as it is granted at that moment, and nothing else.
     pub outbound: Destinations,
     /// Directories that it asks for and may have.
@@ -55,6 +59,26 @@ impl AppSpec {
             false => Err("its variables and secrets together are too large for an environment".to_owned()),
         }
     }
+}
+
+/// Whether an app is to have what it has anyway, unless the operator keeps it from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// As the operator says at each moment.
+    AsGranted,
+    /// Not without it.
+    Needed,
+    /// Not at all.
+    Declined,
+}
+
+/// What an app has at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    pub wall_clock: bool,
+    pub randomness: bool,
+    /// All of its data and directories, as they were granted.
+    pub files: bool,
 }
 
 /// A part of an app's URL space that is files.

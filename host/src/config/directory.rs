@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use toml::Value;
 
+use super::field::{LIMITS, size_text};
 use super::file::Given;
 use super::{AppNames, ConfigError, route};
 
@@ -12,6 +13,9 @@ use super::{AppNames, ConfigError, route};
 pub struct DirectoryGrant {
     pub path: PathBuf,
     pub access: Access,
+    /// What it may hold for guests to write to it, where something else is said than the limits of data.
+    pub bytes_max: Option<u64>,
+    pub names_max: Option<u64>,
     pub apps: AppNames,
 }
 
@@ -29,13 +33,16 @@ pub struct DirectorySpec {
     pub place: String,
     pub path: PathBuf,
     pub access: Access,
+    /// What it may hold for the app to write to it, with all that others have put there.
+    pub bytes_max: u64,
+    pub names_max: u64,
 }
 
 /// Where guests have their data.
 const DATA_PLACE: &str = "/data";
 
 impl DirectoryGrant {
-    /// `"/media" = { path = "/srv/acme/media" }`, with `write = true` and `apps = [...]`.
+    /// `"/media" = { path = "/srv/acme/media" }`, with `write = true`, `size = "10GiB"`, `files = 1000` and `apps = [...]`.
     pub(super) fn parse(place: &str, given: &Given<'_>) -> Result<Self, ConfigError> {
         let is_taken = || place == DATA_PLACE || place.starts_with("/data/");
         match route::path_below(place) {
@@ -43,9 +50,10 @@ impl DirectoryGrant {
             Ok(_) => return Err(given.refuse("guests see a directory at a path of its own, such as \"/media\"")),
             Err(_) => return Err(given.refuse("an absolute path is wanted, where guests see it: \"/media\"")),
         }
-        let wanted = "a place is wanted, { path = \"PATH\" }, and perhaps write = true and apps = [\"NAME\"]";
+        let wanted = "a place is wanted, { path = \"PATH\" }, and perhaps write = true, size = \"1GiB\", files = 1000 \
+                      and apps = [\"NAME\"]";
         let Value::Table(table) = given.value.as_ref() else { return Err(given.refuse(wanted)) };
-        if table.keys().any(|key| !["path", "write", "apps"].contains(&key.as_str())) {
+        if table.keys().any(|key| !["path", "write", "size", "files", "apps"].contains(&key.as_str())) {
             return Err(given.refuse(wanted));
         }
         let path = table.get("path").and_then(Value::as_str).filter(|path| !path.is_empty());
@@ -54,7 +62,20 @@ impl DirectoryGrant {
             Some(Value::Boolean(true)) => Access::Write,
             Some(_) => return Err(given.refuse(wanted)),
         };
+        // The same units and ranges as those of data.
+        let number = |key: &str, limit: &str| match table.get(key) {
+            None => Ok(None),
+            Some(_) if access == Access::Read => {
+                Err(given.refuse(format!("{key} bounds what guests write: it says nothing without write = true")))
+            }
+            Some(value) => {
+                let field = LIMITS.iter().find(|field| field.key == limit).expect("it is a literal of the table");
+                field.amount(value).map(Some).map_err(|reason| given.part(key, value).refuse(reason))
+            }
+        };
         Ok(Self {
+            bytes_max: number("size", "data_size")?,
+            names_max: number("files", "data_files")?,
             path: given.folder.join(path.ok_or_else(|| given.refuse(wanted))?),
             access,
             apps: match table.get("apps") {
@@ -70,6 +91,12 @@ impl DirectoryGrant {
         table.insert("path".to_owned(), self.path.to_string_lossy().into_owned().into());
         if self.access == Access::Write {
             table.insert("write".to_owned(), true.into());
+        }
+        if let Some(bytes) = self.bytes_max {
+            table.insert("size".to_owned(), size_text(bytes).into());
+        }
+        if let Some(names) = self.names_max {
+            table.insert("files".to_owned(), i64::try_from(names).unwrap_or(i64::MAX).into());
         }
         if self.apps != AppNames::all() {
             table.insert("apps".to_owned(), self.apps.toml());

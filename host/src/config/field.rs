@@ -17,6 +17,16 @@ pub(super) struct Field<T: 'static> {
     max: u64,
     get: fn(&T) -> u64,
     set: fn(&mut T, u64),
+    bound: Bound,
+}
+
+/// What the operator's value is for apps.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bound {
+    /// They may have less.
+    Most,
+    /// They may have more.
+    Least,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -46,6 +56,7 @@ macro_rules! size {
             max: $max,
             get: |of| of.$field,
             set: |of, value| of.$field = value,
+            bound: Bound::Most,
         }
     };
 }
@@ -60,6 +71,7 @@ macro_rules! time {
             // Settings are at most some days, and 2^64 nanoseconds are 584 years.
             get: |of| of.$field.as_nanos() as u64,
             set: |of, value| of.$field = Duration::from_nanos(value),
+            bound: Bound::Most,
         }
     };
 }
@@ -74,6 +86,7 @@ macro_rules! count {
             get: |of| of.$field as u64,
             // The range was checked before, and every range fits its field's type.
             set: |of, value| of.$field = value as _,
+            bound: Bound::Most,
         }
     };
 }
@@ -131,6 +144,7 @@ pub(super) static LIMITS: &[Field<Limits>] = &[
     count!("keyvalue_keys", keyvalue_keys, 1, 1_000_000_000),
     size!("keyvalue_key_size", keyvalue_key_bytes, 1, 64 * KIB),
     size!("keyvalue_value_size", keyvalue_value_bytes, 1, GIB),
+    Field::<Limits>::at_least(time!("clock_resolution", clock_resolution, 1, SECOND)),
 ];
 
 /// `[budget]`, of each tenant.
@@ -165,14 +179,29 @@ pub(super) static EDGE: &[Field<EdgeLimits>] = &[
 ];
 
 impl<T> Field<T> {
+    /// The same where the operator's value is the least that an app may have.
+    const fn at_least(field: Self) -> Self {
+        Self { bound: Bound::Least, ..field }
+    }
+
+    /// Whether the operator's value is the least that an app may have.
+    pub(super) fn is_least(&self) -> bool {
+        self.bound == Bound::Least
+    }
+
     /// Sets the field to `value`, or says what would be allowed.
     pub(super) fn assign(&self, of: &mut T, value: &Value) -> Result<(), String> {
-        let amount = self.parse(value)?;
-        if !(self.min..=self.max).contains(&amount) {
-            return Err(format!("{} to {} is allowed", self.text_of(self.min), self.text_of(self.max)));
-        }
-        (self.set)(of, amount);
+        (self.set)(of, self.amount(value)?);
         Ok(())
+    }
+
+    /// What `value` says in its unit, if that is allowed.
+    pub(super) fn amount(&self, value: &Value) -> Result<u64, String> {
+        let amount = self.parse(value)?;
+        match (self.min..=self.max).contains(&amount) {
+            true => Ok(amount),
+            false => Err(format!("{} to {} is allowed", self.text_of(self.min), self.text_of(self.max))),
+        }
     }
 
     /// The field's value as it would be written: `128MiB`, `1m 30s`, `64`.
@@ -193,8 +222,13 @@ impl<T> Field<T> {
         ["memory", "table_elements"].contains(&self.key)
     }
 
-    pub(super) fn exceeds(&self, of: &T, ceiling: &T) -> bool {
-        (self.get)(of) > (self.get)(ceiling)
+    /// Whether it is what no app may have where the operator has this.
+    pub(super) fn exceeds(&self, of: &T, operators: &T) -> bool {
+        let (own, operators) = ((self.get)(of), (self.get)(operators));
+        match self.bound {
+            Bound::Most => own > operators,
+            Bound::Least => own < operators,
+        }
     }
 
     pub(super) fn differs(&self, of: &T, other: &T) -> bool {

@@ -23,6 +23,7 @@ pub(super) struct File {
     pub(super) forwarded_allow_ips: Item,
     pub(super) dev: Item,
     pub(super) confine: Item,
+    pub(super) confine_paths: Item,
     pub(super) user: Item,
     pub(super) group: Item,
     pub(super) workers: Item,
@@ -71,6 +72,8 @@ pub(super) struct TenantTable {
 #[serde(default, deny_unknown_fields)]
 pub(super) struct GrantTable {
     pub(super) data: Item,
+    pub(super) wall_clock: Item,
+    pub(super) randomness: Item,
     pub(super) outbound: Items,
     pub(super) env: Items,
     pub(super) secrets: Items,

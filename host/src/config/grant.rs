@@ -17,10 +17,14 @@ use super::file::{Given, GrantTable, Section};
 use super::{ConfigError, DirectoryGrant, SecretGrant, StoreGrant, sidecar};
 
 /// What the apps of one tenant may have.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grants {
     /// A directory for data.
     pub data: AppNames,
+    /// To know what time it is.
+    pub wall_clock: AppNames,
+    /// Random numbers that nobody can foresee.
+    pub randomness: AppNames,
     /// Requests and connections to elsewhere.
     pub outbound: OutboundGrants,
     /// Variables that all of its apps have.
@@ -33,10 +37,30 @@ pub struct Grants {
     pub keyvalue: BTreeMap<String, StoreGrant>,
 }
 
+impl Default for Grants {
+    /// Nothing but what hardly any program goes without.
+    fn default() -> Self {
+        Self {
+            data: AppNames::default(),
+            wall_clock: AppNames::all(),
+            randomness: AppNames::all(),
+            outbound: OutboundGrants::default(),
+            env: BTreeMap::default(),
+            secrets: BTreeMap::default(),
+            directories: BTreeMap::default(),
+            keyvalue: BTreeMap::default(),
+        }
+    }
+}
+
 impl Grants {
-    pub(super) fn parse(table: &GrantTable, section: &Section<'_>) -> Result<Self, ConfigError> {
+    /// Where `default` says what holds of which nothing is said.
+    pub(super) fn parse(table: &GrantTable, section: &Section<'_>, default: &Self) -> Result<Self, ConfigError> {
+        let (time, chance) = (default.wall_clock.clone(), default.randomness.clone());
         Ok(Self {
             data: section.item("grant.data", &table.data, AppNames::parse)?.unwrap_or_default(),
+            wall_clock: section.item("grant.wall_clock", &table.wall_clock, AppNames::parse_any)?.unwrap_or(time),
+            randomness: section.item("grant.randomness", &table.randomness, AppNames::parse_any)?.unwrap_or(chance),
             env: sidecar::env(section, "grant.env", &table.env)?.into_iter().collect(),
             secrets: section.items("grant.secrets", &table.secrets, |name, given| {
                 sidecar::env_name(name).map_err(|reason| given.refuse_key(reason))?;
@@ -48,9 +72,19 @@ impl Grants {
         })
     }
 
+    /// What apps in folders have of which nothing is said, where this is what those in none have. A list names apps that lie in none:
+    /// nobody else is meant by it.
+    pub(super) fn of_others(&self) -> Self {
+        let inherited =
+            |names: &AppNames| if *names == AppNames::all() { AppNames::all() } else { AppNames::default() };
+        Self { wall_clock: inherited(&self.wall_clock), randomness: inherited(&self.randomness), ..Self::default() }
+    }
+
     /// The top level's grants are for no app in a folder, which belongs to the tenant of that name.
     pub(super) fn refuse_folders(&self, table: &GrantTable, section: &Section<'_>) -> Result<(), ConfigError> {
         section.item("grant.data", &table.data, |given| refuse_folder(given, self.data.folder()))?;
+        section.item("grant.wall_clock", &table.wall_clock, |given| refuse_folder(given, self.wall_clock.folder()))?;
+        section.item("grant.randomness", &table.randomness, |given| refuse_folder(given, self.randomness.folder()))?;
         section.items("grant.outbound", &table.outbound, |apps, given| {
             refuse_folder(given, Pattern::parse(given, apps)?.folder())
         })?;
@@ -71,7 +105,14 @@ impl Grants {
     pub(super) fn lines(&self, table: &str) -> Vec<(String, Vec<(String, Value)>)> {
         let quoted = |name: &String| Value::String(name.clone()).to_string();
         vec![
-            (table.to_owned(), vec![("data".to_owned(), self.data.toml())]),
+            (
+                table.to_owned(),
+                vec![
+                    ("data".to_owned(), self.data.toml()),
+                    ("wall_clock".to_owned(), self.wall_clock.toml_any()),
+                    ("randomness".to_owned(), self.randomness.toml_any()),
+                ],
+            ),
             (
                 format!("{table}.env"),
                 self.env.iter().map(|(name, value)| (quoted(name), Value::String(value.clone()))).collect(),
@@ -110,6 +151,16 @@ impl AppNames {
         patterns.collect::<Result<_, _>>().map(Self)
     }
 
+    /// `true` for all apps, `false` for none, or their names.
+    fn parse_any(given: &Given<'_>) -> Result<Self, ConfigError> {
+        match given.value.as_ref() {
+            Value::Boolean(true) => Ok(Self::all()),
+            Value::Boolean(false) => Ok(Self::default()),
+            Value::String(_) | Value::Array(_) => Self::parse(given),
+            _ => Err(given.refuse("true, false or names of the tenant's apps are wanted: [\"shop\", \"blog/*\"]")),
+        }
+    }
+
     /// All apps.
     pub fn all() -> Self {
         Self(vec![Pattern::Below(String::new())])
@@ -126,6 +177,14 @@ impl AppNames {
     /// The first that lies in a folder, if any does.
     fn folder(&self) -> Option<&str> {
         self.0.iter().find_map(Pattern::folder)
+    }
+
+    /// As they are written where `true` and `false` are understood.
+    fn toml_any(&self) -> Value {
+        match self.is_empty() || *self == Self::all() {
+            true => Value::Boolean(!self.is_empty()),
+            false => self.toml(),
+        }
     }
 
     /// As they are written.

@@ -96,7 +96,7 @@ fn apply_file(source: &Source, file: &File, config: &mut Config, policy: &mut Po
         config.data_dir = folder.join(path(&given)?);
     }
     let section = source.section(String::new());
-    config.grants = Grants::parse(&file.grant, &section)?;
+    config.grants = Grants::parse(&file.grant, &section, &Grants::default())?;
     config.grants.refuse_folders(&file.grant, &section)?;
     if let Some(given) = source.if_given("outbound_cafile", &file.outbound_cafile) {
         config.outbound_cafile = Some(folder.join(path(&given)?));
@@ -119,6 +119,9 @@ fn apply_file(source: &Source, file: &File, config: &mut Config, policy: &mut Po
     }
     if let Some(given) = source.if_given("confine", &file.confine) {
         config.confine = given.word(CONFINE)?;
+    }
+    if let Some(given) = source.if_given("confine_paths", &file.confine_paths) {
+        config.confine_paths = paths(&given, given.texts()?)?.into_iter().map(|path| folder.join(path)).collect();
     }
     if let Some(given) = source.if_given("user", &file.user) {
         config.user = Some(name(&given)?);
@@ -204,6 +207,10 @@ fn apply_settings(settings: &Settings, config: &mut Config, policy: &mut Policy)
     config.dev |= settings.dev;
     if let Some(text) = &settings.confine {
         config.confine = Given::flag("--confine (WASGI_CONFINE)", text).word(CONFINE)?;
+    }
+    if !settings.confine_paths.is_empty() {
+        let given = Given::flag("--confine-paths (WASGI_CONFINE_PATHS)", &settings.confine_paths.join(","));
+        config.confine_paths = paths(&given, settings.confine_paths.iter().map(String::as_str))?;
     }
     if let Some(text) = &settings.user {
         config.user = Some(name(&Given::flag("--user (WASGI_USER)", text))?);
@@ -309,6 +316,15 @@ fn path(given: &Given<'_>) -> Result<PathBuf, ConfigError> {
         "" => Err(given.refuse("a path is wanted")),
         path => Ok(PathBuf::from(path)),
     }
+}
+
+/// Some folders.
+fn paths<'a>(given: &Given<'_>, texts: impl IntoIterator<Item = &'a str>) -> Result<Vec<PathBuf>, ConfigError> {
+    let path = |text: &str| match text {
+        "" => Err(given.refuse("paths are wanted")),
+        path => Ok(PathBuf::from(path)),
+    };
+    texts.into_iter().map(path).collect()
 }
 
 /// A user's or a group's.

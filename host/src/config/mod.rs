@@ -34,7 +34,7 @@ mod tenant;
 mod tests;
 mod trust;
 
-pub use app::{AppSpec, AssetSpec};
+pub use app::{AppSpec, AssetSpec, Held, Want};
 pub use bind::{Bind, Place, Scheme};
 pub use directory::{Access, DirectoryGrant, DirectorySpec};
 use field::{Field, TOP};
@@ -74,6 +74,8 @@ pub struct Config {
     pub forwarded_allow_ips: TrustedPeers,
     /// What this process keeps itself from.
     pub confine: Confine,
+    /// Folders in which grants may lead to places later, without a restart.
+    pub confine_paths: Vec<PathBuf>,
     /// Whom it becomes when root has started it: a name or a number.
     pub user: Option<String>,
     /// And of which group, where that is not the user's.
@@ -141,6 +143,7 @@ impl Default for Config {
             certificate: None,
             forwarded_allow_ips: TrustedPeers::default(),
             confine: Confine::On,
+            confine_paths: Vec::new(),
             user: None,
             group: None,
             dev: false,
@@ -205,6 +208,11 @@ impl Config {
         sidecar::still_allows(self, spec)
     }
 
+    /// What the operator grants the app at this moment of what is looked at anew at each use.
+    pub fn held_by(&self, spec: &AppSpec) -> Held {
+        sidecar::held(self, spec)
+    }
+
     /// `new` as far as a running host that was started with this can take it over, and the keys where it cannot: they stay
     /// as they are here, and only a restart changes them.
     pub fn reloaded(&self, new: Self) -> (Self, Vec<&'static str>) {
@@ -226,6 +234,7 @@ impl Config {
             // Other files with a certificate are read; whether there is one decides what the listeners speak.
             certificate: new.certificate.filter(|_| self.certificate.is_some()).or_else(|| self.certificate.clone()),
             confine: self.confine,
+            confine_paths: self.confine_paths.clone(),
             user: self.user.clone(),
             group: self.group.clone(),
             dev: self.dev,
@@ -251,6 +260,7 @@ impl Config {
             ("bind", self.bind != new.bind),
             ("certfile", self.certificate.is_some() != new.certificate.is_some()),
             ("confine", self.confine != new.confine),
+            ("confine_paths", self.confine_paths != new.confine_paths),
             ("user", self.user != new.user),
             ("group", self.group != new.group),
             ("dev", self.dev != new.dev),

@@ -32,6 +32,12 @@ pub(super) fn to_toml(config: &Config) -> String {
     line("forwarded_allow_ips", &list(config.forwarded_allow_ips.texts().collect()));
     let known = CONFINE.iter().find(|(_, meaning)| *meaning == config.confine);
     line("confine", &text(known.map_or("", |(word, _)| word)));
+    if !config.confine_paths.is_empty() {
+        line(
+            "confine_paths",
+            &list(config.confine_paths.iter().map(|path| path.to_string_lossy().into_owned()).collect()),
+        );
+    }
     for (key, name) in [("user", &config.user), ("group", &config.group)] {
         if let Some(name) = name {
             line(key, &text(name));

@@ -20,7 +20,7 @@ const SECRET_BYTES_MAX: u64 = 32 << 10;
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
-    pub(super) fn new(text: String) -> Self {
+    pub(crate) fn new(text: String) -> Self {
         Self(Zeroizing::new(text))
     }
 

@@ -60,6 +60,10 @@ pub struct Settings {
     #[arg(long, value_name = "HOW", env = "WASGI_CONFINE", hide_env_values = true)]
     pub confine: Option<String>,
 
+    /// Keep these folders within reach for grants that come later: directories that apps see, and files of secrets
+    #[arg(long, value_name = "LIST", env = "WASGI_CONFINE_PATHS", value_delimiter = ',', hide_env_values = true)]
+    pub confine_paths: Vec<String>,
+
     /// Started by root: become this user once the ports are bound
     #[arg(long, value_name = "USER", env = "WASGI_USER", hide_env_values = true)]
     pub user: Option<String>,

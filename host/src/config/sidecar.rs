@@ -11,8 +11,8 @@ use super::field::{self, LIMITS};
 use super::file::{FILE_BYTES_MAX, Given, Item, Items, Section, Source};
 use super::tenant::{name_within, tenant_name};
 use super::{
-    AppSpec, AssetSpec, Config, ConfigError, Destinations, DirectorySpec, Instances, Policy, RouteSpec, SecretSource,
-    Tenant, apply_table, route,
+    AppNames, AppSpec, AssetSpec, Config, ConfigError, Destinations, DirectorySpec, Grants, Held, Instances, Policy,
+    RouteSpec, SecretSource, Tenant, Want, apply_table, route,
 };
 use crate::bundle::Manifest;
 use crate::limits::Limits;
@@ -29,6 +29,8 @@ struct Sidecar {
     reuse_idle_time: Item,
     reuse_memory: Item,
     data: Item,
+    wall_clock: Item,
+    randomness: Item,
     outbound: Item,
     secrets: Item,
     directories: Item,
@@ -92,6 +94,8 @@ pub(super) fn app_spec(
         instances_chosen: sidecar.instances.is_some(),
         assets: assets(&source, &sidecar.assets, manifest)?,
         data: asker.data(&sidecar, manifest)?,
+        wall_clock: asker.want("wall_clock", &sidecar.wall_clock, &tenant.grants.wall_clock)?,
+        randomness: asker.want("randomness", &sidecar.randomness, &tenant.grants.randomness)?,
         directories: asker.directories(&sidecar)?,
         outbound: asker.outbound(&sidecar)?,
         keyvalue: asker.keyvalue(&sidecar)?,
@@ -105,15 +109,32 @@ pub(super) fn still_allows(config: &Config, spec: &AppSpec) -> bool {
     let has_secret = |(key, source): &(String, SecretSource)| {
         grants.secrets.get(key).is_some_and(|grant| grant.apps.contain(name) && grant.source == *source)
     };
+    spec.routes.iter().all(|route| config.gives(&tenant, route))
+        && (spec.wall_clock != Want::Needed || grants.wall_clock.contain(name))
+        && (spec.randomness != Want::Needed || grants.randomness.contain(name))
+        && spec.secrets.iter().all(has_secret)
+        && has_files(grants, spec)
+}
+
+pub(super) fn held(config: &Config, spec: &AppSpec) -> Held {
+    let grants = &config.tenant_of(&spec.name).grants;
+    let name = name_within(&spec.name);
+    Held {
+        wall_clock: spec.wall_clock != Want::Declined && grants.wall_clock.contain(name),
+        randomness: spec.randomness != Want::Declined && grants.randomness.contain(name),
+        files: has_files(grants, spec),
+    }
+}
+
+/// Whether it has its data and directories still, as they were.
+fn has_files(grants: &Grants, spec: &AppSpec) -> bool {
+    let name = name_within(&spec.name);
     let has_directory = |directory: &DirectorySpec| {
         grants.directories.get(&directory.place).is_some_and(|grant| {
             grant.apps.contain(name) && (&grant.path, grant.access) == (&directory.path, directory.access)
         })
     };
-    spec.routes.iter().all(|route| config.gives(&tenant, route))
-        && (spec.data.is_none() || grants.data.contain(name))
-        && spec.secrets.iter().all(has_secret)
-        && spec.directories.iter().all(has_directory)
+    (spec.data.is_none() || grants.data.contain(name)) && spec.directories.iter().all(has_directory)
 }
 
 /// An app that asks for what its tenant may have. What it is not granted refuses it, with the line that asks.
@@ -182,8 +203,14 @@ impl Asker<'_> {
     fn directories(&self, sidecar: &Sidecar) -> Result<Vec<DirectorySpec>, ConfigError> {
         self.asked("directories", &sidecar.directories, |place| {
             let grant = self.tenant.grants.directories.get(place)?;
-            let (path, access) = (grant.path.clone(), grant.access);
-            grant.apps.contain(name_within(self.name)).then(|| DirectorySpec { place: place.to_owned(), path, access })
+            let limits = &self.tenant.limits;
+            grant.apps.contain(name_within(self.name)).then(|| DirectorySpec {
+                place: place.to_owned(),
+                path: grant.path.clone(),
+                access: grant.access,
+                bytes_max: grant.bytes_max.unwrap_or(limits.data_bytes),
+                names_max: grant.names_max.unwrap_or(limits.data_files),
+            })
         })
     }
 
@@ -225,6 +252,20 @@ impl Asker<'_> {
             return Err(refused(format!("the operator has not granted it: put \"{name}\" into `data` of [{table}]")));
         }
         super::grant::data_path(&self.config.data_dir, self.name).map(Some).map_err(refused)
+    }
+
+    /// Whether it is to have what all apps have that the operator does not keep it from.
+    fn want(&self, key: &str, item: &Item, granted: &AppNames) -> Result<Want, ConfigError> {
+        let Some(item) = item else { return Ok(Want::AsGranted) };
+        let given = self.source.given(key, item);
+        let (name, table) = (name_within(self.name), self.grant_table());
+        match given.truth()? {
+            false => Ok(Want::Declined),
+            true if granted.contain(name) => Ok(Want::Needed),
+            true => Err(given.refuse(format!(
+                "the operator has not granted it: put \"{name}\" into `{key}` of [{table}], or leave this out"
+            ))),
+        }
     }
 
     /// Where it asks to go.
@@ -383,7 +424,10 @@ fn limits(tenant: &Tenant, source: &Source, sidecar: &Sidecar) -> Result<Limits,
     apply_table(LIMITS, "limits", &section, &sidecar.limits, &mut limits, |field, given, limits| {
         if field.exceeds(limits, &tenant.limits) {
             let ceiling = field.text(&tenant.limits);
-            return Err(given.refuse(format!("more than the operator's {ceiling}; an app may only lower its limits")));
+            return Err(given.refuse(match field.is_least() {
+                true => format!("less than the operator's {ceiling}; an app may only raise it"),
+                false => format!("more than the operator's {ceiling}; an app may only lower its limits"),
+            }));
         }
         Ok(())
     })?;

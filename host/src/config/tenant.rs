@@ -53,7 +53,7 @@ impl Config {
             "" => vec![RouteSpec { host: HostPattern::Any, prefix: String::new() }],
             name => vec![own_place(name)],
         };
-        let grants = if name.is_empty() { self.grants.clone() } else { Grants::default() };
+        let grants = if name.is_empty() { self.grants.clone() } else { self.grants.of_others() };
         let (limits, budget) = (self.limits.clone(), self.budget.clone());
         Cow::Owned(Tenant { name: name.to_owned(), routes, limits, budget, grants })
     }
@@ -187,7 +187,7 @@ fn tenant(
         routes: routes.unwrap_or_else(|| vec![own_place(name)]),
         limits,
         budget,
-        grants: Grants::parse(&table.grant, section)?,
+        grants: Grants::parse(&table.grant, section, &config.grants.of_others())?,
     })
 }
 

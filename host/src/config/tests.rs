@@ -78,6 +78,7 @@ fn every_key_is_read_and_survives_printing() {
         reuse_idle_time = "1m 30s"
         reuse_memory = "1MiB"
         confine = "strict"
+        confine_paths = ["/srv/media", "/run/secrets"]
         user = "www-data"
         group = "web"
         capsules = "whole"
@@ -87,6 +88,8 @@ fn every_key_is_read_and_survives_printing() {
         capsules_module_size = "3MiB"
         [grant]
         data = ["shop", "*"]
+        wall_clock = false
+        randomness = ["shop"]
         [grant.outbound]
         shop = ["https://api.example.com", "tcp://10.0.0.0/8:5432"]
         [grant.env]
@@ -106,6 +109,7 @@ fn every_key_is_read_and_survives_printing() {
         weight = 7
         [tenant.acme.grant]
         data = ["blog/*"]
+        randomness = true
         [tenant.acme.grant.outbound]
         "blog/*" = "http://*.example.org:8080"
         [tenant.acme.grant.env]
@@ -113,7 +117,7 @@ fn every_key_is_read_and_survives_printing() {
         [tenant.acme.grant.secrets]
         DB = { file = "/run/db", apps = ["shop"] }
         [tenant.acme.grant.directories]
-        "/media" = { path = "/srv/acme", write = true, apps = ["shop", "blog/*"] }
+        "/media" = { path = "/srv/acme", write = true, size = "1.5GiB", files = 77, apps = ["shop", "blog/*"] }
         [tenant.acme.grant.keyvalue]
         sessions = { apps = ["shop"], shared = true, backend = "redis" }
         [tenant.other]
@@ -182,6 +186,7 @@ fn every_key_is_read_and_survives_printing() {
         keyvalue_keys = 15
         keyvalue_key_size = "16B"
         keyvalue_value_size = "17KiB"
+        clock_resolution = "1ms"
     "#;
     let config = load(text).expect("it is right");
     let kept = Kept { requests_max: 5, idle_time: Duration::from_secs(90), memory_bytes_max: 1 << 20 };
@@ -190,7 +195,8 @@ fn every_key_is_read_and_survives_printing() {
     let acme = config.tenants["acme"].clone();
     assert!(acme.grants.data.contain("blog/x") && !acme.grants.data.contain("other"));
     assert_eq!((acme.limits.memory_bytes, acme.limits.cpu_time), (32 << 20, Duration::from_secs(1)));
-    assert_eq!(acme.grants.directories["/media"].access, Access::Write);
+    let media = &acme.grants.directories["/media"];
+    assert_eq!((media.access, media.bytes_max, media.names_max), (Access::Write, Some(3 << 29), Some(77)));
     assert!(config.outbound_of("acme/blog/x").name(Protocol::Http, "a.example.org", 8080));
     assert!(config.outbound_of("shop").name(Protocol::Https, "api.example.com", 443));
     assert!(config.outbound_of("blog/x").is_empty() && config.outbound_of("acme/shop").is_empty());
@@ -201,6 +207,7 @@ fn every_key_is_read_and_survives_printing() {
     {
         assert!(config.store_of(app, store).is_none(), "{app} {store}");
     }
+    assert_eq!(config.confine_paths, ["/srv/media", "/run/secrets"].map(PathBuf::from));
     assert_eq!(config.outbound_cafile, Some("/etc/wasgi/ca.pem".into()));
     assert_eq!(config.chunked_bodies, ChunkedBodies::Stream);
     assert_eq!(

@@ -129,7 +129,8 @@ impl Confinement {
         {
             ensure!(
                 self.rules.iter().any(|rule| is_within(&wanted, rule)),
-                "{} lies outside of what this host has confined itself to when it was started: a restart leads there",
+                "{} lies outside of what this host has confined itself to when it was started: a restart leads there (and \
+                 confine_paths names folders of which none is needed)",
                 wanted.path.display()
             );
         }
@@ -242,6 +243,8 @@ fn rules(config: &Config, settings: &Settings) -> Vec<Rule> {
     if let Ok(tenants_dir) = Config::tenants_dir(settings) {
         add(real(&tenants_dir), Use::Read);
     }
+    // What is granted there later may be written to, too.
+    config.confine_paths.iter().for_each(|path| add(real(path), Use::Write));
     for directory in grants().flat_map(|grants| grants.directories.values()) {
         let usage = if directory.access == config::Access::Write { Use::Write } else { Use::Read };
         add(real(&directory.path), usage);
@@ -283,12 +286,13 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::config::DirectoryGrant;
 
     #[test]
     fn what_may_be_used_follows_from_the_settings_and_new_ones_are_judged_by_it() {
         let folder = tempfile::tempdir().expect("a temporary directory can be made");
         let folder = folder.path().canonicalize().expect("it is there");
-        for name in ["site/apps", "site/state", "elsewhere/apps", "site/more"] {
+        for name in ["site/apps", "site/state", "elsewhere/apps", "site/more", "grants/new"] {
             fs::create_dir_all(folder.join(name)).expect("it is ours");
         }
         let settings = Settings { file: Some(folder.join("site/wasgi.toml")), ..Settings::default() };
@@ -296,6 +300,7 @@ mod tests {
             apps_dir: folder.join("site/apps"),
             state_dir: folder.join("site/state"),
             data_dir: folder.join("site/data"),
+            confine_paths: vec![folder.join("grants")],
             ..Config::default()
         };
         let confinement = Confinement {
@@ -313,6 +318,21 @@ mod tests {
             moved.as_ref().is_err_and(|error| error.contains("elsewhere") && error.contains("restart")),
             "{moved:?}"
         );
+        // A grant that leads to a folder which was named, and one that does not.
+        let granting = |path: PathBuf| {
+            let directory = DirectoryGrant {
+                path,
+                access: config::Access::Write,
+                bytes_max: None,
+                names_max: None,
+                apps: config::AppNames::all(),
+            };
+            let mut config = config.clone();
+            config.grants.directories.insert("/media".to_owned(), directory);
+            config
+        };
+        assert_eq!(admits(granting(folder.join("grants/new"))), Ok(()));
+        assert!(admits(granting(folder.join("elsewhere"))).is_err_and(|error| error.contains("confine_paths")));
         // What may be read may not be written.
         let log = AccessLogTarget::File(folder.join("site/more/access.log"));
         assert!(admits(Config { access_log: Some(log), ..config.clone() }).is_err());

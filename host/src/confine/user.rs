@@ -4,7 +4,7 @@
 
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail, ensure};
@@ -98,9 +98,8 @@ impl User {
     /// Names the directory, and what to do.
     pub fn settle(&self, key: &str, path: &Path) -> anyhow::Result<()> {
         if !path.exists() {
-            // Others may go through the folders on the way, as through any: the user has to.
-            let way = path.parent().map_or(Ok(()), |way| DirBuilder::new().recursive(true).mode(0o755).create(way));
-            let made = way.and_then(|()| DirBuilder::new().mode(0o700).create(path)).and_then(|()| self.own(path));
+            let made =
+                make_way(path).and_then(|()| DirBuilder::new().mode(0o700).create(path)).and_then(|()| self.own(path));
             made.with_context(|| format!("{key} {} cannot be made", path.display()))?;
         }
         let owner = path.metadata().with_context(|| format!("{key} {} cannot be read", path.display()))?.uid();
@@ -181,6 +180,17 @@ impl std::fmt::Display for User {
             false => write!(formatter, "{} ({uid})", self.name),
         }
     }
+}
+
+/// Makes the folders on the way to a path that are not there. Others may go through them, as through any, whatever the umask: the user
+/// has to.
+fn make_way(path: &Path) -> io::Result<()> {
+    let is_missing = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
+    let missing: Vec<&Path> = path.ancestors().skip(1).take_while(is_missing).collect();
+    missing.into_iter().rev().try_for_each(|folder| {
+        DirBuilder::new().mode(0o755).create(folder)?;
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o755))
+    })
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 //! What it holds is counted ([`volume`]): once when it is opened, from then on as guests change it, and again where somebody else has had
 //! a turn, which a number in a file beside it tells.
 
+mod directory;
 mod volume;
 
 use std::fs::{self, File};
@@ -23,10 +24,10 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+pub use self::directory::{Directory, Volumes};
 pub(crate) use self::volume::{Full, blocks};
 pub use self::volume::{Quota, Usage, Volume};
 use crate::account::Account;
-use crate::config::DirectorySpec;
 
 /// How often a directory that another process has is asked for.
 const RETRY_TIME: Duration = Duration::from_millis(10);
@@ -34,29 +35,6 @@ const RETRY_TIME: Duration = Duration::from_millis(10);
 const RECOUNT_TIME: Duration = Duration::from_secs(10);
 /// The folder beside the directories with a file for each: no app's name begins with a dot.
 const TURNS: &str = ".turns";
-
-/// A directory of the host that an app sees. Who is at it the host does not mind.
-pub struct Directory {
-    pub spec: DirectorySpec,
-    handle: OwnedFd,
-}
-
-impl Directory {
-    /// Opens a directory, which has to be there.
-    ///
-    /// # Errors
-    /// If it is not, or is no directory.
-    pub fn open(spec: &DirectorySpec) -> io::Result<Self> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let handle = rustix::fs::open(&spec.path, flags, Mode::empty())?;
-        Ok(Self { spec: spec.clone(), handle })
-    }
-
-    /// A path to the very directory that was opened.
-    pub fn root(&self) -> PathBuf {
-        path_of(&self.handle)
-    }
-}
 
 fn path_of(handle: &OwnedFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", handle.as_raw_fd()))
@@ -75,8 +53,11 @@ pub struct DataDir {
     counted: std::sync::Mutex<Instant>,
 }
 
-/// The right to be at the data. Given back when it is dropped.
-pub struct Turn {
+/// The right to be at the data. Given back when it is dropped, or when what was begun by a call that is gone has ended.
+pub struct Turn(Option<Held>);
+
+/// A turn, and its lock.
+struct Held {
     _turn: OwnedMutexGuard<()>,
     data: Arc<DataDir>,
 }
@@ -117,6 +98,7 @@ impl DataDir {
     }
 
     fn count(&self) -> io::Result<()> {
+        self.volume.will_be_counted();
         self.volume.recount(volume::count(&self.handle)?);
         *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         Ok(())
@@ -126,9 +108,8 @@ impl DataDir {
     fn is_stale(&self) -> io::Result<bool> {
         let number = number_in(&self.last)?;
         let by_others = self.seen.swap(number, Relaxed) != number;
-        let may_have_room = self.volume.was_refused()
-            && self.counted.lock().unwrap_or_else(PoisonError::into_inner).elapsed() >= RECOUNT_TIME;
-        Ok(by_others || may_have_room)
+        let is_old = || self.counted.lock().unwrap_or_else(PoisonError::into_inner).elapsed() >= RECOUNT_TIME;
+        Ok(by_others || (self.volume.is_doubtful() && is_old()))
     }
 
     /// As it was opened.
@@ -154,7 +135,7 @@ impl DataDir {
                 Err(error) => return Err(error.into()),
             }
         }
-        let turn = Turn { _turn: turn, data: Arc::clone(self) };
+        let turn = Turn(Some(Held { _turn: turn, data: Arc::clone(self) }));
         if self.is_stale()? {
             let data = Arc::clone(self);
             tokio::task::spawn_blocking(move || data.count()).await.map_err(io::Error::other)??;
@@ -179,7 +160,35 @@ fn number_in(file: &File) -> io::Result<u64> {
     }
 }
 
+/// How long the next one waits for what a call that is gone has begun, and how often it is looked at.
+const LINGER_TIME: Duration = Duration::from_secs(10);
+const LINGER_STEP: Duration = Duration::from_millis(5);
+
 impl Drop for Turn {
+    fn drop(&mut self) {
+        let Some(held) = self.0.take() else { return };
+        if !held.data.volume.is_busy() {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        runtime.spawn(async move {
+            let began = Instant::now();
+            while held.data.volume.is_busy() {
+                if began.elapsed() > LINGER_TIME {
+                    let path = held.data.path.display();
+                    tracing::error!(
+                        "what a call has begun in {path} goes on though the call is gone: the next one begins"
+                    );
+                    break;
+                }
+                tokio::time::sleep(LINGER_STEP).await;
+            }
+            drop(held);
+        });
+    }
+}
+
+impl Drop for Held {
     fn drop(&mut self) {
         let data = &self.data;
         data.volume.tidy();
@@ -219,6 +228,26 @@ mod tests {
         drop(turn);
         assert!(is_free(&other).await);
         assert!(is_free(&data).await);
+    }
+
+    #[tokio::test]
+    async fn what_a_call_that_is_gone_has_begun_ends_before_the_next_turn() {
+        let folder = tempfile::tempdir().expect("a temporary directory can be made");
+        let data = Arc::new(DataDir::open(&folder.path().join("shop"), &Account::of_nobody()).expect("it can be made"));
+        let is_free =
+            async |data: &Arc<DataDir>| tokio::time::timeout(Duration::from_millis(50), data.turn()).await.is_ok();
+        let turn = data.turn().await.expect("there are locks here");
+        let handle = Arc::new(File::open(folder.path()).expect("it is there"));
+        let at_work = Arc::clone(&handle);
+        // Its call is gone before it has ended.
+        drop(data.volume().begin(handle));
+        drop(turn);
+        assert!(!is_free(&data).await);
+        drop(at_work);
+        let turn = tokio::time::timeout(LINGER_TIME, data.turn()).await.expect("it is free").expect("there are locks");
+        data.volume().begin(Arc::new(File::open(folder.path()).expect("it is there"))).ends();
+        drop(turn);
+        assert!(is_free(&data).await, "what has ended is waited for by nobody");
     }
 
     #[test]

@@ -61,14 +61,11 @@ pub struct Quota {
     pub names_max: u64,
 }
 
-/// Why it takes no more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+/// Why it takes no more: so many bytes, so many names, or what the tenant may keep of all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Full {
-    #[error("limits.data_size = {0} bytes")]
     Bytes(u64),
-    #[error("limits.data_files = {0}")]
     Names(u64),
-    #[error("budget.disk or budget.disk_files of all that the tenant keeps")]
     Budget,
 }
 
@@ -77,7 +74,6 @@ pub struct Volume {
     ledger: Mutex<Ledger>,
     /// Held while names change: what a name led to before and what becomes of it belong together.
     pub(crate) names: tokio::sync::Mutex<()>,
-    account: Arc<Account>,
 }
 
 #[derive(Default)]
@@ -86,9 +82,37 @@ struct Ledger {
     /// Files that are open, by what tells them apart.
     open: HashMap<u64, Open>,
     open_max: usize,
-    /// Somebody was refused since it was last counted.
-    was_refused: bool,
+    /// Somebody was refused, or cut short, since it was last counted.
+    is_doubtful: bool,
     has_changed: bool,
+    /// Who is charged with it; nobody where several tenants write to it.
+    payer: Option<Arc<Account>>,
+    /// What has come since somebody began to count it anew.
+    come: Option<Usage>,
+    /// What was begun and nobody waits for any more, as the host has it open.
+    strays: Vec<Arc<File>>,
+}
+
+/// Something that is done to what is counted: it ends, or nobody waits for its end any more, since its call is gone. The kernel goes on
+/// with it then.
+pub(crate) struct UnderWay<'v> {
+    volume: &'v Volume,
+    handle: Option<Arc<File>>,
+}
+
+impl UnderWay<'_> {
+    /// It is over.
+    pub(crate) fn ends(mut self) {
+        self.handle = None;
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        if let Some(handle) = self.handle.take() {
+            self.volume.ledger().strays.push(handle);
+        }
+    }
 }
 
 /// A file that somebody has open.
@@ -119,7 +143,36 @@ impl Open {
 
 impl Volume {
     pub fn new(account: &Arc<Account>) -> Self {
-        Self { ledger: Mutex::default(), names: tokio::sync::Mutex::default(), account: Arc::clone(account) }
+        let ledger = Ledger { payer: Some(Arc::clone(account)), ..Ledger::default() };
+        Self { ledger: Mutex::new(ledger), names: tokio::sync::Mutex::default() }
+    }
+
+    /// Apps of this tenant write to it, too. Where that is another than before, nobody is charged any more: neither tenant would know
+    /// what for.
+    pub(super) fn is_written_by(&self, account: &Arc<Account>) {
+        let mut ledger = self.ledger();
+        let usage = ledger.usage;
+        if let Some(before) = ledger.payer.take_if(|payer| !Arc::ptr_eq(payer, account)) {
+            tell(&before, usage, Usage::default());
+        }
+    }
+
+    /// Something begins, by what the host has open. To be kept until it has ended.
+    pub(crate) fn begin(&self, handle: Arc<File>) -> UnderWay<'_> {
+        UnderWay { volume: self, handle: Some(handle) }
+    }
+
+    /// Whether something may be under way for a call that is gone, and its sandbox with it.
+    pub(super) fn is_busy(&self) -> bool {
+        let mut ledger = self.ledger();
+        let Ledger { strays, open, is_doubtful, .. } = &mut *ledger;
+        *is_doubtful |= !strays.is_empty();
+        strays.retain(|stray| {
+            let is_known = open.values().any(|open| open.handles.iter().any(|handle| Arc::ptr_eq(handle, stray)));
+            // Beside this one, and what is remembered of open files, whoever is at it has one.
+            Arc::strong_count(stray) > 1 + usize::from(is_known)
+        });
+        !strays.is_empty()
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
@@ -132,35 +185,41 @@ impl Volume {
         self.ledger().usage
     }
 
+    /// Somebody begins to count it anew. What comes meanwhile counts on top: it may have been seen or not.
+    pub(super) fn will_be_counted(&self) {
+        let mut ledger = self.ledger();
+        ledger.come = Some(Usage::default());
+        ledger.is_doubtful = false;
+    }
+
     /// What was counted is true again.
     pub(super) fn recount(&self, counted: Usage) {
         let mut ledger = self.ledger();
         let before = ledger.usage;
-        ledger.usage = counted;
-        ledger.was_refused = false;
+        let come = ledger.come.take().unwrap_or_default();
+        let mut blocks = counted.blocks.saturating_add(come.blocks);
         for open in ledger.open.values_mut() {
-            if let Ok(stat) = rustix::fs::fstat(open.handles[0].as_fd()) {
-                (open.length, open.names) = (length(&stat), names(&stat));
-            }
+            let Ok(stat) = rustix::fs::fstat(open.handles[0].as_fd()) else { continue };
+            let is_quiet = open.is_quiet();
+            open.names = names(&stat);
+            let seen = self::blocks(length(&stat)) * open.names;
+            // What is under way will have come.
+            open.length = if is_quiet { length(&stat) } else { open.length.max(length(&stat)) };
+            blocks = blocks.saturating_add(open.blocks().saturating_sub(seen));
         }
-        let nameless: u64 = ledger.open.values().filter(|open| open.names == 0).map(Open::blocks).sum();
-        ledger.usage.blocks = ledger.usage.blocks.saturating_add(nameless);
-        self.tell(before, ledger.usage);
+        ledger.usage = Usage { blocks, names: counted.names.saturating_add(come.names) };
+        ledger.tell(before);
     }
 
-    /// Whether somebody was refused since it was counted: perhaps others have made room.
-    pub(super) fn was_refused(&self) -> bool {
-        self.ledger().was_refused
+    /// Whether it should be counted again: somebody was refused (perhaps others have made room), or was cut short, so that something counts
+    /// which never came.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.ledger().is_doubtful
     }
 
     /// Whether anything has changed since this was asked.
     pub(super) fn take_changed(&self) -> bool {
         std::mem::take(&mut self.ledger().has_changed)
-    }
-
-    fn tell(&self, before: Usage, after: Usage) {
-        let bytes = |usage: Usage| usage.blocks.saturating_mul(BLOCK_BYTES);
-        self.account.change_disk((bytes(before), before.names), (bytes(after), after.names));
     }
 
     /// Counts what is about to come, if there is room.
@@ -180,17 +239,21 @@ impl Volume {
             Some(Full::Bytes(quota.bytes_max))
         } else if more.names > 0 && wanted.names > quota.names_max {
             Some(Full::Names(quota.names_max))
-        } else if !self.account.take_disk(more.blocks.saturating_mul(BLOCK_BYTES), more.names) {
+        } else if !ledger.may_pay(more) {
             Some(Full::Budget)
         } else {
             None
         };
         if let Some(full) = full {
-            ledger.was_refused = true;
+            ledger.is_doubtful = true;
             return Err(full);
         }
         ledger.usage = wanted;
         ledger.has_changed = true;
+        if let Some(come) = &mut ledger.come {
+            come.blocks = come.blocks.saturating_add(more.blocks);
+            come.names = come.names.saturating_add(more.names);
+        }
         Ok(())
     }
 
@@ -204,7 +267,7 @@ impl Volume {
         ledger.usage.blocks = before.blocks.saturating_sub(less.blocks);
         ledger.usage.names = before.names.saturating_sub(less.names);
         ledger.has_changed = true;
-        self.tell(before, ledger.usage);
+        ledger.tell(before);
     }
 
     /// A file was opened that was counted with this length. From now on it is known.
@@ -285,7 +348,7 @@ impl Volume {
         ledger.usage.blocks = was.blocks.saturating_sub(before).saturating_add(after);
         if before != after {
             ledger.has_changed = true;
-            self.tell(was, ledger.usage);
+            ledger.tell(was);
         }
     }
 
@@ -310,28 +373,63 @@ impl Volume {
         self.close(&mut ledger);
     }
 
+    /// A guest has closed a file.
+    pub(crate) fn closed(&self, key: u64) {
+        let mut ledger = self.ledger();
+        if ledger.open.get(&key).is_some_and(Open::is_closed) {
+            self.close_one(&mut ledger, key);
+        }
+    }
+
     /// Looks which files are closed: what they take is known now.
-    pub(super) fn tidy(&self) {
+    pub(crate) fn tidy(&self) {
         self.close(&mut self.ledger());
     }
 
     fn close(&self, ledger: &mut Ledger) {
         let closed: Vec<u64> = ledger.open.iter().filter(|(_, open)| open.is_closed()).map(|(key, _)| *key).collect();
         for key in closed {
-            let Some(open) = ledger.open.remove(&key) else { continue };
-            let now = match rustix::fs::fstat(open.handles[0].as_fd()) {
-                // With it goes what nobody can name.
-                Ok(stat) if open.names > 0 => blocks(length(&stat)) * open.names,
-                _ => 0,
-            };
-            self.adjust(ledger, open.blocks(), now);
+            self.close_one(ledger, key);
         }
     }
+
+    fn close_one(&self, ledger: &mut Ledger, key: u64) {
+        let Some(open) = ledger.open.remove(&key) else { return };
+        let now = match rustix::fs::fstat(open.handles[0].as_fd()) {
+            // With it goes what nobody can name.
+            Ok(stat) if open.names > 0 => blocks(length(&stat)) * open.names,
+            _ => 0,
+        };
+        self.adjust(ledger, open.blocks(), now);
+    }
+}
+
+impl Ledger {
+    /// Whoever pays learns that it takes something else than before.
+    fn tell(&self, before: Usage) {
+        if let Some(payer) = &self.payer {
+            tell(payer, before, self.usage);
+        }
+    }
+
+    /// Charges whoever pays.
+    fn may_pay(&self, more: Usage) -> bool {
+        let Some(payer) = &self.payer else { return true };
+        payer.take_disk(more.blocks.saturating_mul(BLOCK_BYTES), more.names)
+    }
+}
+
+fn tell(payer: &Account, before: Usage, after: Usage) {
+    let bytes = |usage: Usage| usage.blocks.saturating_mul(BLOCK_BYTES);
+    payer.change_disk((bytes(before), before.names), (bytes(after), after.names));
 }
 
 impl Drop for Volume {
     fn drop(&mut self) {
-        self.tell(self.usage(), Usage::default());
+        let ledger = self.ledger();
+        if let Some(payer) = &ledger.payer {
+            tell(payer, ledger.usage, Usage::default());
+        }
     }
 }
 

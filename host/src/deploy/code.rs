@@ -14,7 +14,7 @@ use super::sleeper::Shelf;
 use crate::config::{AppSpec, Instances};
 use crate::guest::Kind;
 use crate::limits::Limits;
-use crate::sandbox::Variant;
+use crate::sandbox::{Uses, Variant};
 
 /// A component: by the hash of its file, and the policy on its instances, whatever the numbers in it.
 pub(super) type Wanted = (String, Discriminant<Instances>);
@@ -24,6 +24,7 @@ pub(super) type Wanted = (String, Discriminant<Instances>);
 pub(super) struct Known {
     pub(super) shelf: Arc<Shelf>,
     pub(super) kind: Kind,
+    pub(super) uses: Uses,
     /// Why its instances are not rewound, though that is wanted.
     pub(super) not_rewound: Option<String>,
 }
@@ -56,11 +57,11 @@ impl Loader {
         let code = cell
             .get_or_try_init(|| async {
                 let (hash, owned) = (content.code_hash.clone(), content.code);
-                let (kind, abi) = self
+                let (kind, abi, uses) = self
                     .by_hand(move |_| {
                         let found =
                             inspect::outline(&owned).map_err(|refusal| Outcome::Refused(refusal.to_string()))?;
-                        Ok((found.kind, found.abi))
+                        Ok((found.kind, found.abi, found.uses))
                     })
                     .await?;
                 // One that cannot be settled is refused when that comes.
@@ -72,14 +73,14 @@ impl Loader {
                 if variant == Variant::Rewind {
                     match self.compiled(order, &spec.limits, &hash, variant, &mut origin).await? {
                         Compiled::Code(code) => {
-                            return Ok(Known { shelf: put(&hash, variant, code), kind, not_rewound });
+                            return Ok(Known { shelf: put(&hash, variant, code), kind, uses, not_rewound });
                         }
                         Compiled::NotRewound(reason) => not_rewound = Some(reason),
                     }
                     variant = Variant::of(abi, Instances::Fresh, passes);
                 }
                 match self.compiled(order, &spec.limits, &hash, variant, &mut origin).await? {
-                    Compiled::Code(code) => Ok(Known { shelf: put(&hash, variant, code), kind, not_rewound }),
+                    Compiled::Code(code) => Ok(Known { shelf: put(&hash, variant, code), kind, uses, not_rewound }),
                     Compiled::NotRewound(reason) => Err(Outcome::Refused(reason)),
                 }
             })

@@ -9,7 +9,7 @@ use wasmparser::ExternalKind;
 
 use super::inspect::{Form, Grant, Inspection, NAMES_MAX, Package, Refusal, list};
 use crate::guest::Kind;
-use crate::sandbox::Abi;
+use crate::sandbox::{Abi, Uses};
 
 const START: &str = "_start";
 const WASI: &str = "wasi_snapshot_preview1";
@@ -61,11 +61,21 @@ impl Core {
             form: Form::CoreModule,
             speaks: WASI.to_owned(),
             abi: Abi::Sync,
+            // By the adapter it has them of WASI 0.2.
+            uses: Uses {
+                wall_clock: self.has("clock_time_get"),
+                randomness: self.has("random_get"),
+                ..Uses::default()
+            },
             bytes,
             core_modules: 1,
             imports: self.packages(),
             exports: self.exports.clone(),
         })
+    }
+
+    fn has(&self, function: &str) -> bool {
+        self.imports.iter().any(|import| import.name == function)
     }
 
     /// The functions that it imports, by what they would need.

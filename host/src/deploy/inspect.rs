@@ -12,7 +12,7 @@ use wasmparser::{
 
 use super::command::Core;
 use crate::guest::Kind;
-use crate::sandbox::Abi;
+use crate::sandbox::{Abi, Uses};
 
 /// The version of `wit/wasgi.wit` that this host speaks.
 pub const CONTRACT_VERSION: &str = "0.1.0";
@@ -28,6 +28,8 @@ const CONTRACT_PACKAGE: &str = "wasgi:gateway";
 /// The lines of WASI that the host implements.
 const WASI_0_2: &str = "0.2.0";
 const WASI_0_3: &str = "0.3.0";
+/// Of both lines: who imports them asks what time it is.
+const WALL_CLOCKS: &[&str] = &["wasi:clocks/wall-clock", "wasi:clocks/system-clock"];
 /// A proposal still: its versions are compatible with nothing but themselves.
 const KEYVALUE_PACKAGE: &str = "wasi:keyvalue";
 const KEYVALUE_INTERFACES: &[&str] = &["store", "atomics", "batch"];
@@ -50,6 +52,9 @@ pub struct Inspection {
     /// `wasgi:gateway/application@0.1.0`. For a core module the WASI that it is a program for.
     pub speaks: String,
     pub abi: Abi,
+    /// What it imports that is treated apart.
+    #[serde(skip)]
+    pub uses: Uses,
     /// The size of the file.
     pub bytes: u64,
     /// Core modules in it, at any depth: each costs time at every instantiation.
@@ -180,6 +185,7 @@ fn read(bytes: &[u8], bodies: Bodies) -> Result<Inspection, Refusal> {
             form: Form::Component,
             speaks: name.to_string(),
             abi: outside.abi(),
+            uses: outside.uses(),
             bytes: bytes.len() as u64,
             core_modules: outside.core_modules,
             imports: packages(&outside.imports)?,
@@ -227,6 +233,18 @@ struct Outside {
 }
 
 impl Outside {
+    fn uses(&self) -> Uses {
+        let imports = |path: &str, ours: Option<&str>| {
+            self.imports.iter().any(|name| name.path() == path && ours.is_none_or(|ours| name.is_compatible(ours)))
+        };
+        Uses {
+            newer_files: imports("wasi:filesystem/types", Some(WASI_0_3)),
+            newer_sockets: imports("wasi:sockets/types", Some(WASI_0_3)),
+            wall_clock: WALL_CLOCKS.iter().any(|path| imports(path, None)),
+            randomness: imports("wasi:random/random", None),
+        }
+    }
+
     /// What has to do with WASI 0.3 needs the engine for it, even where no call of its own is asynchronous.
     fn abi(&self) -> Abi {
         let names = || self.imports.iter().chain(&self.exports);

@@ -14,6 +14,7 @@ use super::code::{Known, Wanted};
 use super::compile::{Compiler, Failure};
 use super::content::{Archive, Content, read_sidecar, read_wasm, refused_sidecar};
 use super::library::Library;
+use super::notes::notes;
 use super::own::{assets, is_settled, open_data, open_directories};
 use super::scan::Candidate;
 use super::sleeper::{AWAKE_AT_START, Recipe, Shelf, Sleeper};
@@ -23,11 +24,13 @@ use crate::apps::{App, Release};
 use crate::bundle::Tree;
 use crate::capsule::{Capsules, Recorder, Subject};
 use crate::config::{AppSpec, Config, Secrets};
+use crate::data::Volumes;
+use crate::granted::{Granted, Grip};
 use crate::guest::{Guest, Kind};
 use crate::keyvalue::{Keyvalue, Stores};
 use crate::limits::Limits;
 use crate::outbound::{Network, Outbound};
-use crate::sandbox::{Belongings, Crew, Engine, MemoryImages};
+use crate::sandbox::{Belongings, Crew, Engine, MemoryImages, Uses};
 use crate::telemetry::AppLog;
 
 /// How a component becomes callable: `guest::load`, or a test's stand-in.
@@ -38,6 +41,7 @@ pub(super) struct Common {
     pub(super) network: Arc<Network>,
     pub(super) stores: Arc<Stores>,
     pub(super) capsules: Arc<Capsules>,
+    pub(super) granted: Arc<Granted>,
 }
 
 /// Loads apps, off the request path.
@@ -48,6 +52,7 @@ pub struct Loader {
     pub(super) compiler: Compiler,
     load_guest: LoadGuest,
     common: Common,
+    volumes: Volumes,
     pub(super) accounts: Accounts,
     /// Releases whose code is in memory.
     pub(super) awake: Arc<AtomicUsize>,
@@ -101,6 +106,7 @@ struct Parts {
     spec: AppSpec,
     secrets: Arc<Secrets>,
     kind: Kind,
+    uses: Uses,
     shelf: Arc<Shelf>,
     /// Where it was loaded for this.
     code: Option<Arc<Code>>,
@@ -136,7 +142,8 @@ impl Loader {
         let crew = Crew::new(engine.workers(), move || ticking.wake_ticker());
         let accounts = Accounts::new(engine.sandboxes(), crew);
         let (awake, components) = (Arc::default(), Mutex::default());
-        Self { engine, cache, library, compiler, load_guest, common, accounts, awake, components, hands }
+        let volumes = Volumes::default();
+        Self { engine, cache, library, compiler, load_guest, common, volumes, accounts, awake, components, hands }
     }
 
     /// Does all of it: read, inspect, compile or fetch, link.
@@ -166,8 +173,15 @@ impl Loader {
         let order = Arc::new(order);
         let Some(parts) = self.parts(&order).await? else { return Ok(Outcome::Unchanged) };
         let origin = parts.origin;
+        let account = self.accounts.of(&order.config, &parts.spec.name);
+        let keyvalue = self.keyvalue(&parts.spec, &account);
+        if let Some(keyvalue) = keyvalue.clone() {
+            // Not with one of the hands: a file that was not closed in order is repaired now.
+            let measured = tokio::task::spawn_blocking(move || keyvalue.measure()).await;
+            measured.map_err(|error| Outcome::Passing(format!("its key-value stores cannot be measured: {error}")))?;
+        }
         self.by_hand(move |loader| {
-            let app = loader.app(&order, parts)?;
+            let app = loader.app(&order, parts, (account, keyvalue))?;
             Ok(Outcome::Ready(Box::new(Ready { app, origin, took: started.elapsed() })))
         })
         .await
@@ -179,7 +193,8 @@ impl Loader {
     /// Why there is none.
     pub async fn load_one(self: &Arc<Self>, order: Order) -> Result<Loaded, Outcome> {
         let order = Arc::new(order);
-        let Parts { spec, secrets, shelf, code, files, .. } = self.parts(&order).await?.ok_or(Outcome::Unchanged)?;
+        let Parts { spec, secrets, uses, shelf, code, files, .. } =
+            self.parts(&order).await?.ok_or(Outcome::Unchanged)?;
         let code = match code {
             Some(code) => code,
             None => self.code_of(&shelf).await.map_err(|error| Outcome::Passing(format!("{error:#}")))?,
@@ -187,12 +202,14 @@ impl Loader {
         // Whoever runs it by hand has their own patience.
         let account = Account::of_nobody();
         let data = open_data(&spec, None, &account)?;
-        let directories = open_directories(&spec)?;
+        let directories = open_directories(&spec, &self.volumes, &account)?;
         let outbound = self.outbound(&spec, &account, None);
         let keyvalue = self.keyvalue(&spec, &account);
         let log = Arc::new(AppLog::new(&spec.name, &spec.limits, &account));
         let Code { component, images } = Code::clone(&code);
-        let own = Belongings { log, files, data, directories, secrets, account, outbound, keyvalue, images };
+        let grip = Grip::new(&self.common.granted, &Arc::new(spec.clone()));
+        let own =
+            Belongings { log, files, data, directories, secrets, account, outbound, keyvalue, grip, uses, images };
         Ok(Loaded { spec, component, own })
     }
 
@@ -229,8 +246,8 @@ impl Loader {
         };
         let settled = known.kind.settle(spec);
         let spec = settled.map_err(|error| Outcome::Refused(format!("{}.toml: {error}", order.name)))?;
-        let Known { shelf, kind, not_rewound } = known;
-        Ok(Some(Parts { spec, secrets, kind, shelf, code, not_rewound, files, hash, code_hash, origin }))
+        let Known { shelf, kind, uses, not_rewound } = known;
+        Ok(Some(Parts { spec, secrets, kind, uses, shelf, code, not_rewound, files, hash, code_hash, origin }))
     }
 
     /// The files of its bundle: known, found on disk, or unpacked.
@@ -275,19 +292,22 @@ impl Loader {
         (self.load_guest)(&self.engine, kind, &code.component, spec, own)
     }
 
-    fn app(self: &Arc<Self>, order: &Order, parts: Parts) -> Result<App, Outcome> {
-        let Parts { spec, secrets, kind, shelf, code, not_rewound, files, hash, code_hash, origin } = parts;
+    fn app(
+        self: &Arc<Self>,
+        order: &Order,
+        parts: Parts,
+        (account, keyvalue): (Arc<Account>, Option<Arc<Keyvalue>>),
+    ) -> Result<App, Outcome> {
+        let Parts { spec, secrets, kind, uses, shelf, code, not_rewound, files, hash, code_hash, origin } = parts;
+        let spec = Arc::new(spec);
         let refused = |error: anyhow::Error| Outcome::Refused(format!("{error:#}"));
-        let account = self.accounts.of(&order.config, &spec.name);
         let log = AppLog::new(&spec.name, &spec.limits, &account);
         let log = Arc::new(if order.config.dev { log.keeping_more() } else { log });
         let live = order.live.as_ref();
         let assets = assets(&spec, files.as_ref()).map_err(refused)?;
         let data = open_data(&spec, live, &account)?;
-        let directories = open_directories(&spec)?;
+        let directories = open_directories(&spec, &self.volumes, &account)?;
         let outbound = self.outbound(&spec, &account, live);
-        let keyvalue = self.keyvalue(&spec, &account);
-        keyvalue.iter().for_each(|keyvalue| keyvalue.measure());
         let own = Belongings {
             log: Arc::clone(&log),
             files,
@@ -297,9 +317,14 @@ impl Loader {
             account: Arc::clone(&account),
             outbound: outbound.clone(),
             keyvalue,
+            grip: Grip::new(&self.common.granted, &spec),
+            uses,
             // Its code brings it, when it is linked.
             images: MemoryImages::default(),
         };
+        for note in notes(uses, &spec, order.config.held_by(&spec)) {
+            tracing::warn!(app = order.name.as_str(), "{note}");
+        }
         let subject = Subject {
             app: &spec.name,
             tenant: &spec.tenant,
@@ -309,7 +334,6 @@ impl Loader {
             apps_dir: order.config.apps_dir.clone(),
         };
         let recorder = Recorder::new(&self.common.capsules, subject, &log, &secrets);
-        let spec = Arc::new(spec);
         let sleeps =
             live.is_none() && origin != Origin::Compiled && self.awake.load(Ordering::Relaxed) >= AWAKE_AT_START;
         let code = match code.or_else(|| shelf.code()) {

@@ -15,6 +15,7 @@ pub mod images;
 pub mod inspect;
 mod library;
 mod load;
+mod notes;
 mod own;
 mod passes;
 mod reconcile;
@@ -25,6 +26,7 @@ mod tests;
 pub mod unpack;
 mod watch;
 
+pub use notes::notes;
 pub use passes::rewind::component as prepare_for_rewinding;
 pub use passes::{Content, Prepared, Report, prepare};
 
@@ -48,6 +50,7 @@ use self::watch::Watch;
 use crate::apps::Apps;
 use crate::capsule::Capsules;
 use crate::config::{AppSpec, Config};
+use crate::granted::Granted;
 use crate::guest;
 use crate::keyvalue::Stores;
 use crate::outbound::{Network, Plan};
@@ -110,15 +113,17 @@ pub struct DeployHandle {
     notices: mpsc::Sender<Notice>,
     network: Arc<Network>,
     stores: Arc<Stores>,
+    granted: Arc<Granted>,
     ready: channel::Receiver<bool>,
     task: JoinHandle<()>,
 }
 
 impl DeployHandle {
-    /// Judges every app again by a new configuration. What apps may reach, and their stores, change at once, also for calls that run.
+    /// Judges every app again by a new configuration. What apps may reach, their stores, files and clocks change at once, also for calls that run.
     pub async fn reload(&self, config: Arc<Config>, plan: Plan) {
         self.network.change(plan);
         self.stores.change(Arc::clone(&config));
+        self.granted.change(Arc::clone(&config));
         // Without a receiver the deployer has ended, and nothing is served by old settings either.
         let _ = self.notices.send(Notice::Reload(config)).await;
     }
@@ -173,7 +178,13 @@ impl Deployer {
         let cache = Cache::open(&config.state_dir, config.passes)?;
         let library = Library::open(&config.state_dir, compiler.unpacker())?;
         let (network, stores) = (Network::new(Plan::of(&config)?), Stores::new(Arc::clone(&config)));
-        let common = Common { network: Arc::clone(&network), stores: Arc::clone(&stores), capsules };
+        let granted = Granted::new(Arc::clone(&config))?;
+        let common = Common {
+            network: Arc::clone(&network),
+            stores: Arc::clone(&stores),
+            capsules,
+            granted: Arc::clone(&granted),
+        };
         let (notices, told) = mpsc::channel(1);
         let (ready, is_ready) = channel::channel(false);
         let loader = Loader::new(engine, cache, library, compiler, load_guest, common);
@@ -196,7 +207,7 @@ impl Deployer {
             ready,
         };
         let task = tokio::spawn(deployer.run(told));
-        Ok(DeployHandle { notices, network, stores, ready: is_ready, task })
+        Ok(DeployHandle { notices, network, stores, granted, ready: is_ready, task })
     }
 
     async fn run(mut self, mut told: mpsc::Receiver<Notice>) {
@@ -383,7 +394,7 @@ pub async fn load_one(config: &Arc<Config>, engine: &Arc<Engine>, name: &str) ->
     let compiler = Compiler::new(config.stack_bytes, config.passes).confined(config.confine);
     let library = Library::open(&config.state_dir, compiler.unpacker())?;
     let (network, stores) = (Network::new(Plan::of(config)?), Stores::new(Arc::clone(config)));
-    let common = Common { network, stores, capsules: Capsules::off() };
+    let common = Common { network, stores, capsules: Capsules::off(), granted: Granted::new(Arc::clone(config))? };
     let loader = Arc::new(Loader::new(Arc::clone(engine), cache, library, compiler, guest::load, common));
     let scan = scan::scan(&config.apps_dir)?;
     let Some(&candidate) = scan.candidates.get(name) else {

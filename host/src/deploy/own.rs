@@ -10,7 +10,7 @@ use crate::apps::App;
 use crate::assets::Assets;
 use crate::bundle::Tree;
 use crate::config::{AppSpec, DirectorySpec, Secrets};
-use crate::data::{DataDir, Directory};
+use crate::data::{DataDir, Directory, Volumes};
 
 /// Whether an app with the same bytes already is what it should be.
 pub(super) fn is_settled(spec: &AppSpec, secrets: &Secrets, live: &App) -> bool {
@@ -44,9 +44,13 @@ pub(super) fn open_data(
 }
 
 /// Directories that it was granted beside that.
-pub(super) fn open_directories(spec: &AppSpec) -> Result<Arc<[Directory]>, Outcome> {
+pub(super) fn open_directories(
+    spec: &AppSpec,
+    volumes: &Volumes,
+    account: &Arc<Account>,
+) -> Result<Arc<[Directory]>, Outcome> {
     let open = |spec: &DirectorySpec| {
-        Directory::open(spec).map_err(|error| {
+        Directory::open(spec, volumes, account).map_err(|error| {
             Outcome::Passing(format!(
                 "the directory {} that it was granted at {}: {error}",
                 spec.path.display(),

@@ -38,7 +38,7 @@ pub async fn run(
     let linked = engine.link(component)?;
     let export = super::exported::<(), cgi::Returned>(&linked, cgi::INTERFACE, "run")?;
     let shelves = engine.shelves(component, &own.images);
-    let app = Arc::new(AppContext::new(spec, own, component));
+    let app = Arc::new(AppContext::new(spec, own));
     // Whoever sits before it ends it.
     let call = Arc::new(CallState::new(RequestId::next(), Instant::now(), Duration::MAX, &app.account));
     let mut store = sandbox::store(linked.engine(), &app, &call);

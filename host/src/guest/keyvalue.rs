@@ -7,6 +7,77 @@ use crate::keyvalue::{Entry, Failure, Page, Store};
 use crate::sandbox::State;
 use crate::telemetry::{LogStream, printable};
 
+/// What both versions say in the same words, where the bindings of one are in scope.
+macro_rules! said_by_both {
+    () => {
+        impl From<Failure> for Error {
+            fn from(failure: Failure) -> Self {
+                match failure {
+                    Failure::NoSuchStore => Self::NoSuchStore,
+                    Failure::Denied => Self::AccessDenied,
+                    failure => Self::Other(failure.to_string()),
+                }
+            }
+        }
+
+        /// What a function of the interface comes to: a failure is the guest's to know, and ends nothing.
+        type Answer<T> = wasmtime::Result<Result<T, Error>>;
+
+        fn said<T>(done: Result<T, Failure>) -> Result<T, Error> {
+            done.map_err(Error::from)
+        }
+
+        impl store::Host for State {
+            async fn open(&mut self, identifier: String) -> Answer<Resource<Bucket>> {
+                Ok(said(self.open_bucket(&identifier)))
+            }
+        }
+
+        impl batch::Host for State {
+            async fn get_many(
+                &mut self,
+                bucket: Resource<Bucket>,
+                keys: Vec<String>,
+            ) -> Answer<Vec<Option<(String, Vec<u8>)>>> {
+                self.get_values(&bucket, keys).await.map(said)
+            }
+
+            async fn set_many(&mut self, bucket: Resource<Bucket>, key_values: Vec<(String, Vec<u8>)>) -> Answer<()> {
+                self.set_values(&bucket, key_values).await.map(said)
+            }
+
+            async fn delete_many(&mut self, bucket: Resource<Bucket>, keys: Vec<String>) -> Answer<()> {
+                self.delete_values(&bucket, keys).await.map(said)
+            }
+        }
+    };
+}
+
+/// The same of a bucket's methods: all but the list of keys.
+macro_rules! done_by_both {
+    () => {
+        async fn get(&mut self, this: Resource<Bucket>, key: String) -> Answer<Option<Vec<u8>>> {
+            self.get_value(&this, &key).await.map(said)
+        }
+
+        async fn set(&mut self, this: Resource<Bucket>, key: String, value: Vec<u8>) -> Answer<()> {
+            self.set_values(&this, vec![(key, value)]).await.map(said)
+        }
+
+        async fn delete(&mut self, this: Resource<Bucket>, key: String) -> Answer<()> {
+            self.delete_values(&this, vec![key]).await.map(said)
+        }
+
+        async fn exists(&mut self, this: Resource<Bucket>, key: String) -> Answer<bool> {
+            self.has_value(&this, key).await.map(said)
+        }
+
+        fn drop(&mut self, this: Resource<Bucket>) -> wasmtime::Result<()> {
+            self.drop_bucket(this)
+        }
+    };
+}
+
 mod draft;
 mod draft2;
 

@@ -2,13 +2,16 @@
 //! matches on it again per request.
 
 pub(crate) mod cgi;
+pub mod clocks;
 pub mod command;
 pub(crate) mod environ;
 pub(crate) mod filesystem;
 pub(crate) mod head;
 pub(crate) mod http;
 pub(crate) mod keyvalue;
+pub(crate) mod random;
 pub(crate) mod sockets;
+mod streams;
 pub(crate) mod wasi;
 pub(crate) mod wsgi;
 
@@ -105,12 +108,16 @@ pub trait Guest: Send + Sync {
 /// Offers guests what this host has for them. One linker serves all apps of an engine.
 pub(crate) fn link(linker: &mut Linker<State>, variant: Variant) -> wasmtime::Result<()> {
     wasi::link_p2(linker)?;
+    clocks::link_p2(linker)?;
+    random::link_p2(linker)?;
     filesystem::link_p2(linker)?;
     sockets::link_p2(linker)?;
     http::link_p2(linker)?;
     keyvalue::link(linker)?;
     if variant == Variant::Async {
         wasi::link_p3(linker)?;
+        clocks::link_p3(linker)?;
+        random::link_p3(linker)?;
         filesystem::link_p3(linker)?;
         sockets::link_p3(linker)?;
         http::link_p3(linker)?;

@@ -1,4 +1,4 @@
-//! WASI for guests: what every sandbox has (clocks, randomness, environment, lines to its log, the files of its bundle), the
+//! WASI for guests: what every sandbox has (clocks and randomness as the operator says, environment, lines to its log, the files of its bundle), the
 //! directories and the connections that an app was granted, and nothing else that would need a grant.
 
 use std::path::Path;
@@ -14,12 +14,10 @@ use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, async_trait};
 
 use super::sockets::{self, Sockets};
+use super::{clocks, random};
 use crate::config::{Access, Protocol};
 use crate::sandbox::{AppContext, State};
 use crate::telemetry::{AppLog, LineBuffer, LogStream, RequestId};
-
-/// A guest may ask for this much randomness at once; the host makes it in memory.
-const RANDOM_BYTES_MAX: u64 = 64 << 10;
 
 /// What a write to the log takes at once; WASI makes guests ask before each write.
 const LOG_WRITE_BYTES: usize = 64 << 10;
@@ -80,12 +78,13 @@ pub(crate) fn context(app: &AppContext, stdio: &Stdio, sockets: Option<&Sockets>
         }
     };
     builder
-        .max_random_size(RANDOM_BYTES_MAX)
+        .max_random_size(random::BYTES_MAX)
         .allow_tcp(false)
         .allow_udp(false)
         .allow_ip_name_lookup(false)
         // A disk that is slow must not hold up the other calls of the thread.
         .allow_blocking_current_thread(false);
+    clocks::wind(&mut builder, app);
     let connects = app.sockets().is_some_and(|outbound| outbound.asks_for(Protocol::Tcp));
     if let Some(sockets) = sockets.filter(|_| connects) {
         sockets::allow(&mut builder, sockets);

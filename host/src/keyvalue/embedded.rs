@@ -45,7 +45,10 @@ pub(super) struct Embedded {
 /// The file of one tenant.
 struct Shelf {
     path: PathBuf,
+    /// Held while it is opened, by whoever has a thread for it.
     database: Mutex<Option<Arc<Database>>>,
+    /// Held by whoever has it opened, and waits.
+    opening: tokio::sync::Mutex<()>,
     used: AtomicU64,
     /// What all its stores hold together, in bytes: known once it was open.
     stored: AtomicU64,
@@ -101,6 +104,7 @@ impl Embedded {
         let shelf = Arc::new(Shelf {
             path,
             database: Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
             used: AtomicU64::new(0),
             stored: AtomicU64::new(0),
             queue: Mutex::default(),
@@ -133,6 +137,21 @@ impl Embedded {
         Ok(opened)
     }
 
+    /// Has the file of a shelf opened, before anybody takes a thread to work with it: one that was not closed in order is repaired then,
+    /// which takes as long as it is large, and nobody else's threads.
+    async fn opened(self: &Arc<Self>, shelf: &Arc<Shelf>) {
+        let is_open = || shelf.database.try_lock().is_ok_and(|database| database.is_some());
+        if is_open() {
+            return;
+        }
+        let _opening = shelf.opening.lock().await;
+        if !is_open() {
+            let (all, own) = (Arc::clone(self), Arc::clone(shelf));
+            // Where it cannot be, whoever works with it says so.
+            let _ = tokio::task::spawn_blocking(move || all.database(&own).map(|_| ())).await;
+        }
+    }
+
     /// Charges a tenant with what its stores hold, if there are any. It blocks.
     pub(super) fn measure(&self, tenant: &str, account: &Account) {
         let shelf = self.shelf(tenant);
@@ -144,11 +163,14 @@ impl Embedded {
     /// Closes the files that were used longest ago, and by nobody now, as far as there are too many.
     fn close_some(&self) {
         let mut shelves: Vec<_> = lock(&self.shelves).values().cloned().collect();
-        shelves.retain(|shelf| lock(&shelf.database).is_some());
+        // One that is being opened, or looked at, is in use.
+        shelves.retain(|shelf| shelf.database.try_lock().is_ok_and(|database| database.is_some()));
         shelves.sort_by_key(|shelf| shelf.used.load(Relaxed));
         for shelf in &shelves[..shelves.len().saturating_sub(OPEN_MAX)] {
             // While nobody else has it nobody else can come to it, and the next one opens it when it is closed.
-            lock(&shelf.database).take_if(|database| Arc::strong_count(database) == 1);
+            if let Ok(mut database) = shelf.database.try_lock() {
+                database.take_if(|database| Arc::strong_count(database) == 1);
+            }
         }
     }
 
@@ -162,6 +184,7 @@ impl Embedded {
         let (all, store) = (Arc::clone(self), store.clone());
         Box::pin(async move {
             let shelf = all.shelf(&place.tenant);
+            all.opened(&shelf).await;
             let turn = (permit(&shelf.readers).await?, permit(&all.threads).await?);
             let read = move || {
                 // Kept also where nobody waits for the answer any more.
@@ -184,6 +207,7 @@ impl Embedded {
     /// Writes what waits, batch after batch.
     async fn serve(self: Arc<Self>, shelf: Arc<Shelf>) {
         loop {
+            self.opened(&shelf).await;
             // Another tenant may come between two batches.
             let Ok(turn) = permit(&self.threads).await else { return };
             let (all, own) = (Arc::clone(&self), Arc::clone(&shelf));
@@ -408,6 +432,13 @@ impl Backend for Arc<Embedded> {
 
 #[cfg(test)]
 impl Embedded {
+    /// Keeps a tenant's file from being opened, as a repair does.
+    pub(super) fn repair(&self, tenant: &str, meanwhile: impl FnOnce()) {
+        let shelf = self.shelf(tenant);
+        let _repair = lock(&shelf.database);
+        meanwhile();
+    }
+
     /// Files that are open.
     pub(super) fn open_files(&self) -> usize {
         lock(&self.shelves).values().filter(|shelf| lock(&shelf.database).is_some()).count()

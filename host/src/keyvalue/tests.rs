@@ -1,5 +1,7 @@
 //! What is kept in files, with many tenants and while others change what is granted.
 
+use std::time::Duration;
+
 use tokio::task::JoinSet;
 
 use super::*;
@@ -107,6 +109,36 @@ async fn a_call_that_is_gone_leaves_nothing_to_do() {
     drop(busy);
     put(&store, "b", "x").await.expect("there is room");
     assert_eq!(value(&store, "a").await, None);
+}
+
+#[test]
+fn a_file_that_is_being_repaired_keeps_no_other_tenant_waiting() {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("it starts");
+    let folder = folder();
+    let tenants: Vec<String> = ["damaged", "sound", "other"].map(str::to_owned).into();
+    let _runtime = runtime.enter();
+    let stores = Stores::new(granting(folder.path(), &tenants));
+    let of = |tenant: &str| store(&stores, &format!("{tenant}/app"), &Limits::default());
+    runtime.block_on(put(&of("sound"), "a", "x")).expect("there is room");
+    stores.embedded.repair("damaged", || {
+        // More than there are threads for all.
+        for number in 0..40 {
+            let store = of("damaged");
+            runtime.spawn(async move { put(&store, &format!("{number}"), "x").await });
+        }
+        let done = runtime.block_on(async {
+            tokio::time::timeout(Duration::from_secs(60), async {
+                assert_eq!(value(&of("sound"), "a").await, Some(b"x".to_vec()));
+                // One that has to be opened first.
+                put(&of("other"), "a", "x").await
+            })
+            .await
+        });
+        done.expect("nobody waits").expect("there is room");
+        stores.embedded.measure("other", &Account::of_nobody());
+    });
+    runtime.block_on(put(&of("damaged"), "b", "x")).expect("it is whole again");
 }
 
 #[test]

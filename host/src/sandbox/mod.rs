@@ -21,6 +21,7 @@ pub(crate) mod step;
 mod stock;
 pub(crate) mod supply;
 pub mod task;
+mod uses;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -38,6 +39,7 @@ use memory::Shelves;
 pub use memory::{Image, MemoryImages};
 pub(crate) use rewind::FUNCTION as REWIND_FUNCTION;
 pub use state::{AppContext, Belongings, State};
+pub use uses::Uses;
 
 /// Ticks between two looks at a running guest: it yields to other tasks, and its processor time is checked.
 const TICKS: u64 = 1;

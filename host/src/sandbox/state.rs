@@ -3,15 +3,18 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use wasmtime::component::{Component, ResourceTable};
+use wasmtime::component::ResourceTable;
 use wasmtime_wasi::sockets::{WasiSocketsCtx, WasiSocketsCtxView};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::account::Account;
 use crate::bundle::Tree;
 use crate::config::{AppSpec, ChunkedBodies, Secrets};
-use crate::data::{DataDir, Directory, Quota};
-use crate::guest::filesystem::Counted;
+use crate::data::{DataDir, Directory};
+use crate::granted::Grip;
+use crate::guest::clocks::Sight;
+use crate::guest::filesystem::{Counted, Space};
+use crate::guest::random::Chance;
 use crate::guest::sockets::Sockets;
 use crate::guest::{http, wasi, wsgi};
 use crate::keyvalue::Keyvalue;
@@ -21,6 +24,7 @@ use crate::sandbox::MemoryImages;
 use crate::sandbox::call::CallState;
 use crate::sandbox::ledger::Ledger;
 use crate::sandbox::meter::{Mark, Meter};
+use crate::sandbox::uses::Uses;
 use crate::telemetry::{AppLog, RequestId};
 
 /// What all sandboxes of one app share.
@@ -40,23 +44,12 @@ pub struct AppContext {
     pub directories: Arc<[Directory]>,
     /// What its tenant has in use.
     pub account: Arc<Account>,
-    newer: Newer,
-}
-
-/// What a guest imports of WASI 0.3 that nothing counts yet. A resource of 0.2 can be handed to a function of 0.3, since both
-/// have the same type in the host: so 0.2's are had without what is counted.
-#[derive(Clone, Copy, Default)]
-struct Newer {
-    files: bool,
-    sockets: bool,
-}
-
-impl Newer {
-    fn of(component: &Component) -> Self {
-        let ty = component.component_type();
-        let imports = |interface: &str| ty.imports(component.engine()).any(|(name, _)| name.starts_with(interface));
-        Self { files: imports("wasi:filesystem/types@0.3"), sockets: imports("wasi:sockets/types@0.3") }
-    }
+    /// What it is granted, looked at anew at each use.
+    pub(crate) grip: Arc<Grip>,
+    /// Where numbers begin that are not random.
+    pub(crate) chance: Chance,
+    uses: Uses,
+    spaces: Arc<[Arc<Space>]>,
 }
 
 impl AppContext {
@@ -66,24 +59,37 @@ impl AppContext {
         variables.chain(self.secrets.iter().map(|(name, secret)| (name.as_str(), secret.expose())))
     }
 
-    /// What its data may take.
-    pub(crate) fn quota(&self) -> Quota {
-        Quota { bytes_max: self.limits.data_bytes, names_max: self.limits.data_files }
+    /// Places that its guests write to.
+    pub(crate) fn spaces(&self) -> &[Arc<Space>] {
+        &self.spaces
     }
 
-    /// Whether its guests write to its data by WASI 0.2.
-    pub(crate) fn writes_data(&self) -> bool {
-        !self.newer.files
+    /// Whether it sees anything that may be taken away.
+    pub(crate) fn has_granted_files(&self) -> bool {
+        self.data.is_some() || !self.directories.is_empty()
+    }
+
+    /// Whether its guests write to what is counted.
+    pub(crate) fn writes_files(&self) -> bool {
+        !self.uses.newer_files
     }
 
     /// The way to where its guests connect to by WASI 0.2.
     pub(crate) fn sockets(&self) -> Option<&Arc<Outbound>> {
-        self.outbound.as_ref().filter(|_| !self.newer.sockets)
+        self.outbound.as_ref().filter(|_| !self.uses.newer_sockets)
     }
 
-    pub(crate) fn new(spec: &AppSpec, own: Belongings, component: &Component) -> Self {
-        Self {
-            newer: Newer::of(component),
+    /// How it sees times.
+    pub(crate) fn sight(&self) -> Sight {
+        Sight::new(&self.grip, self.limits.clock_resolution)
+    }
+
+    pub(crate) fn new(spec: &AppSpec, own: Belongings) -> Self {
+        let mut new = Self {
+            uses: own.uses,
+            spaces: Arc::default(),
+            chance: Chance::unknown(),
+            grip: own.grip,
             name: spec.name.clone(),
             limits: spec.limits.clone(),
             env: spec.env.clone(),
@@ -97,7 +103,9 @@ impl AppContext {
             keyvalue: own.keyvalue,
             directories: own.directories,
             account: own.account,
-        }
+        };
+        new.spaces = Space::of(&new).into();
+        new
     }
 }
 
@@ -117,6 +125,10 @@ pub struct Belongings {
     pub directories: Arc<[Directory]>,
     pub secrets: Arc<Secrets>,
     pub account: Arc<Account>,
+    /// What it is granted, looked at anew at each use.
+    pub grip: Arc<Grip>,
+    /// What it imports that is treated apart.
+    pub uses: Uses,
     /// What its memories begin with, where that is not in its code.
     pub images: MemoryImages,
 }
@@ -134,6 +146,8 @@ pub struct State {
     pub(crate) http: http::Host,
     /// What it has open of its data.
     pub(crate) counted: Counted,
+    /// The last number that it was given for randomness that it may not have.
+    pub(crate) chance: Option<Chance>,
     /// Made where the app may connect to anything at all.
     sockets: Option<Box<Sockets>>,
     /// What guests have handles of: streams, fields, bodies.
@@ -164,6 +178,7 @@ impl State {
             wsgi: wsgi::gateway::Host::default(),
             http: http::Host::new(app, call.id),
             counted: Counted::default(),
+            chance: None,
             sockets: None,
             table,
             process: None,
@@ -188,7 +203,7 @@ impl State {
     /// Whether an instance was made without asking the host for anything that could differ for another: the time, randomness,
     /// variables.
     pub(crate) fn was_not_asked(&mut self) -> bool {
-        self.wasi.is_none() && self.handles_are_as_new()
+        self.wasi.is_none() && self.chance.is_none() && self.handles_are_as_new()
     }
 
     /// Becomes a new state, but for what the instance has of memory: the call's is over.

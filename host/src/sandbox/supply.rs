@@ -121,7 +121,7 @@ impl<E: Entry> Supply<E> {
         let shelves = engine.shelves(linked.component(), &own.images);
         let supply = Arc::new(Self {
             engine: Arc::clone(engine),
-            app: Arc::new(AppContext::new(spec, own, linked.component())),
+            app: Arc::new(AppContext::new(spec, own)),
             linked,
             entry,
             kept,

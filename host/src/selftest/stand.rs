@@ -186,7 +186,7 @@ fn with_whole_paths(mut config: Config) -> anyhow::Result<Config> {
         *path = std::path::absolute(&*path).with_context(|| path.display().to_string())?;
     }
     // Its directories are those of whoever attacks.
-    (config.user, config.group) = (None, None);
+    (config.user, config.group, config.confine_paths) = (None, None, Vec::new());
     if config.confine == Confine::Strict {
         config.confine = Confine::On;
     }

@@ -107,10 +107,14 @@ fn what_is_kept_is_for_the_hosts_user_alone_and_is_listed_newest_first() {
 fn nothing_of_a_request_or_an_app_that_may_be_secret_is_in_it() {
     let host = Host::start(|host| {
         let config = "[grant.secrets]\nTOKEN = { file = 'token' }\n[grant.env]\nPLAIN = 'canary-of-the-environment'";
-        fs::write(host.folder().join("token"), "canary-of-the-secret").expect("the directory is ours");
+        fs::write(host.folder().join("token"), "canary-of-the-secret\nanother canary of it\n")
+            .expect("the directory is ours");
         host.app("probe", guest("probe")).sidecar("probe", "secrets = ['TOKEN']").config(config)
     });
-    let request = Request::post("/probe/fault?kind=raise", "canary-of-the-body");
+    // As a client may write what it should not have.
+    let target = "/probe/fault?kind=raise&k=c%61nary-of-the-secret&l=another+c%61nary%20of%20it";
+    let request =
+        Request::post(target, "canary-of-the-body").header("Referer", "https://a.example/?k=another%20canary+of+it");
     let request = ["Authorization", "Cookie", "X-Api-Key", "X-Anything"]
         .iter()
         .fold(request, |request, name| request.header(name, "canary-of-a-field"));
@@ -120,7 +124,7 @@ fn nothing_of_a_request_or_an_app_that_may_be_secret_is_in_it() {
     assert!(capsule.contains("text/x-kept") && capsule.contains("x-anything"), "{capsule}");
     for path in files(&host) {
         let file = fs::read_to_string(path).expect("it is text");
-        assert!(!file.contains("canary"), "{file}");
+        assert!(["canary", "of-the-secret", "another"].iter().all(|words| !file.contains(words)), "{file}");
     }
 }
 

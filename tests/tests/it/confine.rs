@@ -172,6 +172,49 @@ fn a_host_that_root_started_becomes_the_user_for_good() {
 }
 
 #[test]
+fn folders_on_the_way_to_what_is_the_users_can_be_gone_through() {
+    if !is_root() {
+        // Nobody else makes folders for somebody.
+        return;
+    }
+    let host = Host::start(|host| {
+        chown(host.folder(), Some(NOBODY), Some(NOBODY)).expect("we are root");
+        let host = host.config("data_dir = 'on/the/way'\n[grant]\ndata = '*'\n").flag("--user", "nobody");
+        host.app("site", guest("site")).sidecar("site", "data = true").started_by("umask 077; exec \"$@\"")
+    });
+    assert_eq!(host.get("/site?disk=write:/data/a:kept").text(), "done");
+    for (path, owner, mode) in [("on", 0, 0o755), ("on/the", 0, 0o755), ("on/the/way", NOBODY, 0o700)] {
+        let metadata = fs::metadata(host.folder().join(path)).expect("it is there");
+        assert_eq!((metadata.uid(), metadata.mode() & 0o777), (owner, mode), "{path}");
+    }
+}
+
+/// Of what leads to a folder that is granted later.
+#[test]
+fn a_grant_in_a_folder_that_was_named_needs_no_restart() {
+    let outside = tempfile::tempdir().expect("there is a temporary directory");
+    fs::create_dir(outside.path().join("media")).expect("the directory is ours");
+    fs::write(outside.path().join("media/a"), "a picture").expect("the directory is ours");
+    let grant =
+        format!("[tenant.acme.grant.directories]\n'/media' = {{ path = '{}/media' }}\n", outside.path().display());
+    for is_named in [false, true] {
+        let named =
+            if is_named { format!("confine_paths = ['{}']\n", outside.path().display()) } else { String::new() };
+        let host = Host::start(|host| {
+            host.config(&named).app("acme/site", guest("site")).sidecar("acme/site", "directories = '/media'")
+        });
+        host.write_config(&format!("{named}{grant}"));
+        host.signal(Signal::HUP);
+        if is_named || lacks("files") {
+            host.until("/acme/site?disk=read:/media/a", 200, "a picture");
+        } else {
+            let refused = host.log_contains("the configuration stays as it is");
+            assert!(refused.message().contains("confine_paths names folders"), "{}", refused.message());
+        }
+    }
+}
+
+#[test]
 fn what_is_not_the_users_is_refused_before_anything_is_opened() {
     let folder = tempfile::tempdir().expect("there is a temporary directory");
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700)).expect("the directory is ours");

@@ -196,6 +196,14 @@ fn an_app_lowers_its_limits_and_never_raises_them() {
         "\n[limits]\nmemory = \"1GiB\"",
         "line 3: limits.memory = \"1GiB\": more than the operator's 128MiB; an app may only lower its limits",
     );
+    let coarser = spec("[limits]\nclock_resolution = \"1ms\"").expect("it is right").limits;
+    assert_eq!(coarser.clock_resolution, Duration::from_millis(1));
+    let config = load("[limits]\nclock_resolution = \"1ms\"").expect("it is right");
+    let finer = config.app_spec("a", Some("[limits]\nclock_resolution = \"999us\""), &Manifest::default());
+    assert_eq!(
+        finer.expect_err("it is refused").to_string(),
+        "line 2: limits.clock_resolution = \"999us\": less than the operator's 1ms; an app may only raise it"
+    );
     check_sidecar_refused("[limits]\ncpu_time = \"0s\"", "line 2: limits.cpu_time = \"0s\": 1ms to 1h is allowed");
     let found = spec("[limits]\nworkers = 1").expect_err("it is refused");
     assert!(found.starts_with("line 2: limits.workers is unknown; there are memory"), "{found}");

@@ -299,3 +299,68 @@ fn a_tenant_may_have_a_file_of_its_own() {
     write("wasgi.toml", "apps_dir = \"tenants.d\"");
     assert!(load(&|_| {}).is_err_and(|reason| reason.starts_with("tenants_dir ")));
 }
+
+#[test]
+fn time_and_randomness_are_had_unless_the_operator_says_otherwise() {
+    // What the operator says; which app; whether it has them.
+    for (config, app, expected) in [
+        ("", "shop", (true, true)),
+        ("", "acme/shop", (true, true)),
+        ("[grant]\nrandomness = false", "shop", (true, false)),
+        ("[grant]\nrandomness = false", "acme/shop", (true, false)),
+        ("[grant]\nwall_clock = []\n[tenant.acme.grant]\nwall_clock = true", "acme/shop", (true, true)),
+        ("[grant]\nwall_clock = 'shop'", "shop", (true, true)),
+        ("[grant]\nwall_clock = 'shop'", "other", (false, true)),
+        // A list is of those that lie in no folder, and of nobody else.
+        ("[grant]\nwall_clock = 'shop'", "acme/shop", (false, true)),
+        ("[tenant.acme.grant]\nwall_clock = ['blog/*']\nrandomness = 'shop'", "acme/blog/a", (true, false)),
+        ("[tenant.acme.grant]\nwall_clock = ['blog/*']\nrandomness = 'shop'", "acme/shop", (false, true)),
+        ("[tenant.acme.grant]\nwall_clock = ['blog/*']\nrandomness = 'shop'", "hive/a", (true, true)),
+    ] {
+        let config = load(config).expect(config);
+        let held =
+            |sidecar| config.held_by(&config.app_spec(app, Some(sidecar), &Manifest::default()).expect("it may"));
+        assert_eq!((held("").wall_clock, held("").randomness), expected, "{app}: {}", config.to_toml());
+        let modest = held("wall_clock = false\nrandomness = false");
+        assert!(!modest.wall_clock && !modest.randomness);
+    }
+    check_refused(
+        "[grant]\nwall_clock = 1",
+        "wasgi.toml line 2: grant.wall_clock = 1: true, false or names of the tenant's apps are wanted: [\"shop\", \"blog/*\"]",
+    );
+    let asks = |config: &str| {
+        let spec = load(config).expect(config).app_spec("acme/a", Some("randomness = true"), &Manifest::default());
+        spec.map_err(|error| error.to_string())
+    };
+    let spec = asks("").expect("it may");
+    let refused = asks("[tenant.acme.grant]\nrandomness = 'b'").expect_err("it may not");
+    assert_eq!(
+        refused,
+        "line 1: randomness = true: the operator has not granted it: put \"a\" into `randomness` of [tenant.acme.grant], or leave this out"
+    );
+    assert!(load("").expect("it is right").still_allows(&spec));
+    assert!(!load("[grant]\nrandomness = false").expect("it is right").still_allows(&spec));
+}
+
+#[test]
+fn directories_to_write_to_have_a_size() {
+    let config = |entry: &str| {
+        load(&format!("[limits]\ndata_files = 50\n[grant.directories]\n'/out' = {{ path = '/o', {entry} }}"))
+    };
+    let spec = |entry| {
+        let spec =
+            config(entry).expect("it is right").app_spec("a", Some("directories = '/out'"), &Manifest::default());
+        spec.expect("it may").directories.remove(0)
+    };
+    let sizes = |spec: DirectorySpec| (spec.bytes_max, spec.names_max);
+    assert_eq!(sizes(spec("write = true")), (1 << 30, 50));
+    assert_eq!(sizes(spec("write = true, size = '2MiB', files = 60")), (2 << 20, 60));
+    for (entry, words) in [
+        ("size = '1MiB'", "size bounds what guests write: it says nothing without write = true"),
+        ("write = true, size = 'much'", ".size = \"much\": a size is wanted, such as"),
+        ("write = true, files = 0", ".files = 0: 1 to 1000000000 is allowed"),
+    ] {
+        let refused = config(entry).expect_err("it is wrong");
+        assert!(refused.contains(words), "{refused}");
+    }
+}

@@ -34,45 +34,10 @@ pub struct Cas {
     revision: u64,
 }
 
-impl From<Failure> for Error {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::NoSuchStore => Self::NoSuchStore,
-            Failure::Denied => Self::AccessDenied,
-            failure => Self::Other(failure.to_string()),
-        }
-    }
-}
-
-/// What a function of the interface comes to: a failure is the guest's to know, and ends nothing.
-type Answer<T> = wasmtime::Result<Result<T, Error>>;
-
-fn said<T>(done: Result<T, Failure>) -> Result<T, Error> {
-    done.map_err(Error::from)
-}
-
-impl store::Host for State {
-    async fn open(&mut self, identifier: String) -> Answer<Resource<Bucket>> {
-        Ok(said(self.open_bucket(&identifier)))
-    }
-}
+said_by_both!();
 
 impl store::HostBucket for State {
-    async fn get(&mut self, this: Resource<Bucket>, key: String) -> Answer<Option<Vec<u8>>> {
-        self.get_value(&this, &key).await.map(said)
-    }
-
-    async fn set(&mut self, this: Resource<Bucket>, key: String, value: Vec<u8>) -> Answer<()> {
-        self.set_values(&this, vec![(key, value)]).await.map(said)
-    }
-
-    async fn delete(&mut self, this: Resource<Bucket>, key: String) -> Answer<()> {
-        self.delete_values(&this, vec![key]).await.map(said)
-    }
-
-    async fn exists(&mut self, this: Resource<Bucket>, key: String) -> Answer<bool> {
-        self.has_value(&this, key).await.map(said)
-    }
+    done_by_both!();
 
     async fn list_keys(&mut self, this: Resource<Bucket>, cursor: Option<String>) -> Answer<KeyResponse> {
         let page = State::list_keys(self, &this, cursor).await?;
@@ -80,10 +45,6 @@ impl store::HostBucket for State {
             let cursor = page.keys.last().filter(|_| page.goes_on).cloned();
             KeyResponse { keys: page.keys, cursor }
         })))
-    }
-
-    fn drop(&mut self, this: Resource<Bucket>) -> wasmtime::Result<()> {
-        self.drop_bucket(this)
     }
 }
 
@@ -131,23 +92,5 @@ impl atomics::HostCas for State {
     fn drop(&mut self, this: Resource<Cas>) -> wasmtime::Result<()> {
         self.table.delete(this)?;
         Ok(())
-    }
-}
-
-impl batch::Host for State {
-    async fn get_many(
-        &mut self,
-        bucket: Resource<Bucket>,
-        keys: Vec<String>,
-    ) -> Answer<Vec<Option<(String, Vec<u8>)>>> {
-        self.get_values(&bucket, keys).await.map(said)
-    }
-
-    async fn set_many(&mut self, bucket: Resource<Bucket>, key_values: Vec<(String, Vec<u8>)>) -> Answer<()> {
-        self.set_values(&bucket, key_values).await.map(said)
-    }
-
-    async fn delete_many(&mut self, bucket: Resource<Bucket>, keys: Vec<String>) -> Answer<()> {
-        self.delete_values(&bucket, keys).await.map(said)
     }
 }

@@ -26,6 +26,7 @@ use wasmtime_wasi::{WasiCtxBuilder, async_trait};
 
 use self::dial::Dial;
 use crate::config::{Protocol, host_name};
+use crate::guest::streams::{around_input, around_output};
 use crate::outbound::policy::{Host, Target};
 use crate::outbound::{Brake, Ended, Failure, Lease, Outbound, Traffic};
 use crate::sandbox::State;
@@ -204,12 +205,8 @@ fn finish_connect(state: &mut State, this: Resource<TcpSocket>) -> SocketResult<
         outbound: Arc::clone(&outbound),
         brake: Brake::default(),
     };
-    let inner = state.table.get_mut(&input)?;
-    let stream = std::mem::replace(inner, Box::new(Nothing));
-    *inner = Box::new(Metered { stream, wrap: wrap() });
-    let inner = state.table.get_mut(&output)?;
-    let stream = std::mem::replace(inner, Box::new(Nothing));
-    *inner = Box::new(Metered { stream, wrap: wrap() });
+    around_input(state.table.get_mut(&input)?, |stream| Metered { stream, wrap: wrap() });
+    around_output(state.table.get_mut(&output)?, |stream| Metered { stream, wrap: wrap() });
     Ok((input, output))
 }
 
@@ -285,7 +282,7 @@ struct Metered<S> {
 }
 
 #[async_trait]
-impl Pollable for Metered<DynInputStream> {
+impl<S: Pollable> Pollable for Metered<S> {
     async fn ready(&mut self) {
         let Self { stream, wrap } = self;
         tokio::select! {
@@ -315,20 +312,6 @@ impl InputStream for Metered<DynInputStream> {
 }
 
 #[async_trait]
-impl Pollable for Metered<DynOutputStream> {
-    async fn ready(&mut self) {
-        let Self { stream, wrap } = self;
-        tokio::select! {
-            () = wrap.gate.shut() => {}
-            () = async {
-                stream.ready().await;
-                std::future::poll_fn(|context| wrap.brake.poll(&wrap.outbound, context)).await;
-            } => {}
-        }
-    }
-}
-
-#[async_trait]
 impl OutputStream for Metered<DynOutputStream> {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
         self.wrap.check()?;
@@ -352,36 +335,6 @@ impl OutputStream for Metered<DynOutputStream> {
 
     async fn cancel(&mut self) {
         self.stream.cancel().await;
-    }
-}
-
-/// Stands for a stream for the moment in which it is wrapped.
-struct Nothing;
-
-#[async_trait]
-impl Pollable for Nothing {
-    async fn ready(&mut self) {}
-}
-
-#[async_trait]
-impl InputStream for Nothing {
-    fn read(&mut self, _: usize) -> StreamResult<Bytes> {
-        Err(StreamError::Closed)
-    }
-}
-
-#[async_trait]
-impl OutputStream for Nothing {
-    fn write(&mut self, _: Bytes) -> StreamResult<()> {
-        Err(StreamError::Closed)
-    }
-
-    fn flush(&mut self) -> StreamResult<()> {
-        Err(StreamError::Closed)
-    }
-
-    fn check_write(&mut self) -> StreamResult<usize> {
-        Err(StreamError::Closed)
     }
 }
 

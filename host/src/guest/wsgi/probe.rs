@@ -13,8 +13,9 @@ use crate::account::Account;
 use crate::bundle::Manifest;
 use crate::config::Config;
 use crate::deploy::{Prepared, images};
+use crate::granted::{Granted, Grip};
 use crate::origin::Origin;
-use crate::sandbox::{self, Belongings, CallState, Engine, Variant};
+use crate::sandbox::{self, Belongings, CallState, Engine, Uses, Variant};
 use crate::telemetry::{AppLog, RequestId};
 
 /// An app that is called again and again with the same request, each time in a fresh sandbox.
@@ -64,6 +65,8 @@ impl Probe {
                 account,
                 outbound: None,
                 keyvalue: None,
+                grip: Grip::new(&Granted::new(Arc::new(config.clone()))?, &Arc::new(spec.clone())),
+                uses: Uses::default(),
                 images: images::of_contents(&prepared.contents)?,
             },
         )?;

@@ -41,10 +41,10 @@ fn sidecar(stand: &Stand, asks: &str) -> String {
 }
 
 /// Deploys a program, and has it answer: "nothing" where it was stopped.
-fn answer(stand: &mut Stand, source: &Source, asks: &str, what: &str) -> Outcome {
+pub(super) fn answer(stand: &mut Stand, source: &Source, sidecar: &str, what: &str) -> Outcome {
     let name = format!("{KEEPER}/app");
     let wasm = source.assemble().map_err(|error| format!("{error:#}"))?;
-    if let Judged::Refused(reason) = stand.deploy(&name, &wasm, &sidecar(stand, asks))? {
+    if let Judged::Refused(reason) = stand.deploy(&name, &wasm, sidecar)? {
         return Err(format!("the attack did not take place: {reason}"));
     }
     let asked = stand.ask(&name);
@@ -60,7 +60,8 @@ fn answer(stand: &mut Stand, source: &Source, asks: &str, what: &str) -> Outcome
 
 /// A program with data, and what lies there when it is done.
 fn keep(stand: &mut Stand, reach: &str, what: &str) -> Outcome {
-    let outcome = answer(stand, &Source::Cgi(keeping(reach)), "data = true", what);
+    let asks = sidecar(stand, "data = true");
+    let outcome = answer(stand, &Source::Cgi(keeping(reach)), &asks, what);
     let folder = stand.folder().join("data").join(format!("{KEEPER}+app"));
     let (bytes, names) = taken(&folder);
     let _ = fs::remove_dir_all(&folder);
@@ -163,7 +164,11 @@ fn storing(data: &str, reach: &str) -> Source {
     ))
 }
 
-const ASKS: &str = "keyvalue = \"default\"";
+/// A program with a store.
+fn store(stand: &mut Stand, source: &Source, what: &str) -> Outcome {
+    let asks = sidecar(stand, "keyvalue = \"default\"");
+    answer(stand, source, &asks, what)
+}
 
 fn open_its_store(stand: &mut Stand) -> Outcome {
     let names =
@@ -179,7 +184,7 @@ fn open_its_store(stand: &mut Stand) -> Outcome {
         ));
     }
     reach.push_str("(local.get $reached)");
-    answer(stand, &storing(&data, &reach), ASKS, "told that there is no such store")
+    store(stand, &storing(&data, &reach), "told that there is no such store")
 }
 
 /// Values of 16 KiB under keys of their own, 4096 of them: 64 MiB.
@@ -196,14 +201,14 @@ fn fill_the_store(stand: &mut Stand) -> Outcome {
           (local.set $count (i32.add (local.get $count) (i32.const 1)))
           (br_if 0 (i32.lt_u (local.get $count) (i32.const 4096))))
         (i32.const 1)";
-    answer(stand, &storing("", reach), ASKS, "told that the store has no room")
+    store(stand, &storing("", reach), "told that the store has no room")
 }
 
 fn large_values(stand: &mut Stand) -> Outcome {
     let reach = "(drop (memory.grow (i32.const 256)))
         (call $set (call $bucket) (i32.const 8192) (i32.const 4) (i32.const 65536) (i32.const 8388608) (i32.const 2048))
         (i32.eqz (i32.load8_u (i32.const 2048)))";
-    answer(stand, &storing("(data (i32.const 8192) \"a-key\")", reach), ASKS, "told that the value is too large")
+    store(stand, &storing("(data (i32.const 8192) \"a-key\")", reach), "told that the value is too large")
 }
 
 fn many_buckets(stand: &mut Stand) -> Outcome {
@@ -214,5 +219,5 @@ fn many_buckets(stand: &mut Stand) -> Outcome {
           (local.set $count (i32.add (local.get $count) (i32.const 1)))
           (br_if 0 (i32.lt_u (local.get $count) (i32.const 2000000))))
         (i32.const 1)";
-    answer(stand, &storing("", reach), ASKS, "told that it has enough handles")
+    store(stand, &storing("", reach), "told that it has enough handles")
 }

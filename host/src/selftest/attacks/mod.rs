@@ -2,6 +2,7 @@
 
 mod canaries;
 mod clients;
+mod clocks;
 mod compiler;
 mod deploying;
 mod kept;
@@ -25,6 +26,7 @@ const SOON: &[(&str, Duration)] = &[("cpu_time", ONE_SECOND)];
 pub(super) fn all() -> Vec<Group> {
     vec![
         Group { title: "time", attacks: time::attacks() },
+        Group { title: "clocks", attacks: clocks::attacks() },
         Group { title: "memory", attacks: memory::attacks() },
         Group { title: "payloads", attacks: payloads::attacks() },
         Group { title: "protocol", attacks: protocol::attacks() },

@@ -18,6 +18,7 @@ fn main() -> io::Result<()> {
         "/read" => read_to_the_end(),
         "/files" => files(),
         "/disk" => lines([disk::run(&query)].into_iter()),
+        "/senses" => lines([senses::run(&query)].into_iter()),
         // What it says: the query, decoded, is all that goes to stdout.
         "/say" => say(&decoded(&query)),
         "/say-bytes" => decoded(&query).iter().try_for_each(|byte| say(&[*byte])),

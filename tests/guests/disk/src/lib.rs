@@ -38,6 +38,7 @@ pub fn run(words: &str) -> String {
         "links" => Ok(links(path, argument)),
         "nameless" => nameless(path, argument),
         "time" => time(path, argument),
+        "hold" => Ok(hold(path, argument)),
         verb => panic!("no verb {verb}"),
     };
     outcome.unwrap_or_else(|error| format!("error {}", kind(&error)))
@@ -129,6 +130,26 @@ fn nameless(path: &str, bytes: &str) -> io::Result<String> {
         }
     }
     Ok("all of it".to_owned())
+}
+
+/// Does it again and again with what it has open, until that fails.
+fn hold(path: &str, how: &str) -> String {
+    let mut file = fs::OpenOptions::new().read(true).append(how == "write").open(path).expect("it is there");
+    // Of a program, standard output is its answer.
+    eprintln!("holding {path}");
+    for _ in 0..2000 {
+        let done = match how {
+            "write" => file.write_all(b"x"),
+            "read" => io::Seek::rewind(&mut file).and_then(|()| file.read_exact(&mut [0])),
+            "look" => fs::read_dir(path.rsplit_once('/').map_or("/", |(folder, _)| folder)).map(|_| ()),
+            how => panic!("no way {how}"),
+        };
+        if let Err(error) = done {
+            return format!("error {}", kind(&error));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    "nothing happened".to_owned()
 }
 
 /// Reads a number, waits, writes one more: two at once lose a count.

@@ -30,6 +30,7 @@ impl wasi::exports::http::incoming_handler::Guest for App {
             "length" => respond(out, 200, &[("content-length", "6")], b"a body"),
             "cookies" => respond(out, 200, &[("set-cookie", "a=1"), ("set-cookie", "b=2")], b""),
             "disk" => respond(out, 200, &[], disk::run(query).as_bytes()),
+            "senses" => respond(out, 200, &[], senses::run(query).as_bytes()),
             "echo" => echo(&request, out),
             "ignore" => {
                 // Kept, so that only the host can take the body back.

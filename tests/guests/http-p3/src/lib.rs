@@ -3,6 +3,7 @@
 
 mod elsewhere;
 mod fault;
+mod newer;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -30,6 +31,8 @@ impl wasip3::exports::http::handler::Guest for App {
             "length" => respond(200, &[("content-length", "6")], b"a body".to_vec()),
             "cookies" => respond(200, &[("set-cookie", "a=1"), ("set-cookie", "b=2")], Vec::new()),
             "disk" => respond(200, &[], disk::run(query).into_bytes()),
+            "senses" => respond(200, &[], senses::run(query).into_bytes()),
+            "newer" => respond(200, &[], newer::run(query).await.into_bytes()),
             "echo" => echo(request),
             "ignore" => {
                 // Kept, so that only the host can take the body back.

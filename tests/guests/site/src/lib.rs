@@ -21,6 +21,7 @@ fn app(environ: Environ, start_response: StartResponse) -> wasgi::Result<Body> {
     let done = match query.split_once('=') {
         Some(("disk", words)) => disk::run(words),
         Some(("elsewhere", words)) => elsewhere::run(words),
+        Some(("senses", words)) => senses::run(words),
         Some(("shelf", words)) => shelf::run(words),
         Some(("kept", words)) => kept(words),
         Some(("fetch", words)) => fetched(words),

@@ -11,9 +11,8 @@ use tests::{Host, Response, guest};
 /// The answer of a guest of any kind to a thing to do with files.
 #[track_caller]
 fn disk(host: &Host, app: &str, words: &str) -> String {
-    let response: Response = match app {
-        "cgi" => host.get(&format!("/{app}/disk?{words}")),
-        "p2" | "p3" => host.get(&format!("/{app}/disk?{words}")),
+    let response: Response = match app.rsplit('/').next() {
+        Some("cgi" | "p2" | "p3") => host.get(&format!("/{app}/disk?{words}")),
         _ => host.get(&format!("/{app}?disk={words}")),
     };
     assert_eq!(response.status(), 200, "{app} {words}: {}", response.text());
@@ -21,6 +20,6 @@ fn disk(host: &Host, app: &str, words: &str) -> String {
 }
 
 /// One app of each kind, by name.
-fn kinds() -> [(&'static str, Vec<u8>); 4] {
+pub(crate) fn kinds() -> [(&'static str, Vec<u8>); 4] {
     [("wsgi", guest("site")), ("cgi", guest("cgi-probe")), ("p2", guest("http-p2")), ("p3", guest("http-p3"))]
 }

@@ -126,5 +126,93 @@ fn nothing_moves_between_what_is_counted_and_what_is_not() {
         assert_eq!(disk(&host, "site", words), "error CrossesDevices", "{words}");
     }
     assert_eq!(disk(&host, "site", "rename:/media/large:/media/other"), "done");
-    assert_eq!(disk(&host, "site", "fill:/media/large:200000"), "done", "it is not counted");
+}
+
+#[test]
+fn a_directory_that_several_write_to_is_counted_once_for_all_of_them() {
+    let entry = "path = 'out', write = true, size = '64KiB', files = 5";
+    let config = format!(
+        "[tenant.acme.grant.directories]\n'/out' = {{ {entry} }}\n[tenant.hive.grant.directories]\n'/in' = {{ {entry} }}\n\
+         [tenant.idle.grant.directories]\n'/out' = {{ path = 'out' }}\n"
+    );
+    let host = Host::start(|host| {
+        fs::create_dir(host.folder().join("out")).expect("the folder is ours");
+        fs::write(host.folder().join("out/theirs"), vec![b'x'; 20_000]).expect("the folder is ours");
+        let apps = [
+            ("acme/one", "site", "/out"),
+            ("acme/p2", "http-p2", "/out"),
+            ("acme/p3", "http-p3", "/out"),
+            ("hive/a", "site", "/in"),
+            ("idle/a", "site", "/out"),
+        ];
+        apps.into_iter().fold(host.config(&config), |host, (name, wasm, place)| {
+            host.app(name, guest(wasm)).sidecar(name, &format!("directories = '{place}'"))
+        })
+    });
+    let folder = host.folder().join("out");
+    for (app, words, expected) in [
+        // Five blocks are there: eleven are left.
+        ("acme/one", "fill:/out/a:20000", "done"),
+        ("hive/a", "fill:/in/b:30000", FAILED),
+        ("hive/a", "length:/in/b", "24000"),
+        ("acme/p2", "append:/out/theirs:and-more", "done"),
+        ("acme/p2", "extend:/out/theirs:100000", FULL),
+        ("acme/one", "remove:/out/a", "done"),
+        ("hive/a", "fill:/in/b:40000", "done"),
+        ("acme/one", "many:/out:5", "3, then ENOSPC"),
+        ("hive/a", "make-folder:/in/c", FULL),
+        ("idle/a", "read:/out/file-0", ""),
+        ("acme/p3", "fill:/out/file-0:30000", FAILED),
+    ] {
+        assert_eq!(disk(&host, app, words), expected, "{app} {words}");
+        let (bytes, names) = taken(&folder);
+        assert!(bytes <= 65536 && names <= 5, "{app} {words}: {names} names with {bytes} bytes");
+    }
+    assert!(disk(&host, "idle/a", "write:/out/file-0:x").starts_with("error "));
+    host.log_contains("/in has no room for more: size = 65536 bytes of its grant");
+    host.log_contains("/out has no room for more: files = 5 of its grant");
+    // Nobody is charged for what two tenants write to; and it is found again after a restart.
+    let host = host.restart();
+    assert_eq!(host.metric("wasgi_tenant_disk_bytes{tenant=\"acme\"}"), Some(0.0));
+    assert_eq!(disk(&host, "acme/one", "write:/out/d:x"), FULL);
+}
+
+#[test]
+fn a_directory_of_one_tenant_counts_in_its_budget_and_none_lies_in_another() {
+    let config = "[tenant.acme.budget]\ndisk = '40KiB'\n[tenant.acme.grant.directories]\n'/out' = { path = 'out', write = true }\n\
+                  [tenant.hive.grant.directories]\n'/inner' = { path = 'out/inner', write = true }\n";
+    let host = Host::start(|host| {
+        fs::create_dir_all(host.folder().join("out/inner")).expect("the folder is ours");
+        host.config(config).app("acme/one", guest("site")).sidecar("acme/one", "directories = '/out'")
+    });
+    host.drop_in("hive/a.toml", "directories = '/inner'");
+    host.drop_in("hive/a.wasm", guest("site"));
+    host.listed_problem("hive/a", "grant directories that do not lie in each other");
+    assert_eq!(disk(&host, "acme/one", "fill:/out/a:60000"), FAILED);
+    host.log_contains("/out has no room for more: budget.disk");
+    assert_eq!(host.metric("wasgi_tenant_disk_bytes{tenant=\"acme\"}"), Some(40960.0));
+}
+
+/// A resource of one version can be handed to functions of the other; those of 0.3 count nothing.
+#[test]
+fn what_was_opened_by_one_version_of_wasi_is_not_written_uncounted_by_another() {
+    let host = Host::start(|host| {
+        fs::create_dir(host.folder().join("out")).expect("the folder is ours");
+        let host = host.config(&format!("{GRANT}[grant.directories]\n'/out' = {{ path = 'out', write = true }}\n"));
+        let wasm = tests::parse(include_str!("mixed.wat"));
+        let host = host.app("mixed", &wasm).sidecar("mixed", "data = true");
+        host.app("other", &wasm).sidecar("other", "directories = '/out'")
+    });
+    for (app, folder) in [("mixed", "data/mixed"), ("other", "out")] {
+        // It says nothing, once it was refused; had it not been, it would have trapped.
+        let answer = host.get(&format!("/{app}"));
+        let failure = host.failure(&answer);
+        assert_eq!(failure.text("cause"), "cgi_response", "{app}: {failure:?}");
+        assert_eq!(fs::read_dir(host.folder().join(folder)).expect("it is there").count(), 0, "{app}");
+    }
+    let note = "it imports wasi:filesystem/types of WASI 0.3, so that it only reads its data and directories";
+    host.log_contains(note);
+    let check = wasgi().current_dir(host.folder()).args(["check", "-c", "wasgi.toml", "apps/mixed.wasm"]).output();
+    let said = String::from_utf8(check.expect("the binary can be run").stdout).expect("it prints text");
+    assert!(said.contains(note), "{said}");
 }

@@ -1,5 +1,6 @@
 //! One app with every fault: what Python raises, and what an instance must not share with another.
 
+use rustix::process::Signal;
 use tests::{Builder, End, Host, guest};
 
 fn host(sidecar: &str, build: impl FnOnce(Builder) -> Builder) -> Host {
@@ -171,4 +172,15 @@ fn keys_are_derived_from_passwords_as_the_standards_say() {
         let refused = host.get(&format!("/probe/{target}"));
         assert!(host.failure(&refused).message().contains("ValueError"), "{target}");
     }
+}
+
+#[test]
+fn time_and_chance_are_the_operators_to_give() {
+    let host = host("", |host| host.config("[grant]\nwall_clock = false\n"));
+    let chance = || host.get("/probe/chance");
+    assert_eq!(chance().text().split(' ').nth(2), Some("946684800.0"), "{}", chance().text());
+    host.write_config("[grant]\nrandomness = false\n");
+    host.signal(Signal::HUP);
+    host.until("/probe/chance", 500, "The app failed to answer.");
+    assert_eq!(host.failure(&chance()).text("cause"), "grant");
 }

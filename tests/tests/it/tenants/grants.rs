@@ -149,3 +149,56 @@ fn directories_are_read_or_written_as_the_operator_says() {
     host.listed_problem("acme/gone", "that it was granted at /gone: ");
     host.listed_problem("hive/a", "the operator has not granted \"/media\"");
 }
+
+#[test]
+fn what_calls_have_open_leads_to_nothing_once_it_is_taken_away() {
+    let granted = "[tenant.acme.grant]\ndata = '*'\n[tenant.acme.grant.directories]\n'/media' = { path = 'media' }\n";
+    let without_data = granted.replace("data = '*'", "");
+    let without_media = "[tenant.acme.grant]\ndata = '*'\n";
+    // Who takes turns at its data has one call at a time: an app for each.
+    let cases = [
+        ("site", "?disk=hold:/data/a:read", without_data.as_str()),
+        ("site", "?disk=hold:/data/a:write", without_data.as_str()),
+        ("site", "?disk=hold:/data/a:look", without_data.as_str()),
+        ("site", "?disk=hold:/media/a:read", without_media),
+        ("cgi-probe", "/disk?hold:/data/a:write", without_data.as_str()),
+        ("http-p2", "/disk?hold:/media/a:look", without_media),
+        ("http-p3", "/disk?hold:/data/a:read", without_data.as_str()),
+    ];
+    let host = Host::start(|host| {
+        fs::create_dir(host.folder().join("media")).expect("the folder is ours");
+        fs::write(host.folder().join("media/a"), "a picture").expect("the folder is ours");
+        let host = host.config(granted).app("hive/a", guest("site"));
+        (0..cases.len()).fold(host, |host, case| {
+            let asks = if cases[case].1.contains("/media/") { "directories = '/media'" } else { "data = true" };
+            let folder = host.folder().join("data").join(format!("acme+{case}"));
+            fs::create_dir_all(&folder).expect("the folder is ours");
+            fs::write(folder.join("a"), "kept").expect("the folder is ours");
+            host.app(&format!("acme/{case}"), guest(cases[case].0)).sidecar(&format!("acme/{case}"), asks)
+        })
+    });
+    for config in [without_data.as_str(), without_media] {
+        let of_this = || cases.iter().enumerate().filter(|(_, (.., without))| *without == config);
+        let mut clients: Vec<_> = of_this()
+            .map(|(case, (_, target, _))| {
+                let mut client = host.connect();
+                client.send(&Request::get(&format!("/acme/{case}{target}")).to_bytes());
+                (case, client)
+            })
+            .collect();
+        for (case, _) in of_this() {
+            let app = format!("acme/{case}");
+            let begun = |event: &tests::Event| event.text("app") == app && event.message().contains("holding");
+            host.log().wait(&format!("{app} has it open"), begun);
+        }
+        reload(&host, config);
+        for (case, client) in &mut clients {
+            let answer = client.response("GET").text();
+            let is_error = answer.starts_with("error ") && !answer.contains("UnexpectedEof");
+            assert!(is_error, "{:?}: {answer}", cases[*case]);
+        }
+        reload(&host, granted);
+        host.until("/acme/0?disk=length:/etc", 200, "error NotFound");
+    }
+    assert_eq!(host.get("/hive/a").text(), "call 1 of ", "another tenant's app is what it was");
+}

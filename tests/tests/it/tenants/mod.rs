@@ -4,6 +4,7 @@ mod budgets;
 mod fairness;
 mod grants;
 mod places;
+mod senses;
 
 use rustix::process::Signal;
 use tests::Host;
