@@ -160,6 +160,12 @@ impl Loader {
         components.retain(|(hash, _), cell| hashes.contains(hash.as_str()) || Arc::strong_count(cell) > 1);
     }
 
+    /// Removes compiled code that none of these components needs any more. It takes a thread.
+    pub fn tidy_cache(self: &Arc<Self>, used: HashSet<String>) {
+        let loader = Arc::clone(self);
+        tokio::task::spawn_blocking(move || loader.cache.tidy(&used));
+    }
+
     /// Removes files that no app uses any more. It takes a thread if there may be some.
     pub fn tidy(self: &Arc<Self>) {
         if self.library.is_untidy() {
