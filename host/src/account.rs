@@ -1,6 +1,7 @@
 //! What a tenant has in use, of all its apps together, and whether it may have more. `admission` asks before a call,
 //! `sandbox` while guests run, `telemetry` before a line is logged.
 
+mod descriptors;
 mod disk;
 mod hoard;
 mod load;
@@ -17,8 +18,11 @@ use tokio::sync::Semaphore;
 
 use crate::admission::Slots;
 use crate::config::Config;
+use crate::descriptors::Shares;
 use crate::limits::Budget;
 use crate::sandbox::Crew;
+use descriptors::Descriptors;
+pub(crate) use descriptors::Held;
 use disk::Disk;
 use hoard::Hoard;
 use load::{Company, Load};
@@ -38,6 +42,7 @@ pub struct Account {
     pub(crate) crew: Arc<Crew>,
     company: Arc<Company>,
     hoard: Arc<Hoard>,
+    shared_descriptors: Arc<Hoard>,
     /// Requests that wait.
     waiting: AtomicU32,
     /// When the next call would be in time, had all come at the rate that is allowed, in nanoseconds since the account
@@ -45,6 +50,7 @@ pub struct Account {
     next_call: AtomicU64,
     /// Of live sandboxes, in bytes.
     memory: AtomicU64,
+    descriptors: Descriptors,
     outbound: Rate,
     disk: Disk,
     cpu: Cpu,
@@ -76,10 +82,12 @@ pub enum Spent {
     Cpu,
     #[error("budget.memory")]
     Memory,
+    #[error("budget.descriptors")]
+    Descriptors,
 }
 
-/// Memory is given back without a word: who waits for some looks again after this time.
-const MEMORY_RETRY: Duration = Duration::from_millis(20);
+/// Memory and descriptors are given back without a word: who waits for some looks again after this time.
+const GIVEN_BACK_RETRY: Duration = Duration::from_millis(20);
 impl Account {
     fn new(tenant: &str, number: u64, budget: Budget, host: &Host) -> Self {
         let bytes = budget.log_bytes_per_second as f64;
@@ -92,9 +100,11 @@ impl Account {
             crew: Arc::clone(&host.crew),
             company: Arc::clone(&host.company),
             hoard: Arc::clone(&host.hoard),
+            shared_descriptors: Arc::clone(&host.descriptors),
             waiting: AtomicU32::new(0),
             next_call: AtomicU64::new(0),
             memory: AtomicU64::new(0),
+            descriptors: Descriptors::default(),
             outbound: Rate::default(),
             disk: Disk::default(),
             cpu: Cpu::default(),
@@ -171,18 +181,16 @@ impl Account {
             return Some((Spent::Cpu, time));
         }
         let memory_max = budget.memory_bytes.min(self.hoard.of_one());
-        (self.memory_bytes() >= memory_max).then_some((Spent::Memory, MEMORY_RETRY))
+        if self.memory_bytes() >= memory_max {
+            return Some((Spent::Memory, GIVEN_BACK_RETRY));
+        }
+        let descriptors_max = budget.descriptors.min(self.shared_descriptors.of_one());
+        (self.descriptors() >= descriptors_max).then_some((Spent::Descriptors, GIVEN_BACK_RETRY))
     }
 
     /// Takes memory. False, and nothing taken, if that would be too much.
     pub(crate) fn take_memory(&self, bytes: u64) -> bool {
-        let max = self.terms().budget.memory_bytes.min(self.hoard.take(bytes));
-        let more = |used: u64| used.checked_add(bytes).filter(|used| *used <= max);
-        let is_taken = self.memory.fetch_update(Relaxed, Relaxed, more).is_ok();
-        if !is_taken {
-            self.hoard.give(bytes);
-        }
-        is_taken
+        self.hoard.take(bytes, &self.memory, self.terms().budget.memory_bytes)
     }
 
     pub(crate) fn give_memory(&self, bytes: u64) {
@@ -241,12 +249,15 @@ struct Host {
     crew: Arc<Crew>,
     company: Arc<Company>,
     hoard: Arc<Hoard>,
+    descriptors: Arc<Hoard>,
 }
 
 impl Host {
     fn new(calls: u32, crew: Arc<Crew>) -> Self {
         // As much as is asked for, until a configuration says what there is.
-        Self { slots: Slots::new(calls), crew, company: Arc::default(), hoard: Arc::new(Hoard::new(u64::MAX)) }
+        let unbounded = || Arc::new(Hoard::new(u64::MAX));
+        let (hoard, descriptors) = (unbounded(), unbounded());
+        Self { slots: Slots::new(calls), crew, company: Arc::default(), hoard, descriptors }
     }
 }
 
@@ -279,6 +290,7 @@ impl Accounts {
     /// anew where their number has changed.
     pub fn reconfigure(&self, config: &Config) {
         self.host.hoard.resize(config.sandbox_memory_bytes);
+        self.host.descriptors.resize(Shares::of_process(config.edge.connections).guests);
         for account in self.book().by_tenant.values() {
             let tenant = config.tenant_of(&format!("{}/", account.tenant));
             let budget = &tenant.budget;
@@ -340,7 +352,7 @@ mod tests {
     fn memory_is_taken_while_there_is_some() {
         let account = account(|budget| budget.memory_bytes = 100);
         assert!(account.take_memory(60) && !account.take_memory(60) && account.take_memory(40));
-        assert_eq!(account.spent(account.made), Some((Spent::Memory, MEMORY_RETRY)));
+        assert_eq!(account.spent(account.made), Some((Spent::Memory, GIVEN_BACK_RETRY)));
         account.give_memory(1);
         assert_eq!(account.spent(account.made), None);
     }

@@ -15,7 +15,6 @@ pub(super) struct Disk {
     stores: AtomicU64,
 }
 
-
 impl Account {
     /// What its apps keep, in bytes, as far as they are live.
     pub fn disk_bytes(&self) -> u64 {
