@@ -1,8 +1,12 @@
 //! What a tenant has in use, of all its apps together, and whether it may have more. `admission` asks before a call,
 //! `sandbox` while guests run, `telemetry` before a line is logged.
 
+mod descriptors;
+mod disk;
 mod hoard;
 mod load;
+mod outbound;
+mod processor;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -14,10 +18,16 @@ use tokio::sync::Semaphore;
 
 use crate::admission::Slots;
 use crate::config::Config;
+use crate::descriptors::Shares;
 use crate::limits::Budget;
 use crate::sandbox::Crew;
+use descriptors::Descriptors;
+pub(crate) use descriptors::Held;
+use disk::Disk;
 use hoard::Hoard;
 use load::{Company, Load};
+use outbound::Rate;
+use processor::Cpu;
 
 /// One tenant's.
 pub struct Account {
@@ -32,6 +42,7 @@ pub struct Account {
     pub(crate) crew: Arc<Crew>,
     company: Arc<Company>,
     hoard: Arc<Hoard>,
+    shared_descriptors: Arc<Hoard>,
     /// Requests that wait.
     waiting: AtomicU32,
     /// When the next call would be in time, had all come at the rate that is allowed, in nanoseconds since the account
@@ -39,8 +50,8 @@ pub struct Account {
     next_call: AtomicU64,
     /// Of live sandboxes, in bytes.
     memory: AtomicU64,
-    /// Up to when what went to elsewhere and came from there is within its rate, in nanoseconds since the account was made.
-    outbound_until: AtomicU64,
+    descriptors: Descriptors,
+    outbound: Rate,
     disk: Disk,
     cpu: Cpu,
     load: Load,
@@ -54,25 +65,6 @@ pub(crate) struct Terms {
     pub(crate) calls: Arc<Semaphore>,
     /// Connections to elsewhere that it may open.
     pub(crate) outbound: Arc<Semaphore>,
-}
-
-/// What its apps keep.
-#[derive(Default)]
-struct Disk {
-    /// In directories for data, in bytes.
-    bytes: AtomicU64,
-    /// Files, folders and links in them.
-    names: AtomicU64,
-    /// In key-value stores of this machine, in bytes.
-    stores: AtomicU64,
-}
-
-/// Processor time that was used and not yet forgotten: it is, at the rate at which the tenant may use some.
-#[derive(Default)]
-struct Cpu {
-    used: AtomicU64,
-    /// Up to when it was forgotten, in nanoseconds since the account was made.
-    forgotten: AtomicU64,
 }
 
 /// A bucket that fills with `log_bytes_per_second` and holds what comes in one second.
@@ -90,13 +82,12 @@ pub enum Spent {
     Cpu,
     #[error("budget.memory")]
     Memory,
+    #[error("budget.descriptors")]
+    Descriptors,
 }
 
-/// Memory is given back without a word: who waits for some looks again after this time.
-const MEMORY_RETRY: Duration = Duration::from_millis(20);
-/// Processor time is forgotten in steps, so that asking for it is mostly reading.
-const FORGET_STEP: Duration = Duration::from_millis(1);
-
+/// Memory and descriptors are given back without a word: who waits for some looks again after this time.
+const GIVEN_BACK_RETRY: Duration = Duration::from_millis(20);
 impl Account {
     fn new(tenant: &str, number: u64, budget: Budget, host: &Host) -> Self {
         let bytes = budget.log_bytes_per_second as f64;
@@ -109,10 +100,12 @@ impl Account {
             crew: Arc::clone(&host.crew),
             company: Arc::clone(&host.company),
             hoard: Arc::clone(&host.hoard),
+            shared_descriptors: Arc::clone(&host.descriptors),
             waiting: AtomicU32::new(0),
             next_call: AtomicU64::new(0),
             memory: AtomicU64::new(0),
-            outbound_until: AtomicU64::new(0),
+            descriptors: Descriptors::default(),
+            outbound: Rate::default(),
             disk: Disk::default(),
             cpu: Cpu::default(),
             load: Load::default(),
@@ -188,128 +181,21 @@ impl Account {
             return Some((Spent::Cpu, time));
         }
         let memory_max = budget.memory_bytes.min(self.hoard.of_one());
-        (self.memory_bytes() >= memory_max).then_some((Spent::Memory, MEMORY_RETRY))
-    }
-
-    /// Charges processor time.
-    pub(crate) fn charge_cpu(&self, time: Duration) {
-        self.cpu.used.fetch_add(nanos(time), Relaxed);
-        self.load.charge(time);
-    }
-
-    /// Whether its calls take much of the workers' time in long pieces, while others ask as well.
-    pub(crate) fn is_heavy(&self) -> bool {
-        self.load.is_heavy()
-    }
-
-    /// How long until it may use processor time again, if it has used too much.
-    pub(crate) fn cpu_debt(&self, now: Instant) -> Option<Duration> {
-        self.debt(&self.terms().budget, now)
-    }
-
-    fn debt(&self, budget: &Budget, now: Instant) -> Option<Duration> {
-        let (cap, window) = (nanos(budget.cpu_time), nanos(budget.cpu_window).max(1));
-        let (moment, now) = (now, self.now(now));
-        let forgotten = self.cpu.forgotten.load(Relaxed);
-        let step = now.saturating_sub(forgotten);
-        let is_mine =
-            step >= nanos(FORGET_STEP) && self.cpu.forgotten.compare_exchange(forgotten, now, Relaxed, Relaxed).is_ok();
-        if is_mine {
-            let credit = u64::try_from(u128::from(step) * u128::from(cap) / u128::from(window)).unwrap_or(u64::MAX);
-            let less = |used: u64| Some(used.saturating_sub(credit));
-            let _ = self.cpu.used.fetch_update(Relaxed, Relaxed, less);
-            // Once a millisecond somebody comes by here: on the way they look at this, too.
-            self.load.look(step, self.company.is_alone(self.number, moment));
+        if self.memory_bytes() >= memory_max {
+            return Some((Spent::Memory, GIVEN_BACK_RETRY));
         }
-        let debt = self.cpu.used.load(Relaxed).checked_sub(cap).filter(|debt| *debt > 0)?;
-        let time = u128::from(debt) * u128::from(window) / u128::from(cap.max(1));
-        Some(Duration::from_nanos(u64::try_from(time).unwrap_or(u64::MAX)).max(FORGET_STEP))
-    }
-
-    /// Waits until it may use processor time: guests that run wait here, at a tick.
-    pub(crate) async fn solvent(self: Arc<Self>) {
-        while let Some(time) = self.cpu_debt(Instant::now()) {
-            tokio::time::sleep(time).await;
-        }
+        let descriptors_max = budget.descriptors.min(self.shared_descriptors.of_one());
+        (self.descriptors() >= descriptors_max).then_some((Spent::Descriptors, GIVEN_BACK_RETRY))
     }
 
     /// Takes memory. False, and nothing taken, if that would be too much.
     pub(crate) fn take_memory(&self, bytes: u64) -> bool {
-        let max = self.terms().budget.memory_bytes.min(self.hoard.take(bytes));
-        let more = |used: u64| used.checked_add(bytes).filter(|used| *used <= max);
-        let is_taken = self.memory.fetch_update(Relaxed, Relaxed, more).is_ok();
-        if !is_taken {
-            self.hoard.give(bytes);
-        }
-        is_taken
+        self.hoard.take(bytes, &self.memory, self.terms().budget.memory_bytes)
     }
 
     pub(crate) fn give_memory(&self, bytes: u64) {
         self.memory.fetch_sub(bytes, Relaxed);
         self.hoard.give(bytes);
-    }
-
-    /// Counts bytes that have gone to elsewhere, or come from there.
-    pub(crate) fn count_outbound(&self, bytes: usize, now: Instant) {
-        let rate = self.terms().budget.outbound_bytes_per_second.max(1);
-        let time = u128::from(SECOND) * bytes as u128 / u128::from(rate);
-        let (time, now) = (u64::try_from(time).unwrap_or(u64::MAX), self.now(now));
-        let later = |until: u64| Some(until.max(now).saturating_add(time));
-        let _ = self.outbound_until.fetch_update(Relaxed, Relaxed, later);
-    }
-
-    /// How long until more may go, or come: what is worth a second may be together.
-    pub(crate) fn outbound_pause(&self, now: Instant) -> Option<Duration> {
-        let ahead = self.outbound_until.load(Relaxed).saturating_sub(self.now(now));
-        ahead.checked_sub(SECOND).filter(|pause| *pause > 0).map(Duration::from_nanos)
-    }
-
-    /// What its apps keep, in bytes, as far as they are live.
-    pub fn disk_bytes(&self) -> u64 {
-        self.disk.bytes.load(Relaxed).saturating_add(self.disk.stores.load(Relaxed))
-    }
-
-    /// Files, folders and links that its apps keep.
-    pub fn disk_names(&self) -> u64 {
-        self.disk.names.load(Relaxed)
-    }
-
-    /// Takes room on the disk. False, and nothing taken, if that would be too much.
-    pub(crate) fn take_disk(&self, bytes: u64, names: u64) -> bool {
-        let terms = self.terms();
-        let bytes_max = terms.budget.disk_bytes.saturating_sub(self.disk.stores.load(Relaxed));
-        let take = |of: &AtomicU64, more: u64, max: u64| {
-            let taken = |used: u64| used.checked_add(more).filter(|used| more == 0 || *used <= max);
-            of.fetch_update(Relaxed, Relaxed, taken).is_ok()
-        };
-        if !take(&self.disk.bytes, bytes, bytes_max) {
-            return false;
-        }
-        let fits = take(&self.disk.names, names, terms.budget.disk_names);
-        if !fits {
-            self.disk.bytes.fetch_sub(bytes, Relaxed);
-        }
-        fits
-    }
-
-    /// Something takes another room (bytes and names) than it did: so it is, whether it may or not.
-    pub(crate) fn change_disk(&self, before: (u64, u64), after: (u64, u64)) {
-        let change = |of: &AtomicU64, before: u64, after: u64| {
-            let changed = |used: u64| Some(used.saturating_sub(before).saturating_add(after));
-            let _ = of.fetch_update(Relaxed, Relaxed, changed);
-        };
-        change(&self.disk.bytes, before.0, after.0);
-        change(&self.disk.names, before.1, after.1);
-    }
-
-    /// Whether its key-value stores may hold so many bytes together.
-    pub(crate) fn may_store(&self, bytes: u64) -> bool {
-        self.disk.bytes.load(Relaxed).saturating_add(bytes) <= self.terms().budget.disk_bytes
-    }
-
-    /// Its key-value stores hold so many bytes together.
-    pub(crate) fn set_stored(&self, bytes: u64) {
-        self.disk.stores.store(bytes, Relaxed);
     }
 
     /// Whether a line that costs so much may be logged now.
@@ -363,12 +249,15 @@ struct Host {
     crew: Arc<Crew>,
     company: Arc<Company>,
     hoard: Arc<Hoard>,
+    descriptors: Arc<Hoard>,
 }
 
 impl Host {
     fn new(calls: u32, crew: Arc<Crew>) -> Self {
         // As much as is asked for, until a configuration says what there is.
-        Self { slots: Slots::new(calls), crew, company: Arc::default(), hoard: Arc::new(Hoard::new(u64::MAX)) }
+        let unbounded = || Arc::new(Hoard::new(u64::MAX));
+        let (hoard, descriptors) = (unbounded(), unbounded());
+        Self { slots: Slots::new(calls), crew, company: Arc::default(), hoard, descriptors }
     }
 }
 
@@ -401,6 +290,7 @@ impl Accounts {
     /// anew where their number has changed.
     pub fn reconfigure(&self, config: &Config) {
         self.host.hoard.resize(config.sandbox_memory_bytes);
+        self.host.descriptors.resize(Shares::of_process(config.edge.connections).guests);
         for account in self.book().by_tenant.values() {
             let tenant = config.tenant_of(&format!("{}/", account.tenant));
             let budget = &tenant.budget;
@@ -433,7 +323,8 @@ impl Accounts {
 mod tests {
     use super::*;
 
-    fn account(change: impl FnOnce(&mut Budget)) -> Account {
+    /// One with another budget than the default.
+    pub(super) fn account(change: impl FnOnce(&mut Budget)) -> Account {
         let mut budget = Budget::default();
         change(&mut budget);
         Account::new("acme", 1, budget, &Host::new(10, Crew::new(1, || ())))
@@ -458,57 +349,12 @@ mod tests {
     }
 
     #[test]
-    fn processor_time_is_forgotten_at_the_rate_that_is_allowed() {
-        let account = account(|budget| {
-            budget.cpu_time = Duration::from_secs(2);
-            budget.cpu_window = Duration::from_secs(10);
-        });
-        let after = |ms: u64| account.made + Duration::from_millis(ms);
-        account.charge_cpu(Duration::from_secs(2));
-        assert_eq!(account.cpu_debt(after(0)), None);
-        account.charge_cpu(Duration::from_secs(1));
-        // A second of debt, at a fifth of a second for each second.
-        assert_eq!(account.cpu_debt(after(0)), Some(Duration::from_secs(5)));
-        assert_eq!(account.cpu_debt(after(2500)), Some(Duration::from_millis(2500)));
-        assert_eq!(account.cpu_debt(after(5000)), None);
-        assert_eq!(account.spent(after(5000)), None);
-    }
-
-    #[test]
-    fn what_goes_out_and_comes_back_has_its_rate_beyond_a_seconds_worth() {
-        let account = account(|budget| budget.outbound_bytes_per_second = 1000);
-        let after = |ms: u64| account.made + Duration::from_millis(ms);
-        account.count_outbound(1000, after(0));
-        assert_eq!(account.outbound_pause(after(0)), None);
-        account.count_outbound(500, after(0));
-        assert_eq!(account.outbound_pause(after(0)), Some(Duration::from_millis(500)));
-        assert_eq!(account.outbound_pause(after(400)), Some(Duration::from_millis(100)));
-        assert_eq!(account.outbound_pause(after(500)), None);
-    }
-
-    #[test]
     fn memory_is_taken_while_there_is_some() {
         let account = account(|budget| budget.memory_bytes = 100);
         assert!(account.take_memory(60) && !account.take_memory(60) && account.take_memory(40));
-        assert_eq!(account.spent(account.made), Some((Spent::Memory, MEMORY_RETRY)));
+        assert_eq!(account.spent(account.made), Some((Spent::Memory, GIVEN_BACK_RETRY)));
         account.give_memory(1);
         assert_eq!(account.spent(account.made), None);
-    }
-
-    #[test]
-    fn room_on_the_disk_is_one_for_data_and_stores() {
-        let account = account(|budget| {
-            budget.disk_bytes = 100;
-            budget.disk_names = 2;
-        });
-        assert!(account.take_disk(60, 1) && !account.take_disk(60, 1) && account.take_disk(0, 1));
-        assert!(!account.take_disk(1, 1), "no name is left");
-        assert!(account.may_store(40) && !account.may_store(41));
-        account.set_stored(40);
-        assert_eq!((account.disk_bytes(), account.disk_names()), (100, 2));
-        assert!(!account.take_disk(1, 0));
-        account.change_disk((60, 2), (50, 1));
-        assert!(account.take_disk(10, 1) && account.take_disk(0, 0));
     }
 
     #[test]

@@ -245,17 +245,34 @@ fn tenant_metrics(table: &Table) -> String {
     let live = table.entries.values().filter_map(|entry| entry.live.as_ref());
     let accounts: BTreeMap<_, _> =
         live.map(|app| (app.spec.tenant.as_str(), Arc::clone(app.admission.account()))).collect();
-    type Gauge = (&'static str, &'static str, fn(&Account) -> u64);
-    let gauges: [Gauge; 5] = [
-        ("wasgi_tenant_calls", "Calls of the tenant that run.", |account| account.running().into()),
-        ("wasgi_tenant_waiting", "Requests of the tenant that wait.", |account| account.waiting().into()),
-        ("wasgi_tenant_memory_bytes", "Memory of the tenant's sandboxes.", Account::memory_bytes),
-        ("wasgi_tenant_disk_bytes", "What the tenant's apps keep: data and key-value stores.", Account::disk_bytes),
-        ("wasgi_tenant_disk_files", "Files, folders and links among the tenant's data.", Account::disk_names),
+    type Metric = (&'static str, &'static str, &'static str, fn(&Account) -> u64);
+    let metrics: [Metric; 7] = [
+        ("wasgi_tenant_calls", "gauge", "Calls of the tenant that run.", |account| account.running().into()),
+        ("wasgi_tenant_waiting", "gauge", "Requests of the tenant that wait.", |account| account.waiting().into()),
+        ("wasgi_tenant_memory_bytes", "gauge", "Memory of the tenant's sandboxes.", Account::memory_bytes),
+        (
+            "wasgi_tenant_disk_bytes",
+            "gauge",
+            "What the tenant's apps keep: data and key-value stores.",
+            Account::disk_bytes,
+        ),
+        ("wasgi_tenant_disk_files", "gauge", "Files, folders and links among the tenant's data.", Account::disk_names),
+        (
+            "wasgi_tenant_descriptors",
+            "gauge",
+            "Files, sockets and connections open for the tenant's guests.",
+            Account::descriptors,
+        ),
+        (
+            "wasgi_tenant_descriptors_refused_total",
+            "counter",
+            "How often the tenant's guests were refused another of them.",
+            Account::descriptors_refused,
+        ),
     ];
     let mut text = String::new();
-    for (name, help, value) in gauges {
-        text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} gauge\n"));
+    for (name, kind, help, value) in metrics {
+        text.push_str(&format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
         for (tenant, account) in &accounts {
             // Names of folders have nothing that would have to be escaped.
             text.push_str(&format!("{name}{{tenant=\"{tenant}\"}} {}\n", value(account)));

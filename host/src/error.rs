@@ -81,6 +81,10 @@ pub enum Busy {
     TenantsQueueTime,
     #[error("its tenant has the memory in use that it may: budget.memory, or its part of sandbox_memory")]
     TenantsMemory,
+    #[error(
+        "its tenant has as many files and connections open as it may: budget.descriptors, or its part of LimitNOFILE"
+    )]
+    TenantsDescriptors,
     #[error("no call of this host ended within queue_time: there are as many as `sandboxes`")]
     Host,
     #[error("all sandboxes of this host are in use")]

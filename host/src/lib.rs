@@ -14,6 +14,7 @@
 //! | [`apps`] | what is live: the immutable table that is swapped atomically |
 //! | [`admission`] | who may run now: an app's, its tenant's and the host's places, queues → a permit |
 //! | [`account`] | what a tenant has in use, and whether it may have more |
+//! | [`descriptors`] | who may have how many of this process's |
 //! | [`sandbox`] | engine, stores, meters, the guest's task |
 //! | [`guest`] | the ways of talking to a guest; chosen once, when a release is loaded |
 //! | [`body`] | capped, back-pressured bodies, both directions |
@@ -43,6 +44,7 @@ pub mod config;
 pub mod confine;
 pub mod data;
 pub mod deploy;
+pub mod descriptors;
 pub mod error;
 pub mod gateway;
 pub mod granted;

@@ -144,6 +144,9 @@ pub struct Budget {
     pub disk_bytes: u64,
     /// Files, folders and links among their data (`data`).
     pub disk_names: u64,
+    /// What is open for its guests: files and folders, sockets, connections to elsewhere, spooled bodies, static files on their way;
+    /// never more than its part of what the process may have (`guest`, `outbound`, `body`, `assets`, `deploy`).
+    pub descriptors: u64,
     /// What its apps may log per second; the rest is dropped and counted (`telemetry`).
     pub log_bytes_per_second: u64,
     /// Connections to elsewhere at the same time (`outbound`).
@@ -169,6 +172,7 @@ impl Default for Budget {
             cpu_window: Duration::from_secs(10),
             disk_bytes: 1024 * 1024 * MIB,
             disk_names: 10_000_000,
+            descriptors: 16_384,
             log_bytes_per_second: MIB,
             outbound_connections: 256,
             outbound_bytes_per_second: 64 * MIB,

@@ -106,6 +106,7 @@ impl Admission {
             if again > deadline {
                 return Err(match what {
                     Spent::Memory => Error::Busy(Busy::TenantsMemory),
+                    Spent::Descriptors => Error::Busy(Busy::TenantsDescriptors),
                     Spent::Calls | Spent::Cpu => Error::Budget { what, retry_after: time },
                 });
             }

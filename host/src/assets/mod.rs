@@ -15,6 +15,7 @@ use headers::ETag;
 use http::HeaderValue;
 
 use self::negotiation::Coding;
+use crate::account::Account;
 use crate::admission::Gate;
 use crate::bundle::{Tree, TreeEntry};
 use crate::config::AssetSpec;
@@ -26,6 +27,8 @@ pub struct Assets {
     /// By the decoded path below the app's own.
     by_path: HashMap<Vec<u8>, Asset>,
     gate: Gate,
+    /// Its tenant's: what is sent is open.
+    account: Arc<Account>,
 }
 
 /// What is served at one path.
@@ -62,7 +65,7 @@ impl Assets {
     ///
     /// # Errors
     /// If something is named that is not in it.
-    pub fn new(tree: Arc<Tree>, specs: &[AssetSpec], limits: &Limits) -> Result<Self, String> {
+    pub fn new(tree: Arc<Tree>, specs: &[AssetSpec], limits: &Limits, account: &Arc<Account>) -> Result<Self, String> {
         let files: HashMap<&str, &TreeEntry> = tree.files().iter().map(|file| (file.path.as_str(), file)).collect();
         let mut by_path = HashMap::new();
         // A longer prefix comes later in their order, and counts more.
@@ -86,7 +89,7 @@ impl Assets {
             }
         }
         let gate = Gate::new(limits.concurrent_assets, limits);
-        Ok(Self { tree, by_path, gate })
+        Ok(Self { tree, by_path, gate, account: Arc::clone(account) })
     }
 
     /// What is served at a path below the app's own.

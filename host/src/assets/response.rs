@@ -13,7 +13,7 @@ use http::{HeaderValue, Method, Response, StatusCode, header, request};
 use super::negotiation::{Condition, Part, coding, condition, part};
 use super::{Found, Variant};
 use crate::body::{FileBody, ResponseBody};
-use crate::error::Error;
+use crate::error::{Busy, Error};
 
 /// A file up to this size is read at once, and does not count as being sent.
 const WHOLE_BYTES_MAX: u64 = 64 << 10;
@@ -87,6 +87,7 @@ impl Found<'_> {
 
     async fn body(&self, variant: &Variant, range: Range<u64>) -> Result<ResponseBody, Error> {
         let permit = self.assets.gate.pass().await?;
+        let held = self.assets.account.take_descriptors(1).ok_or(Error::Busy(Busy::TenantsDescriptors))?;
         let (tree, path) = (Arc::clone(&self.assets.tree), Arc::clone(&variant.path));
         let length = range.end - range.start;
         let start = range.start;
@@ -98,7 +99,7 @@ impl Found<'_> {
         let failed = |error: io::Error| Error::Host(format!("static file {}: {error}", variant.path.escape_debug()));
         match opened.await.map_err(io::Error::other).flatten().map_err(failed)? {
             (_, Some(whole)) => Ok(ResponseBody::ready(vec![whole], length)),
-            (file, None) => Ok(ResponseBody::file(FileBody::new(file, range, permit), length)),
+            (file, None) => Ok(ResponseBody::file(FileBody::new(file, range, (permit, held)), length)),
         }
     }
 }

@@ -12,6 +12,8 @@ use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
+use crate::account::Held;
+
 /// What is read at once, and so what a slow client has in memory.
 const BLOCK_BYTES: u64 = 128 << 10;
 
@@ -20,13 +22,13 @@ pub(crate) struct FileBody {
     file: Arc<File>,
     left: Range<u64>,
     reading: Option<JoinHandle<io::Result<Bytes>>>,
-    /// It counts as being sent until its end.
-    _permit: OwnedSemaphorePermit,
+    /// It counts as being sent until its end, and as open.
+    _permits: (OwnedSemaphorePermit, Held),
 }
 
 impl FileBody {
-    pub(crate) fn new(file: File, range: Range<u64>, permit: OwnedSemaphorePermit) -> Self {
-        Self { file: Arc::new(file), left: range, reading: None, _permit: permit }
+    pub(crate) fn new(file: File, range: Range<u64>, permits: (OwnedSemaphorePermit, Held)) -> Self {
+        Self { file: Arc::new(file), left: range, reading: None, _permits: permits }
     }
 
     pub(super) fn poll_block(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Result<Bytes>>> {

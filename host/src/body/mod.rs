@@ -16,9 +16,9 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 pub(crate) use self::file::FileBody;
-use self::spool::{Spool, SpoolFile, Spooled};
+use self::spool::{Spool, SpoolFile, Spooled, Unkept};
 use crate::config::ChunkedBodies;
-use crate::error::Error;
+use crate::error::{Busy, Error};
 use crate::sandbox::task::Task;
 use crate::sandbox::{AppContext, CallState};
 
@@ -54,6 +54,8 @@ pub(crate) enum ReadError {
     /// The host's own fault.
     #[error("the request body cannot be kept: {0}")]
     Spool(String),
+    #[error("the request body cannot be kept: {0}")]
+    Busy(Busy),
 }
 
 impl From<ReadError> for Error {
@@ -63,6 +65,7 @@ impl From<ReadError> for Error {
             ReadError::Broken(why) => Self::ClientGone(why),
             ReadError::Malformed(_) => Self::BadRequest("the request body is not chunked as it should be"),
             ReadError::Spool(_) => Self::Host(error.to_string()),
+            ReadError::Busy(busy) => Self::Busy(busy),
         }
     }
 }
@@ -107,12 +110,15 @@ impl RequestBody {
     /// Reads all of it. The clocks run as they do for a guest that reads.
     async fn spool(&mut self, app: &AppContext, call: &CallState) -> Result<(), ReadError> {
         let mut spool = Spool::default();
-        let failed = |error: std::io::Error| ReadError::Spool(error.to_string());
+        let failed = |unkept| match unkept {
+            Unkept::Descriptors => ReadError::Busy(Busy::TenantsDescriptors),
+            Unkept::Io(error) => ReadError::Spool(error.to_string()),
+        };
         while self.fill(call).await? {
             let piece = std::mem::take(&mut self.buffer);
-            spool.push(&piece, &app.spool_dir).await.map_err(failed)?;
+            spool.push(&piece, &app.spool_dir, &app.account).await.map_err(failed)?;
         }
-        match spool.finish(&app.spool_dir).await.map_err(failed)? {
+        match spool.finish(&app.spool_dir, &app.account).await.map_err(failed)? {
             Spooled::Memory(bytes) => self.buffer = bytes,
             Spooled::File(file) => self.source = Source::File(file),
         }

@@ -14,6 +14,8 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 
+use crate::account::{Account, Held};
+
 /// A larger body goes to the file, in pieces of this size.
 const MEMORY_BYTES: usize = 256 << 10;
 
@@ -25,7 +27,7 @@ const READ_BYTES: u64 = 256 << 10;
 pub(super) struct Spool {
     /// What is not in the file.
     memory: BytesMut,
-    file: Option<Arc<File>>,
+    file: Option<(Arc<File>, Held)>,
     /// What is in the file.
     filed: u64,
 }
@@ -39,6 +41,7 @@ pub(super) enum Spooled {
 /// Read from its beginning to its end, once. The file is gone with the last handle, also where the host is killed.
 pub(super) struct SpoolFile {
     file: Arc<File>,
+    _held: Held,
     at: u64,
     end: u64,
     reading: Option<Reading>,
@@ -48,30 +51,33 @@ pub(super) struct SpoolFile {
 type Reading = Pin<Box<dyn Future<Output = io::Result<Vec<u8>>> + Send>>;
 
 impl Spool {
-    /// Keeps a piece; the file, if there has to be one, is in `directory`.
-    pub(super) async fn push(&mut self, piece: &[u8], directory: &Path) -> io::Result<()> {
+    /// Keeps a piece; the file, if there has to be one, is in `directory`, and open for the account's tenant.
+    pub(super) async fn push(&mut self, piece: &[u8], directory: &Path, account: &Arc<Account>) -> Result<(), Unkept> {
         if !self.memory.is_empty() && self.memory.len() + piece.len() > MEMORY_BYTES {
-            self.write_out(directory).await?;
+            self.write_out(directory, account).await?;
         }
         self.memory.extend_from_slice(piece);
         Ok(())
     }
 
     /// The whole of it.
-    pub(super) async fn finish(mut self, directory: &Path) -> io::Result<Spooled> {
+    pub(super) async fn finish(mut self, directory: &Path, account: &Arc<Account>) -> Result<Spooled, Unkept> {
         if self.file.is_none() {
             return Ok(Spooled::Memory(self.memory.freeze()));
         }
-        self.write_out(directory).await?;
+        self.write_out(directory, account).await?;
         let Self { file, filed, .. } = self;
-        let file = file.ok_or_else(|| io::Error::other("nothing was written"))?;
-        Ok(Spooled::File(SpoolFile { file, at: 0, end: filed, reading: None }))
+        let (file, held) = file.ok_or_else(|| io::Error::other("nothing was written"))?;
+        Ok(Spooled::File(SpoolFile { file, _held: held, at: 0, end: filed, reading: None }))
     }
 
-    async fn write_out(&mut self, directory: &Path) -> io::Result<()> {
+    async fn write_out(&mut self, directory: &Path, account: &Arc<Account>) -> Result<(), Unkept> {
+        let (file, held) = match self.file.take() {
+            Some((file, held)) => (Some(file), held),
+            None => (None, account.take_descriptors(1).ok_or(Unkept::Descriptors)?),
+        };
         let block = self.memory.split().freeze();
-        let (at, bytes) = (self.filed, block.len() as u64);
-        let (file, directory) = (self.file.clone(), directory.to_owned());
+        let (at, bytes, directory) = (self.filed, block.len() as u64, directory.to_owned());
         let file = off_the_worker(move || {
             let file = match file {
                 Some(file) => file,
@@ -82,10 +88,19 @@ impl Spool {
             Ok(file)
         })
         .await?;
-        self.file = Some(file);
+        self.file = Some((file, held));
         self.filed += bytes;
         Ok(())
     }
+}
+
+/// Why a piece is not kept.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unkept {
+    #[error("its tenant has as many files open as it may")]
+    Descriptors,
+    #[error(transparent)]
+    Io(#[from] io::Error),
 }
 
 impl SpoolFile {
@@ -122,16 +137,16 @@ mod tests {
 
     async fn check(pieces: &[usize], in_file: bool) {
         let directory = tempfile::tempdir().unwrap();
-        let mut spool = Spool::default();
+        let (mut spool, account) = (Spool::default(), Account::of_nobody());
         let mut expected = Vec::new();
         for (index, bytes) in pieces.iter().enumerate() {
             let piece: Vec<u8> = (0..*bytes).map(|at| (at * 7 + index) as u8).collect();
             expected.extend_from_slice(&piece);
-            spool.push(&piece, directory.path()).await.unwrap();
+            spool.push(&piece, directory.path(), &account).await.unwrap();
             assert!(spool.memory.len() <= MEMORY_BYTES.max(*bytes), "{} bytes in memory", spool.memory.len());
         }
         let mut got = Vec::new();
-        match spool.finish(directory.path()).await.unwrap() {
+        match spool.finish(directory.path(), &account).await.unwrap() {
             Spooled::Memory(bytes) => {
                 assert!(!in_file);
                 got.extend_from_slice(&bytes);

@@ -22,10 +22,11 @@ use wasgi_host::config::{Config, Environment, Settings};
 use wasgi_host::confine::user::User;
 use wasgi_host::confine::{self, Confinement};
 use wasgi_host::deploy::{DeployHandle, Deployer};
+use wasgi_host::descriptors::Shares;
 use wasgi_host::gateway::{Faults, Gateway};
 use wasgi_host::outbound::Plan;
 use wasgi_host::rebuild;
-use wasgi_host::sandbox::Engine;
+use wasgi_host::sandbox::{Engine, go_first};
 use wasgi_host::server::{Doors, Inherited, Policy, Server, Tls};
 use wasgi_host::telemetry::{self, AccessLog};
 
@@ -75,9 +76,15 @@ impl Serve {
         let confinement = Confinement::put_up(&config, &settings)?;
         let _log = telemetry::init(&config.log)?;
         tracing::info!("{confinement}");
+        say_open_files(&config);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.workers)
             .thread_name("worker")
+            .on_thread_start(|| {
+                if let Err(error) = go_first() {
+                    tracing::debug!("a thread that serves has slices as all others: {error}");
+                }
+            })
             .enable_all()
             .build()
             .context("the worker threads cannot be started")?;
@@ -336,5 +343,17 @@ fn raise_open_files() {
     let limit = rustix::process::getrlimit(Resource::Nofile);
     if let Err(error) = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
         tracing::debug!("the limit of open files stays as it is: {error}");
+    }
+}
+
+/// What there is of them, where that is less than the operator wants.
+fn say_open_files(config: &Config) {
+    let Shares { all, clients, guests } = Shares::of_process(config.edge.connections);
+    if clients < config.edge.connections {
+        tracing::warn!(
+            "this process may have {all} files open (LimitNOFILE): {clients} connections at once instead of \
+             edge.connections = {}, and {guests} for all guests",
+            config.edge.connections
+        );
     }
 }

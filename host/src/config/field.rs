@@ -158,6 +158,7 @@ pub(super) static BUDGET: &[Field<Budget>] = &[
     time!("cpu_window", cpu_window, 100 * MILLISECOND, HOUR),
     size!("disk", disk_bytes, 4 * KIB, 1024 * TIB),
     count!("disk_files", disk_names, 1, 10_000_000_000),
+    count!("descriptors", descriptors, 8, 10_000_000),
     size!("log_rate", log_bytes_per_second, KIB, GIB),
     count!("outbound_connections", outbound_connections, 1, 100_000),
     size!("outbound_rate", outbound_bytes_per_second, KIB, TIB),

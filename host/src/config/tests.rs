@@ -137,6 +137,7 @@ fn every_key_is_read_and_survives_printing() {
         cpu_window = "4s"
         disk = "2GiB"
         disk_files = 13
+        descriptors = 14
         log_rate = "3KiB"
         outbound_connections = 5
         outbound_rate = "6KiB"

@@ -5,7 +5,7 @@
 //! done to the component, and the SHA-256 of the file itself. One rename puts all three in place. Its end is what the app's
 //! memories begin with ([`images`]).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{File, FileTimes};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
@@ -60,6 +60,30 @@ pub struct Cache {
     passes: Passes,
     /// File names by component and engine: `<wasm>-<engine>`.
     entries: Mutex<HashMap<String, String>>,
+}
+
+/// A file in the directory.
+struct OnDisk {
+    /// Since it was last used.
+    age: Duration,
+    bytes: u64,
+    name: String,
+}
+
+impl OnDisk {
+    fn is_code(&self) -> bool {
+        self.name.ends_with(SUFFIX)
+    }
+
+    /// What it is known by.
+    fn key(&self) -> Option<&str> {
+        self.name.rsplit_once('-').map(|(key, _)| key)
+    }
+
+    /// The SHA-256 of the component.
+    fn component(&self) -> Option<&str> {
+        self.name.split_once('-').map(|(hash, _)| hash)
+    }
 }
 
 impl Cache {
@@ -168,34 +192,56 @@ impl Cache {
         Ok(Code { component: deserialize(target.engine, &file)?, images: images::read(&file)? })
     }
 
-    /// Lists what is there, removes what compilers left behind, and evicts what went unused if it is too much.
+    /// Lists what is there.
     fn index(&self) -> io::Result<()> {
-        let mut entries = Vec::new();
-        for entry in std::fs::read_dir(&self.directory)? {
-            let entry = entry?;
-            let (Ok(name), Ok(metadata)) = (entry.file_name().into_string(), entry.metadata()) else {
-                continue;
-            };
-            let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-            let age = modified.elapsed().unwrap_or_default();
-            // Another host with the same state_dir may be writing the young ones.
-            if name.starts_with(TEMP_PREFIX) && age > UNUSED_TIME_MIN {
-                let _ = std::fs::remove_file(entry.path());
-            } else if name.ends_with(SUFFIX) {
-                entries.push((age, metadata.len(), name));
+        let mut found = self.on_disk()?;
+        // Of two with one key the younger counts.
+        found.sort_by(|one, other| other.age.cmp(&one.age));
+        let mut known = self.entries();
+        for entry in found.into_iter().filter(OnDisk::is_code) {
+            if let Some(key) = entry.key() {
+                known.insert(key.to_owned(), entry.name);
             }
         }
-        entries.sort();
+        Ok(())
+    }
+
+    fn on_disk(&self) -> io::Result<Vec<OnDisk>> {
+        let found = std::fs::read_dir(&self.directory)?.map(|entry| {
+            let entry = entry?;
+            let (Ok(name), Ok(metadata)) = (entry.file_name().into_string(), entry.metadata()) else { return Ok(None) };
+            let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+            Ok(Some(OnDisk { age: modified.elapsed().unwrap_or_default(), bytes: metadata.len(), name }))
+        });
+        found.filter_map(Result::transpose).collect()
+    }
+
+    /// Removes what compilers left behind, and code that no app has, the longest unused first, where all of it is too much. `used`
+    /// are the components of all apps, also of those that sleep. Only the host that serves may do this: it alone knows them. It blocks.
+    pub fn tidy(&self, used: &HashSet<String>) {
+        if let Err(error) = self.evict(used, BYTES_MAX) {
+            tracing::warn!("compiled code in {} is not tidied: {error}", self.directory.display());
+        }
+    }
+
+    fn evict(&self, used: &HashSet<String>, bytes_max: u64) -> io::Result<()> {
+        let mut found = self.on_disk()?;
+        found.sort_by_key(|entry| entry.age);
         let mut bytes = 0;
-        let mut known = self.entries();
-        for (age, len, name) in entries {
-            bytes += len;
-            if bytes > BYTES_MAX && age > UNUSED_TIME_MIN {
-                let _ = std::fs::remove_file(self.directory.join(&name));
-                continue;
-            }
-            if let Some((key, _)) = name.rsplit_once('-') {
-                known.insert(key.to_owned(), name);
+        for entry in found {
+            let is_needed = entry.age <= UNUSED_TIME_MIN || entry.component().is_some_and(|hash| used.contains(hash));
+            let goes = match entry.is_code() {
+                true if !is_needed && bytes + entry.bytes > bytes_max => true,
+                true => {
+                    bytes += entry.bytes;
+                    false
+                }
+                false => entry.name.starts_with(TEMP_PREFIX) && entry.age > UNUSED_TIME_MIN,
+            };
+            if goes {
+                // Whoever looks for it now compiles it again.
+                self.entries().retain(|_, name| *name != entry.name);
+                let _ = std::fs::remove_file(self.directory.join(&entry.name));
             }
         }
         Ok(())
@@ -263,4 +309,54 @@ pub fn hash_bytes(bytes: &[u8]) -> String {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: Duration = Duration::from_secs(48 * 60 * 60);
+
+    fn put(cache: &Cache, name: &str, age: Duration) {
+        let file = File::create(cache.directory.join(name)).expect("the folder is ours");
+        file.set_len(100).expect("there is room");
+        file.set_times(FileTimes::new().set_modified(SystemTime::now() - age)).expect("the file is ours");
+    }
+
+    fn names(cache: &Cache) -> Vec<String> {
+        let mut names: Vec<_> = cache.on_disk().expect("it can be read").into_iter().map(|entry| entry.name).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn only_what_no_app_has_and_nobody_used_lately_goes_and_only_where_it_is_too_much() {
+        let folder = tempfile::tempdir().expect("there is a temporary directory");
+        let open = || Cache::open(folder.path(), Passes::All).expect("the folder is ours");
+        let cache = open();
+        for (name, age) in [
+            ("live-1-x.cwasm", 3 * OLD),
+            ("gone-1-x.cwasm", 2 * OLD),
+            ("young-1-x.cwasm", Duration::ZERO),
+            ("tmp-old", OLD),
+            ("tmp-young", Duration::ZERO),
+            ("something-else", OLD),
+        ] {
+            put(&cache, name, age);
+        }
+        let all = names(&cache);
+        // Whoever only opens it, as a command of the operator's does, removes nothing.
+        let cache = open();
+        assert_eq!(names(&cache), all);
+        let used = HashSet::from(["live".to_owned()]);
+        cache.evict(&used, 300).expect("the folder is ours");
+        assert_eq!(
+            names(&cache),
+            ["gone-1-x.cwasm", "live-1-x.cwasm", "something-else", "tmp-young", "young-1-x.cwasm"]
+        );
+        assert_eq!(cache.entries().len(), 3);
+        cache.evict(&used, 10).expect("the folder is ours");
+        assert_eq!(names(&cache), ["live-1-x.cwasm", "something-else", "tmp-young", "young-1-x.cwasm"]);
+        assert_eq!(cache.entries().len(), 2, "what is gone is not known any more");
+    }
 }

@@ -15,7 +15,7 @@ use super::compile::{Compiler, Failure};
 use super::content::{Archive, Content, read_sidecar, read_wasm, refused_sidecar};
 use super::library::Library;
 use super::notes::notes;
-use super::own::{assets, is_settled, open_data, open_directories};
+use super::own::{assets, descriptors, is_settled, open_data, open_directories};
 use super::scan::Candidate;
 use super::sleeper::{AWAKE_AT_START, Recipe, Shelf, Sleeper};
 use crate::account::{Account, Accounts};
@@ -160,6 +160,12 @@ impl Loader {
         components.retain(|(hash, _), cell| hashes.contains(hash.as_str()) || Arc::strong_count(cell) > 1);
     }
 
+    /// Removes compiled code that none of these components needs any more. It takes a thread.
+    pub fn tidy_cache(self: &Arc<Self>, used: HashSet<String>) {
+        let loader = Arc::clone(self);
+        tokio::task::spawn_blocking(move || loader.cache.tidy(&used));
+    }
+
     /// Removes files that no app uses any more. It takes a thread if there may be some.
     pub fn tidy(self: &Arc<Self>) {
         if self.library.is_untidy() {
@@ -208,8 +214,20 @@ impl Loader {
         let log = Arc::new(AppLog::new(&spec.name, &spec.limits, &account));
         let Code { component, images } = Code::clone(&code);
         let grip = Grip::new(&self.common.granted, &Arc::new(spec.clone()));
-        let own =
-            Belongings { log, files, data, directories, secrets, account, outbound, keyvalue, grip, uses, images };
+        let own = Belongings {
+            log,
+            files,
+            data,
+            directories,
+            secrets,
+            account,
+            outbound,
+            keyvalue,
+            descriptors: None,
+            grip,
+            uses,
+            images,
+        };
         Ok(Loaded { spec, component, own })
     }
 
@@ -304,7 +322,8 @@ impl Loader {
         let log = AppLog::new(&spec.name, &spec.limits, &account);
         let log = Arc::new(if order.config.dev { log.keeping_more() } else { log });
         let live = order.live.as_ref();
-        let assets = assets(&spec, files.as_ref()).map_err(refused)?;
+        let assets = assets(&spec, files.as_ref(), &account).map_err(refused)?;
+        let descriptors = descriptors(&spec, files.as_ref(), &account)?;
         let data = open_data(&spec, live, &account)?;
         let directories = open_directories(&spec, &self.volumes, &account)?;
         let outbound = self.outbound(&spec, &account, live);
@@ -319,6 +338,7 @@ impl Loader {
             keyvalue,
             grip: Grip::new(&self.common.granted, &spec),
             uses,
+            descriptors,
             // Its code brings it, when it is linked.
             images: MemoryImages::default(),
         };

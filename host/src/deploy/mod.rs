@@ -66,6 +66,8 @@ const START_TIME: Duration = Duration::from_secs(2);
 const READY_TIME: Duration = Duration::from_secs(10);
 /// A directory that is missing for no longer than this is being replaced by another.
 const MISSING_TIME: Duration = Duration::from_secs(1);
+/// How often compiled code is tidied.
+const TIDY_TIME: Duration = Duration::from_secs(60 * 60);
 /// How often [`guest::Guest::sweep`] is called.
 const SWEEP_TIME: Duration = Duration::from_secs(1);
 
@@ -86,6 +88,8 @@ pub struct Deployer {
     missing_since: Option<Instant>,
     /// What the last look failed with, so that it is logged once.
     complaint: Option<String>,
+    /// When compiled code was last tidied.
+    tidied: Option<Instant>,
     started: Instant,
     ready: channel::Sender<bool>,
 }
@@ -203,6 +207,7 @@ impl Deployer {
             unsettled: false,
             missing_since: None,
             complaint: None,
+            tidied: None,
             started: now,
             ready,
         };
@@ -234,13 +239,17 @@ impl Deployer {
     }
 
     /// What is to be done from time to time.
-    fn sweep(&self) {
+    fn sweep(&mut self) {
         let idle_time = self.config.app_idle_time;
         self.records.live().for_each(|app| app.guest.sweep(idle_time, app.admission.running()));
         self.loader.accounts.tidy();
         // At the start, files may be there that are about to be used.
         if *self.ready.borrow() {
             self.loader.tidy();
+            if self.tidied.is_none_or(|tidied| tidied.elapsed() >= TIDY_TIME) {
+                self.tidied = Some(Instant::now());
+                self.loader.tidy_cache(self.records.code_hashes().into_iter().map(str::to_owned).collect());
+            }
         }
     }
 

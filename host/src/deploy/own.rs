@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Context;
 
 use super::load::Outcome;
-use crate::account::Account;
+use crate::account::{Account, Held};
 use crate::apps::App;
 use crate::assets::Assets;
 use crate::bundle::Tree;
@@ -18,13 +18,35 @@ pub(super) fn is_settled(spec: &AppSpec, secrets: &Secrets, live: &App) -> bool 
 }
 
 /// What it serves without its guest.
-pub(super) fn assets(spec: &AppSpec, files: Option<&Arc<Tree>>) -> anyhow::Result<Option<Assets>> {
+pub(super) fn assets(
+    spec: &AppSpec,
+    files: Option<&Arc<Tree>>,
+    account: &Arc<Account>,
+) -> anyhow::Result<Option<Assets>> {
     if spec.assets.is_empty() {
         return Ok(None);
     }
     let tree = files.context("static files are named, but it carries no files: build it with --include")?;
-    let assets = Assets::new(Arc::clone(tree), &spec.assets, &spec.limits);
+    let assets = Assets::new(Arc::clone(tree), &spec.assets, &spec.limits, account);
     assets.map(Some).map_err(anyhow::Error::msg)
+}
+
+/// The right to all that is open as long as it is live: the tree of its files, its data with the number of the last turn, directories.
+pub(super) fn descriptors(
+    spec: &AppSpec,
+    files: Option<&Arc<Tree>>,
+    account: &Arc<Account>,
+) -> Result<Option<Arc<Held>>, Outcome> {
+    let count = u64::from(files.is_some()) + 2 * u64::from(spec.data.is_some()) + spec.directories.len() as u64;
+    if count == 0 {
+        return Ok(None);
+    }
+    let refused = || {
+        let reason =
+            "its tenant has as many files and connections open as it may: raise budget.descriptors, or LimitNOFILE";
+        Outcome::Passing(reason.to_owned())
+    };
+    account.take_descriptors(count).ok_or_else(refused).map(|held| Some(Arc::new(held)))
 }
 
 /// The directory of its data, if it has one: the very one of the release before, whose calls and its own take turns.

@@ -4,6 +4,7 @@
 pub(crate) mod cgi;
 pub mod clocks;
 pub mod command;
+pub(crate) mod descriptors;
 pub(crate) mod environ;
 pub(crate) mod filesystem;
 pub(crate) mod head;
@@ -119,6 +120,7 @@ pub(crate) fn link(linker: &mut Linker<State>, variant: Variant) -> wasmtime::Re
         clocks::link_p3(linker)?;
         random::link_p3(linker)?;
         filesystem::link_p3(linker)?;
+        descriptors::link_p3(linker)?;
         sockets::link_p3(linker)?;
         http::link_p3(linker)?;
     }

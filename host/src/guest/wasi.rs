@@ -15,6 +15,7 @@ use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, async_trait};
 
 use super::sockets::{self, Sockets};
 use super::{clocks, random};
+use crate::account::Held;
 use crate::config::{Access, Protocol};
 use crate::sandbox::{AppContext, State};
 use crate::telemetry::{AppLog, LineBuffer, LogStream, RequestId};
@@ -62,7 +63,12 @@ pub(crate) struct Process {
 
 /// A sandbox's WASI: the app's files at `/`, read-only, and its data at `/data`, where there are any. What is no program has the
 /// app's own variables, and prints to its log.
-pub(crate) fn context(app: &AppContext, stdio: &Stdio, sockets: Option<&Sockets>, process: Option<Process>) -> WasiCtx {
+pub(crate) fn context(
+    app: &AppContext,
+    stdio: &Stdio,
+    sockets: Option<&Sockets>,
+    process: Option<Process>,
+) -> (WasiCtx, Option<Held>) {
     let mut builder = WasiCtx::builder();
     builder.stderr(stdio.stderr.clone());
     match process {
@@ -89,20 +95,35 @@ pub(crate) fn context(app: &AppContext, stdio: &Stdio, sockets: Option<&Sockets>
     if let Some(sockets) = sockets.filter(|_| connects) {
         sockets::allow(&mut builder, sockets);
     }
-    if let Some(files) = &app.files {
-        preopen(&mut builder, app, &files.root(), "/", FsPerms::ReadOnly);
-    }
-    if let Some(data) = &app.data {
-        preopen(&mut builder, app, &data.root(), DATA, FsPerms::ReadWrite);
-    }
-    for directory in app.directories.iter() {
+    let held = preopen_all(&mut builder, app);
+    (builder.build(), held)
+}
+
+/// Opens what a sandbox finds open, with the right to that many descriptors.
+fn preopen_all(builder: &mut WasiCtxBuilder, app: &AppContext) -> Option<Held> {
+    let files = app.files.iter().map(|files| (files.root(), "/", FsPerms::ReadOnly));
+    let data = app.data.iter().map(|data| (data.root(), DATA, FsPerms::ReadWrite));
+    let others = app.directories.iter().map(|directory| {
         let perms = match directory.spec.access {
             Access::Read => FsPerms::ReadOnly,
             Access::Write => FsPerms::ReadWrite,
         };
-        preopen(&mut builder, app, &directory.root(), &directory.spec.place, perms);
+        (directory.root(), directory.spec.place.as_str(), perms)
+    });
+    let count = files.len() + data.len() + others.len();
+    if count == 0 {
+        return None;
     }
-    builder.build()
+    let Some(held) = app.account.take_descriptors(count as u64) else {
+        let line =
+            "a sandbox goes without its directories: its tenant has budget.descriptors, or its part of LimitNOFILE";
+        app.log.line(LogStream::Errors, None, line.as_bytes());
+        return None;
+    };
+    for (host, guest, perms) in files.chain(data).chain(others) {
+        preopen(builder, app, &host, guest, perms);
+    }
+    Some(held)
 }
 
 /// Opens a directory for a sandbox. Without one the guest finds no files, and says what it makes of that.

@@ -18,6 +18,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
@@ -28,7 +29,7 @@ use tokio_rustls::client::TlsStream;
 
 use self::policy::{Denied, Host, Rights, Target};
 use self::resolve::{Resolve, System};
-use crate::account::Account;
+use crate::account::{Account, Held};
 use crate::config::{Config, Destinations, Protocol};
 use crate::limits::Limits;
 
@@ -135,7 +136,7 @@ impl Outbound {
         time: Option<Duration>,
     ) -> Result<Connection, Failure> {
         self.rights().may_ask(&target)?;
-        let slot = self.slot()?;
+        let slot = self.open_slot()?;
         let time = time.map_or(self.connect_time, |time| time.min(self.connect_time));
         let deadline = Instant::now() + self.time;
         let connecting = self.open(&target, time, slot);
@@ -145,12 +146,12 @@ impl Outbound {
         Ok(Connection { stream, lease })
     }
 
-    /// The right to a connection that somebody else opens, to this very address.
+    /// The right to a connection over a socket that somebody else has opened, to this very address.
     pub(crate) fn lease(self: &Arc<Self>, target: Target, address: IpAddr) -> Result<Lease, Failure> {
         let rights = self.rights();
         rights.may_ask(&target)?;
         rights.may_reach(&target, address, is_own(address))?;
-        let slot = self.slot()?;
+        let slot = Arc::new(self.slot(None)?);
         let deadline = Instant::now() + self.time;
         Ok(Lease { outbound: Arc::clone(self), target, address, deadline, _slot: slot })
     }
@@ -158,20 +159,26 @@ impl Outbound {
     /// The addresses of a name that the app may connect to by TCP.
     pub(crate) async fn look_up(&self, name: String) -> Result<Vec<IpAddr>, Failure> {
         self.rights().may_look_up(&name)?;
-        let slot = self.slot()?;
+        let slot = self.open_slot()?;
         let looking = self.network.resolver.resolve(name, slot);
         let found = tokio::time::timeout(self.connect_time, looking).await;
         found.map_err(|_| Failure::ConnectTime(self.connect_time))?.map_err(Failure::LookUp)
     }
 
-    fn slot(&self) -> Result<Arc<Slot>, Failure> {
+    /// One of the places, with the right to a socket.
+    fn open_slot(&self) -> Result<Arc<Slot>, Failure> {
+        let held = self.account.take_descriptors(1).ok_or(Failure::Descriptors)?;
+        self.slot(Some(held)).map(Arc::new)
+    }
+
+    fn slot(&self, held: Option<Held>) -> Result<Slot, Failure> {
         let own = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| Failure::Busy(self.connections_max))?;
         let (tenants, connections_max) = {
             let terms = self.account.terms();
             (Arc::clone(&terms.outbound), terms.budget.outbound_connections)
         };
         let tenants = tenants.try_acquire_owned().map_err(|_| Failure::TenantBusy(connections_max))?;
-        Ok(Arc::new(Slot { _own: own, _tenants: tenants }))
+        Ok(Slot { _own: own, _tenants: tenants, _held: held })
     }
 
     /// How long nothing may move, since the tenant has had more than its rate.
@@ -253,6 +260,7 @@ impl Outbound {
 pub(crate) struct Slot {
     _own: OwnedSemaphorePermit,
     _tenants: OwnedSemaphorePermit,
+    _held: Option<Held>,
 }
 
 /// Of a name's addresses so many are tried.
@@ -261,7 +269,14 @@ const ADDRESSES_MAX: usize = 8;
 /// Whether it is an address of this machine: what listens here may be closed to others by a firewall that connections from here
 /// do not pass.
 fn is_own(address: IpAddr) -> bool {
-    UdpSocket::bind((address, 0)).is_ok()
+    match UdpSocket::bind((address, 0)) {
+        Ok(_) => true,
+        // Nobody can tell: then it is.
+        Err(error) => {
+            let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+            matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS))
+        }
+    }
 }
 
 /// An open connection.
@@ -362,6 +377,10 @@ pub(crate) enum Failure {
     Busy(u32),
     #[error("its tenant has budget.outbound_connections = {0} already")]
     TenantBusy(u32),
+    #[error(
+        "its tenant has as many files and connections open as it may: budget.descriptors, or its part of LimitNOFILE"
+    )]
+    Descriptors,
     #[error("the name cannot be looked up: {0}")]
     LookUp(io::Error),
     #[error("no connection: {0}")]

@@ -7,12 +7,13 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::sockets::{WasiSocketsCtx, WasiSocketsCtxView};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-use crate::account::Account;
+use crate::account::{Account, Held};
 use crate::bundle::Tree;
 use crate::config::{AppSpec, ChunkedBodies, Secrets};
 use crate::data::{DataDir, Directory};
 use crate::granted::Grip;
 use crate::guest::clocks::Sight;
+use crate::guest::descriptors::Opened;
 use crate::guest::filesystem::{Counted, Space};
 use crate::guest::random::Chance;
 use crate::guest::sockets::Sockets;
@@ -50,6 +51,8 @@ pub struct AppContext {
     pub(crate) chance: Chance,
     uses: Uses,
     spaces: Arc<[Arc<Space>]>,
+    /// For what is open as long as the app is live.
+    _descriptors: Option<Arc<Held>>,
 }
 
 impl AppContext {
@@ -103,6 +106,7 @@ impl AppContext {
             keyvalue: own.keyvalue,
             directories: own.directories,
             account: own.account,
+            _descriptors: own.descriptors,
         };
         new.spaces = Space::of(&new).into();
         new
@@ -129,6 +133,8 @@ pub struct Belongings {
     pub grip: Arc<Grip>,
     /// What it imports that is treated apart.
     pub uses: Uses,
+    /// The right to what of this is open: files, data, directories.
+    pub(crate) descriptors: Option<Arc<Held>>,
     /// What its memories begin with, where that is not in its code.
     pub images: MemoryImages,
 }
@@ -148,6 +154,8 @@ pub struct State {
     pub(crate) counted: Counted,
     /// The last number that it was given for randomness that it may not have.
     pub(crate) chance: Option<Chance>,
+    /// What it has open at all.
+    pub(crate) opened: Opened,
     /// Made where the app may connect to anything at all.
     sockets: Option<Box<Sockets>>,
     /// What guests have handles of: streams, fields, bodies.
@@ -161,6 +169,8 @@ pub struct State {
 struct Wasi {
     context: WasiCtx,
     stdio: wasi::Stdio,
+    /// For the directories that it begins with, those of an earlier context too: handles of them stay valid.
+    held: Vec<Held>,
     /// For who may have none.
     no_sockets: WasiSocketsCtx,
 }
@@ -179,6 +189,7 @@ impl State {
             http: http::Host::new(app, call.id),
             counted: Counted::default(),
             chance: None,
+            opened: Opened::default(),
             sockets: None,
             table,
             process: None,
@@ -251,7 +262,9 @@ impl State {
         match &mut self.wasi {
             Some(made) => {
                 let sockets = self.app.sockets().is_some().then(|| &**self.sockets.get_or_insert_default());
-                made.context = wasi::context(&self.app, &made.stdio, sockets, Some(process));
+                let held;
+                (made.context, held) = wasi::context(&self.app, &made.stdio, sockets, Some(process));
+                made.held.extend(held);
             }
             None => self.process = Some(process),
         }
@@ -288,8 +301,8 @@ impl WasiView for State {
         let wasi = self.wasi.get_or_insert_with(|| {
             let stdio = wasi::Stdio::new(&self.app.log, self.speaker);
             let sockets = self.app.sockets().is_some().then(|| &**self.sockets.get_or_insert_default());
-            let context = wasi::context(&self.app, &stdio, sockets, self.process.take());
-            Box::new(Wasi { context, stdio, no_sockets: WasiSocketsCtx::default() })
+            let (context, held) = wasi::context(&self.app, &stdio, sockets, self.process.take());
+            Box::new(Wasi { context, stdio, held: Vec::from_iter(held), no_sockets: WasiSocketsCtx::default() })
         });
         WasiCtxView { ctx: &mut wasi.context, table: &mut self.table }
     }

@@ -28,7 +28,8 @@ pub(super) const VICTIM: &str = "selftest-victim";
 /// A tenant whose apps may keep something. It has none but those that attack.
 pub(super) const KEEPER: &str = "selftest-keeper";
 
-const KEEPERS: &str = "[grant]\ndata = [\"*\"]\n[grant.keyvalue]\ndefault = {}\n";
+const KEEPERS: &str = "[grant]\ndata = [\"*\"]\n[grant.keyvalue]\ndefault = {}\n\
+    [grant.directories]\n\"/shared\" = { path = \"shared\" }\n";
 
 /// What the operator of the stand says of the victim.
 fn victim() -> String {
@@ -61,7 +62,7 @@ impl Stand {
     /// our own.
     pub(super) fn start(config: Config) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("wasgi-selftest-").tempdir().context("no temporary directory")?;
-        for name in ["apps", "tenants.d"] {
+        for name in ["apps", "tenants.d", "shared"] {
             fs::create_dir(folder.path().join(name))?;
         }
         fs::write(folder.path().join("tenants.d").join(format!("{VICTIM}.toml")), victim())?;
@@ -169,6 +170,11 @@ impl Stand {
     /// Whether the host lives.
     pub(super) fn is_up(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// The process of the host.
+    pub(super) fn process(&self) -> u32 {
+        self.child.id()
     }
 
     /// Memory of the host that is not file pages, in bytes.

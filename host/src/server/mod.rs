@@ -23,6 +23,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::config::{Bind, TrustedPeers};
+use crate::descriptors::Shares;
 use crate::gateway::Gateway;
 use crate::limits::EdgeLimits;
 use crate::origin::Origin;
@@ -106,7 +107,9 @@ impl Server {
     /// If the kernel has no room for what waits for the sockets.
     pub fn new(doors: Doors, policy: Arc<ArcSwap<Policy>>, gateway: Arc<Gateway>) -> io::Result<Self> {
         let listeners = doors.0.into_iter().map(Listener::open).collect::<io::Result<Vec<_>>>()?;
-        let connections = Arc::new(Semaphore::new(policy.load().limits.connections as usize));
+        // Never so many that there is no descriptor left for the next: whoever comes then waits in the kernel.
+        let connections = Shares::of_process(policy.load().limits.connections).clients;
+        let connections = Arc::new(Semaphore::new(connections as usize));
         Ok(Self { listeners, gateway, policy, connections, drain: Arc::default() })
     }
 

@@ -54,6 +54,26 @@ fn what_is_switched_off_shows() {
     }
 }
 
+/// Quotas of more than any disk has.
+#[test]
+fn quotas_that_are_none_show() {
+    let config = "
+        sandboxes = 50
+        [limits]
+        data_size = '64TiB'
+        data_files = 1000000000
+        keyvalue_size = '1TiB'
+        keyvalue_value_size = '1GiB'
+        [budget]
+        disk = '1024TiB'
+        disk_files = 10000000000";
+    let attacks = ["fill-the-disk", "sparse-file", "many-files", "nameless-file", "fill-the-store", "large-values"];
+    let only: Vec<_> = attacks.iter().flat_map(|attack| ["--only", attack]).collect();
+    let (output, text) = selftest(config, &[&["--attack"], &only[..]].concat());
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert_eq!(lines(&text, "  GOT THROUGH").len(), attacks.len(), "{text}");
+}
+
 /// A weight with which a tenant's many loops leave nothing to another's.
 #[test]
 fn what_tenants_do_not_share_shows() {

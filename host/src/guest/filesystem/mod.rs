@@ -20,6 +20,7 @@ use wasmtime::StoreContextMut;
 use wasmtime::component::{Accessor, Linker, Resource, ResourceTableError};
 use wasmtime_wasi::filesystem::{Descriptor, OpenMode, WasiFilesystem, WasiFilesystemCtxView, WasiFilesystemView};
 use wasmtime_wasi::p2::bindings::filesystem::preopens::Host;
+use wasmtime_wasi::p2::bindings::filesystem::types::HostDescriptor;
 use wasmtime_wasi::{FsPerms, p2 as wasi_p2, p3 as wasi_p3};
 
 use crate::data::{Directory, Full, Quota, Volume};
@@ -81,7 +82,7 @@ struct Known {
 impl State {
     /// Its files, unless something was taken away that was among them: then all that it has open leads to nothing. Every function of
     /// `wasi:filesystem` comes by here.
-    fn files(&mut self) -> WasiFilesystemCtxView<'_> {
+    pub(in crate::guest) fn files(&mut self) -> WasiFilesystemCtxView<'_> {
         if !self.app.grip.has_files() {
             self.cut();
         }
@@ -123,6 +124,22 @@ impl State {
             }
         }
         Ok(opened)
+    }
+
+    /// The guest gives a descriptor back.
+    pub(in crate::guest) fn close(&mut self, index: u32) -> wasmtime::Result<()> {
+        let known = self.counted.0.remove(&index);
+        HostDescriptor::drop(&mut self.files(), Resource::new_own(index))?;
+        if let Some(Known { space, file: Some(key) }) = known {
+            space.volume.closed(key);
+        }
+        self.opened.dropped(index);
+        Ok(())
+    }
+
+    /// Looks at what is counted which files are closed.
+    pub(in crate::guest) fn tidy_spaces(&self) {
+        self.app.spaces().iter().for_each(|space| space.volume.tidy());
     }
 
     /// What the host has open for a descriptor.

@@ -15,6 +15,7 @@ use wasmtime_wasi::p2::{DynInputStream, DynOutputStream, FsError, FsResult};
 use super::streams::{Guarded, Metered};
 use super::{Fd, Known, Space};
 use crate::data::{Full, Usage, Volume, blocks};
+use crate::guest::descriptors::TooMany;
 use crate::guest::streams::{around_input, around_output};
 use crate::sandbox::State;
 
@@ -32,12 +33,7 @@ pub(super) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     let mut types = linker.instance(TYPES)?;
     types.resource("descriptor", ResourceType::host::<Descriptor>(), |mut store, index| {
         let state: &mut State = store.data_mut();
-        let known = state.counted.0.remove(&index);
-        HostDescriptor::drop(&mut state.files(), Resource::new_own(index))?;
-        if let Some(Known { space, file: Some(key) }) = known {
-            space.volume.closed(key);
-        }
-        Ok(())
+        state.close(index)
     })?;
     types.func_wrap_async("[method]descriptor.stat", |mut store: Store<'_>, (fd,)| {
         Box::new(async move { Ok((settled(stat(store.data_mut(), fd).await)?,)) })
@@ -164,6 +160,20 @@ fn alone(stat: &DescriptorStat) -> Usage {
 }
 
 async fn open_at(
+    state: &mut State,
+    fd: Fd,
+    at: PathFlags,
+    path: String,
+    open: OpenFlags,
+    flags: DescriptorFlags,
+) -> FsResult<Fd> {
+    let held = state.descriptor().map_err(|_: TooMany| ErrorCode::Quota)?;
+    let opened = open_in(state, fd, at, path, open, flags).await?;
+    state.has_opened(&opened, held).map_err(FsError::trap)?;
+    Ok(opened)
+}
+
+async fn open_in(
     state: &mut State,
     fd: Fd,
     at: PathFlags,

@@ -128,7 +128,9 @@ impl Notes {
             Fault::Tunnel => ("refused", HttpError::HttpRequestMethodInvalid),
             Fault::Failure(Failure::Denied(Denied::Prohibited(..))) => ("refused", HttpError::DestinationIpProhibited),
             Fault::Failure(Failure::Denied(_)) => ("refused", HttpError::HttpRequestDenied),
-            Fault::Failure(Failure::Busy(_) | Failure::TenantBusy(_)) => ("refused", HttpError::ConnectionLimitReached),
+            Fault::Failure(Failure::Busy(_) | Failure::TenantBusy(_) | Failure::Descriptors) => {
+                ("refused", HttpError::ConnectionLimitReached)
+            }
             Fault::Ended(Ended::Time(_)) => ("ended", HttpError::HttpResponseTimeout),
             Fault::Ended(Ended::Revoked) => ("ended", HttpError::HttpRequestDenied),
             Fault::Sent(bytes_max) => ("ended", HttpError::HttpRequestBodySize(Some(*bytes_max))),
@@ -157,7 +159,9 @@ fn failure_code(failure: &Failure) -> HttpError {
             Some(rustls::Error::InvalidCertificate(_)) => HttpError::TlsCertificateError,
             _ => HttpError::TlsProtocolError,
         },
-        Failure::Denied(_) | Failure::Busy(_) | Failure::TenantBusy(_) => HttpError::HttpRequestDenied,
+        Failure::Denied(_) | Failure::Busy(_) | Failure::TenantBusy(_) | Failure::Descriptors => {
+            HttpError::HttpRequestDenied
+        }
     }
 }
 

@@ -162,7 +162,7 @@ impl Body for RequestBody {
                 source.call.input_failed(&error);
                 match error {
                     ReadError::TooLarge(_) => HttpError::HttpRequestBodySize(Some(source.received)),
-                    ReadError::Broken(_) | ReadError::Malformed(_) | ReadError::Spool(_) => {
+                    ReadError::Broken(_) | ReadError::Malformed(_) | ReadError::Spool(_) | ReadError::Busy(_) => {
                         HttpError::ConnectionTerminated
                     }
                 }

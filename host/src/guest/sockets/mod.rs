@@ -5,6 +5,7 @@
 
 mod dial;
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -14,8 +15,9 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Linker, Resource, ResourceType};
-use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, IpAddress, IpSocketAddress, Network};
+use wasmtime_wasi::p2::bindings::sockets::network::{ErrorCode, IpAddress, IpAddressFamily, IpSocketAddress, Network};
 use wasmtime_wasi::p2::bindings::sockets::tcp::{HostTcpSocket, TcpSocket};
+use wasmtime_wasi::p2::bindings::sockets::tcp_create_socket;
 use wasmtime_wasi::p2::{
     DynInputStream, DynOutputStream, DynPollable, InputStream, OutputStream, Pollable, SocketResult, StreamError,
     StreamResult, subscribe,
@@ -25,6 +27,8 @@ use wasmtime_wasi::sockets::{SocketAddrUse, WasiSockets, WasiSocketsView};
 use wasmtime_wasi::{WasiCtxBuilder, async_trait};
 
 use self::dial::Dial;
+use super::descriptors::TooMany;
+use crate::account::Held;
 use crate::config::{Protocol, host_name};
 use crate::guest::streams::{around_input, around_output};
 use crate::outbound::policy::{Host, Target};
@@ -34,6 +38,7 @@ use crate::telemetry::{LogStream, printable};
 
 /// In the version that `wasmtime-wasi` offers: what is linked under another would hide the rest of it.
 const TCP: &str = "wasi:sockets/tcp@0.2.12";
+const TCP_CREATE: &str = "wasi:sockets/tcp-create-socket@0.2.12";
 const LOOK_UP: &str = "wasi:sockets/ip-name-lookup@0.2.12";
 
 /// Names that a sandbox may know the addresses of. Whoever looks up more has forgotten the first.
@@ -49,6 +54,8 @@ pub(crate) struct Sockets {
     connecting: Vec<Dial>,
     /// The same by address, for `wasmtime-wasi` to ask before it connects.
     allowed: Allowed,
+    /// The right to each socket, by its index in the table. Streams of a connection share it.
+    held: HashMap<u32, Arc<Held>>,
 }
 
 /// Addresses that were judged.
@@ -76,7 +83,21 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 /// Offers what is different from `wasmtime-wasi`'s.
 pub(crate) fn link_p2(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     linker.allow_shadowing(true);
+    linker.instance(TCP_CREATE)?.func_wrap(
+        "create-tcp-socket",
+        |mut store: StoreContextMut<'_, State>, (family,): (IpAddressFamily,)| {
+            Ok((settled(create_socket(store.data_mut(), family))?,))
+        },
+    )?;
     let mut tcp = linker.instance(TCP)?;
+    tcp.resource("tcp-socket", ResourceType::host::<TcpSocket>(), |mut store, index| {
+        let state: &mut State = store.data_mut();
+        HostTcpSocket::drop(&mut state.sockets(), Resource::new_own(index))?;
+        if let Some(sockets) = state.dialling() {
+            sockets.held.remove(&index);
+        }
+        Ok(())
+    })?;
     tcp.func_wrap(
         "[method]tcp-socket.start-connect",
         |mut store: StoreContextMut<'_, State>,
@@ -137,6 +158,20 @@ fn settled<T>(result: SocketResult<T>) -> wasmtime::Result<Result<T, ErrorCode>>
     }
 }
 
+fn create_socket(state: &mut State, family: IpAddressFamily) -> SocketResult<Resource<TcpSocket>> {
+    // An app without connections is refused in any case.
+    let connects = state.app.sockets().is_some_and(|outbound| outbound.asks_for(Protocol::Tcp));
+    let held = match connects {
+        true => Some(state.descriptor().map_err(|_: TooMany| ErrorCode::NewSocketLimit)?),
+        false => None,
+    };
+    let socket = tcp_create_socket::Host::create_tcp_socket(&mut state.sockets(), family)?;
+    if let Some(held) = held {
+        state.connections().held.insert(socket.rep(), Arc::new(held));
+    }
+    Ok(socket)
+}
+
 fn start_connect(
     state: &mut State,
     this: Resource<TcpSocket>,
@@ -147,7 +182,8 @@ fn start_connect(
     if let Some(outbound) = state.app.sockets().cloned() {
         match lease(&outbound, &state.connections().names, remote) {
             Ok(lease) => {
-                let gate = Gate::new(lease, state, remote);
+                let held = state.connections().held.get(&this.rep()).cloned();
+                let gate = Gate::new(lease, held, state, remote);
                 state.connections().dial(this.rep(), remote, gate, outbound.connect_time());
             }
             Err(failure) => {
@@ -214,6 +250,7 @@ fn finish_connect(state: &mut State, this: Resource<TcpSocket>) -> SocketResult<
 struct Gate {
     shared: Arc<Shut>,
     watch: JoinHandle<()>,
+    _held: Option<Arc<Held>>,
 }
 
 #[derive(Default)]
@@ -223,7 +260,7 @@ struct Shut {
 }
 
 impl Gate {
-    fn new(lease: Lease, state: &State, remote: SocketAddr) -> Arc<Self> {
+    fn new(lease: Lease, held: Option<Arc<Held>>, state: &State, remote: SocketAddr) -> Arc<Self> {
         let shared = Arc::new(Shut::default());
         let (shut, app, call) = (Arc::clone(&shared), Arc::clone(&state.app), state.call.id);
         let watch = tokio::spawn(async move {
@@ -233,7 +270,7 @@ impl Gate {
             let line = format!("ended an outgoing connection ({remote}): {ended}");
             app.log.line(LogStream::Errors, Some(call), line.as_bytes());
         });
-        Arc::new(Self { shared, watch })
+        Arc::new(Self { shared, watch, _held: held })
     }
 
     async fn shut(&self) {
@@ -350,7 +387,7 @@ impl Pollable for LookUp {
     async fn ready(&mut self) {
         if let Some(looking) = &mut self.looking {
             self.found = looking.await.map_err(|failure| match failure {
-                Failure::ConnectTime(_) | Failure::Busy(_) | Failure::TenantBusy(_) => {
+                Failure::ConnectTime(_) | Failure::Busy(_) | Failure::TenantBusy(_) | Failure::Descriptors => {
                     ErrorCode::TemporaryResolverFailure
                 }
                 _ => ErrorCode::NameUnresolvable,

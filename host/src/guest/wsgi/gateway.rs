@@ -213,7 +213,7 @@ impl State {
         match error {
             ReadError::TooLarge(_) => StreamError::TooLarge,
             ReadError::Broken(why) | ReadError::Malformed(why) => StreamError::Disconnected(why),
-            ReadError::Spool(_) => {
+            ReadError::Spool(_) | ReadError::Busy(_) => {
                 let (app, request) = (self.app.name.as_str(), self.call.id);
                 tracing::error!(target: "wasgi::request", %request, app, "{error}");
                 StreamError::Disconnected("the host has lost it".to_owned())

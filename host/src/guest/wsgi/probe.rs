@@ -67,6 +67,7 @@ impl Probe {
                 keyvalue: None,
                 grip: Grip::new(&Granted::new(Arc::new(config.clone()))?, &Arc::new(spec.clone())),
                 uses: Uses::default(),
+                descriptors: None,
                 images: images::of_contents(&prepared.contents)?,
             },
         )?;

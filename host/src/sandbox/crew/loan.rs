@@ -276,3 +276,108 @@ impl<T> Loan<T> {
         (rest, was_asked)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+    use std::time::Instant;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::telemetry::RequestId;
+
+    /// Counts how often it is woken.
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn call() -> Arc<CallState> {
+        Arc::new(CallState::new(RequestId::next(), Instant::now(), Duration::MAX, &Account::of_nobody()))
+    }
+
+    /// A guest that is lent, and what its lender is woken by. In each turn `turn` is done, with the loan: what others do meanwhile, too.
+    fn lent(
+        call: &Arc<CallState>,
+        mut turn: impl FnMut(&Loan<()>, &mut Context<'_>) -> Poll<()> + Send + 'static,
+    ) -> (Arc<Loan<()>>, Arc<Woken>) {
+        let woken = Arc::<Woken>::default();
+        let loan = Arc::new_cyclic(|loan: &std::sync::Weak<Loan<()>>| {
+            let loan = loan.clone();
+            let future: Boxed<()> = Box::pin(std::future::poll_fn(move |context| {
+                turn(&loan.upgrade().expect("it is having its turn"), context)
+            }));
+            let lender = Waker::from(Arc::clone(&woken));
+            let inner = Inner { what: What::Waits(future), lender, missed: false, had: Duration::ZERO };
+            Loan { payer: Payer::Call(Arc::clone(call)), inner: Mutex::new(inner) }
+        });
+        (loan, woken)
+    }
+
+    fn wakes(woken: &Woken) -> usize {
+        woken.0.load(Ordering::Relaxed)
+    }
+
+    /// The lender takes the block that is there and looks for the next, both during a turn in which the guest hands that over:
+    /// before and after the turn there is a block, and yet the lender has to be told.
+    #[test]
+    fn a_block_that_replaces_another_during_a_turn_is_news() {
+        let call = call();
+        call.outbox().block = Some(Bytes::from_static(b"first"));
+        let (guests, (loan, woken)) = (Arc::clone(&call), {
+            let call = Arc::clone(&call);
+            lent(&call.clone(), move |loan, context| {
+                call.outbox().block.take().expect("the first is there");
+                assert!(matches!(loan.collect(context), Collected::Out));
+                call.outbox().block = Some(Bytes::from_static(b"second"));
+                Poll::Pending
+            })
+        });
+        let (rest, _) = Arc::clone(&loan).run();
+        assert_eq!(wakes(&woken), 1, "the lender sleeps, and nobody else wakes it");
+        assert_eq!(guests.outbox().block.as_deref(), Some(&b"second"[..]));
+        // It looked during the turn, which may have been what the guest waits for: there is another turn.
+        assert!(rest == Rest::Again);
+    }
+
+    #[test]
+    fn a_turn_without_news_wakes_nobody_and_the_first_block_does() {
+        let call = call();
+        let (loan, woken) = lent(&call, |_, _| Poll::Pending);
+        assert!(Arc::clone(&loan).run().0 == Rest::Over);
+        assert_eq!(wakes(&woken), 0);
+        let (loan, woken) = {
+            let guests = Arc::clone(&call);
+            lent(&call, move |_, _| {
+                guests.outbox().block = Some(Bytes::from_static(b"block"));
+                Poll::Pending
+            })
+        };
+        Arc::clone(&loan).run();
+        assert_eq!(wakes(&woken), 1);
+        // It is the lender's again.
+        assert!(matches!(loan.collect(&Context::from_waker(Waker::noop())), Collected::Back(_)));
+    }
+
+    #[test]
+    fn a_guest_that_is_done_or_abandoned_during_its_turn_has_no_other() {
+        let call = call();
+        let (loan, woken) = lent(&call, |_, _| Poll::Ready(()));
+        assert!(Arc::clone(&loan).run().0 == Rest::Over);
+        assert_eq!(wakes(&woken), 1);
+        assert!(matches!(loan.collect(&Context::from_waker(Waker::noop())), Collected::Done(())));
+        let (loan, _) = lent(&call, |loan, context| {
+            assert!(loan.abandon().is_none(), "it is not to be had during its turn");
+            assert!(matches!(loan.collect(context), Collected::Out));
+            Poll::Pending
+        });
+        assert!(Arc::clone(&loan).run().0 == Rest::Over);
+        assert!(loan.abandon().is_none() && Arc::clone(&loan).run().0 == Rest::Over);
+    }
+}

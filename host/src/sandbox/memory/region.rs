@@ -13,6 +13,9 @@ use super::scan::{Dirty, Scanner};
 use super::{KEPT_BYTES, PAGE_BYTES, USES_PER_RELEASE};
 use crate::sandbox::step::Step;
 
+/// What is given back to the kernel in one call: some hundred microseconds where all of it was written.
+const FORGOTTEN_TOGETHER: usize = 4 << 20;
+
 /// Address space, unmapped when the last slot of it is dropped: guard, then slots, a guard behind each.
 struct Reservation {
     start: NonNull<u8>,
@@ -178,7 +181,7 @@ impl Region {
             // SAFETY: inside of the slot, which is ours; nobody uses what is thrown away.
             unsafe {
                 if Step::Growth.is_taken() {
-                    rustix::mm::madvise(self.at(self.minimum), grown, Advice::LinuxDontNeed)?;
+                    self.forget(self.minimum, self.minimum + grown)?;
                 }
                 if Step::Protection.is_taken() {
                     rustix::mm::mprotect(self.at(self.minimum), grown, MprotectFlags::empty())?;
@@ -195,8 +198,22 @@ impl Region {
     /// As [`Region::shrink`].
     unsafe fn release(&self) -> io::Result<()> {
         if Step::Release.is_taken() {
+            // SAFETY: as the caller promises.
+            unsafe { self.forget(0, self.minimum)? };
+        }
+        Ok(())
+    }
+
+    /// Gives pages back, little by little: as long as the kernel is at it, other threads may wait that map something, or that have just
+    /// become ready to run.
+    ///
+    /// # Safety
+    /// As [`Region::shrink`]; the range has to be within the slot.
+    unsafe fn forget(&self, start: usize, end: usize) -> io::Result<()> {
+        for at in (start..end).step_by(FORGOTTEN_TOGETHER) {
+            let len = FORGOTTEN_TOGETHER.min(end - at);
             // SAFETY: inside of the slot; nobody uses what is thrown away.
-            unsafe { rustix::mm::madvise(self.at(0), self.minimum, Advice::LinuxDontNeed)? };
+            unsafe { rustix::mm::madvise(self.at(at), len, Advice::LinuxDontNeed)? };
         }
         Ok(())
     }

@@ -4,9 +4,11 @@ use std::io::Write;
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
+use super::reach::program;
 use super::{Attack, Outcome, PROTECTS_UP_TO};
-use crate::selftest::stand::{PATIENCE, Stand};
-use crate::selftest::wire;
+use crate::selftest::guests::Source;
+use crate::selftest::stand::{Judged, PATIENCE, Stand, text};
+use crate::selftest::{NEIGHBOUR, wire};
 
 pub(super) fn attacks() -> Vec<Attack> {
     vec![
@@ -46,6 +48,8 @@ pub(super) fn attacks() -> Vec<Attack> {
             refused(stand, b"POST /neighbour HTTP/1.1\r\nHost: a\r\nContent-Length: 2000000000000\r\n\r\n", &[413])
         }),
         Attack::hand("endless-body", "a chunked body that never ends", endless_body),
+        Attack::hand("slow-bodies", "a hundred bodies that come a byte at a time", slow_bodies),
+        Attack::hand("ignored-input", "requests in a body that the app does not read", ignored_input),
         Attack::hand("connections", "five hundred connections that say nothing", connections),
         Attack::hand("pipelined", "two thousand requests at once on one connection", pipelined),
         Attack::hand("not-http", "a megabyte of noise", |stand| {
@@ -145,6 +149,53 @@ fn slow_head(stand: &mut Stand) -> Outcome {
 fn endless_body(stand: &mut Stand) -> Outcome {
     let chunk = [b"10000\r\n".as_slice(), &[b'x'; 65536], b"\r\n"].concat();
     endless(stand, b"POST /neighbour HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", chunk, &[413])
+}
+
+/// Reads its input to the end.
+fn reading() -> Source {
+    let imports = r#"(import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))"#;
+    let data = r#"(data (i32.const 1024) "\00\08\00\00\00\04\00\00")"#;
+    let reach = "(loop
+          (if (i32.eqz (call $read (i32.const 0) (i32.const 1024) (i32.const 1) (i32.const 4096)))
+            (then (br_if 1 (i32.load (i32.const 4096))))))
+        (i32.const 0)";
+    Source::Cgi(program(imports, data, reach))
+}
+
+/// They take all calls that their own app has, and nobody else's.
+fn slow_bodies(stand: &mut Stand) -> Outcome {
+    let name = "selftest-slow/app";
+    let wasm = reading().assemble().map_err(|error| format!("{error:#}"))?;
+    if let Judged::Refused(reason) = stand.deploy(name, &wasm, "")? {
+        return Err(format!("the attack did not take place: {reason}"));
+    }
+    let mut streams = (0..100).map(|_| open(stand)).collect::<Result<Vec<_>, _>>()?;
+    let head = format!("POST /{name} HTTP/1.1\r\nHost: selftest\r\nContent-Length: 100000\r\n\r\n");
+    streams.retain_mut(|stream| stream.write_all(head.as_bytes()).is_ok());
+    let mut outcome = Ok(format!("beside {} of them others are served", streams.len()));
+    for _ in 0..20 {
+        streams.retain_mut(|stream| stream.write_all(b"x").is_ok());
+        let (reply, cause) = stand.ask(NEIGHBOUR)?;
+        if reply.status != 200 {
+            outcome = Err(format!("others get {} {cause:?}", reply.status));
+        }
+    }
+    drop(streams);
+    stand.remove(name);
+    outcome
+}
+
+/// The neighbour does not read what it is sent. Nothing of it may be taken for a request.
+fn ignored_input(stand: &mut Stand) -> Outcome {
+    let smuggled = "GET /selftest-smuggled HTTP/1.1\r\nHost: selftest\r\n\r\n".repeat(10_000);
+    let head = format!("POST /{NEIGHBOUR} HTTP/1.1\r\nHost: selftest\r\nContent-Length: {}\r\n\r\n", smuggled.len());
+    let reply = stand.talk(&[head.as_bytes(), smuggled.as_bytes(), &wire::get(&format!("/{NEIGHBOUR}"))].concat())?;
+    let seen = stand.access.all(0, |line| text(line, "target").contains("smuggled")).len();
+    match (reply.status, seen) {
+        (200, 0) => Ok("none of it is taken for a request".into()),
+        (status, 0) => Err(format!("it got {status}")),
+        _ => Err(format!("{seen} requests of the body were answered")),
+    }
 }
 
 fn connections(stand: &mut Stand) -> Outcome {

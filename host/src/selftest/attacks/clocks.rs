@@ -19,7 +19,7 @@ fn clock_in_steps(stand: &mut Stand) -> Outcome {
     let resolution = stand.config.limits.clock_resolution.max(COARSE);
     let sidecar = format!("[limits]\nclock_resolution = \"{}ns\"\n", resolution.as_nanos());
     let what = format!("nothing is told apart within {resolution:?}");
-    answer(stand, &Source::Cgi(measuring(resolution)), &sidecar, &what)
+    answer(stand, "clock-in-steps", &Source::Cgi(measuring(resolution)), &sidecar, &what)
 }
 
 /// A program that looks for two moments which are nearer to each other: by the wall clock, the monotonic clock, and by timers that it

@@ -20,6 +20,8 @@ pub(super) fn attacks() -> Vec<Attack> {
         bomb("wide-branches", "branches with 120,000 places to go", wide_branches),
         bomb("exponential-types", "a type that doubles thirty times", exponential_types),
         bomb("nested-components", "components in components, 1,200 deep", nested_components),
+        bomb("giant-data", "20 MB of data", giant_data),
+        bomb("many-segments", "100,000 pieces of data", many_segments),
         bomb("many-instances", "a component of 20,000 instances", many_instances),
         Attack::app(
             "file-of-zeros",
@@ -129,6 +131,15 @@ fn nested_components() -> Vec<u8> {
         bytes = outer;
     }
     bytes
+}
+
+fn giant_data() -> Vec<u8> {
+    let data = "data".repeat(5 << 20);
+    assembled(format!(r#"(memory $memory (export "memory") 400) (data (i32.const 131072) "{data}") {CALL}"#))
+}
+
+fn many_segments() -> Vec<u8> {
+    assembled(r#"(data (i32.const 98304) "x")"#.repeat(99_999) + CALL)
 }
 
 fn many_instances() -> Vec<u8> {

@@ -24,25 +24,43 @@ pub(super) fn attacks() -> Vec<Attack> {
     ]
 }
 
-/// What one of its apps may keep: enough to see it stop, and soon there.
+/// What one of its apps may keep, where the operator's quota protects: enough to see it stop, and soon there.
 const BYTES_MAX: u64 = 1 << 20;
 const NAMES_MAX: u64 = 100;
 
-/// Limits in a sidecar, where the operator's are not lower.
+/// More files than anybody wants to have in one folder, where the file system does not say how many it can have.
+const NAMES_ROOM: u64 = 10_000_000;
+
+/// Limits in a sidecar. They shorten what the operator's would end as well; where the operator's protect nobody, since the disk would be
+/// full before, they are left out, and the attack shows it.
 fn sidecar(stand: &Stand, asks: &str) -> String {
-    let limits = &stand.config.limits;
-    format!(
-        "{asks}\n[limits]\ndata_size = {}\ndata_files = {}\nkeyvalue_size = {}\nkeyvalue_keys = {}\n",
-        limits.data_bytes.min(BYTES_MAX),
-        limits.data_files.min(NAMES_MAX),
-        limits.keyvalue_bytes.min(BYTES_MAX),
-        limits.keyvalue_keys.min(NAMES_MAX)
-    )
+    let (limits, budget) = (&stand.config.limits, &stand.config.budget);
+    let (bytes_room, names_room) = room(&stand.config.data_dir);
+    let quotas = [
+        ("data_size", limits.data_bytes.min(budget.disk_bytes), bytes_room, BYTES_MAX),
+        ("data_files", limits.data_files.min(budget.disk_names), names_room, NAMES_MAX),
+        ("keyvalue_size", limits.keyvalue_bytes.min(budget.disk_bytes), bytes_room, BYTES_MAX),
+        // Few keys are no less of a danger than few bytes: these bound them as well.
+        ("keyvalue_keys", limits.keyvalue_keys, u64::MAX, NAMES_MAX),
+    ];
+    let protects = quotas.iter().filter(|(_, operators, room, _)| operators <= room);
+    let lines = protects.map(|(key, operators, _, wanted)| format!("{key} = {}\n", operators.min(wanted)));
+    format!("{asks}\n[limits]\n{}", lines.collect::<String>())
 }
 
-/// Deploys a program, and has it answer: "nothing" where it was stopped.
-pub(super) fn answer(stand: &mut Stand, source: &Source, sidecar: &str, what: &str) -> Outcome {
-    let name = format!("{KEEPER}/app");
+/// Bytes and names for which there is room where the operator keeps data, or will once there is some.
+fn room(data_dir: &Path) -> (u64, u64) {
+    let data_dir = std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_owned());
+    let found = data_dir.ancestors().find_map(|folder| rustix::fs::statvfs(folder).ok());
+    let Some(found) = found else { return (u64::MAX, NAMES_ROOM) };
+    let names = if found.f_files == 0 { NAMES_ROOM } else { found.f_favail };
+    (found.f_bavail.saturating_mul(found.f_frsize), names)
+}
+
+/// Deploys a program, and has it answer: "nothing" where it was stopped. Each has an app of its own: the directory of an earlier one
+/// is gone.
+pub(super) fn answer(stand: &mut Stand, app: &str, source: &Source, sidecar: &str, what: &str) -> Outcome {
+    let name = format!("{KEEPER}/{app}");
     let wasm = source.assemble().map_err(|error| format!("{error:#}"))?;
     if let Judged::Refused(reason) = stand.deploy(&name, &wasm, sidecar)? {
         return Err(format!("the attack did not take place: {reason}"));
@@ -59,10 +77,10 @@ pub(super) fn answer(stand: &mut Stand, source: &Source, sidecar: &str, what: &s
 }
 
 /// A program with data, and what lies there when it is done.
-fn keep(stand: &mut Stand, reach: &str, what: &str) -> Outcome {
+fn keep(stand: &mut Stand, app: &str, reach: &str, what: &str) -> Outcome {
     let asks = sidecar(stand, "data = true");
-    let outcome = answer(stand, &Source::Cgi(keeping(reach)), &asks, what);
-    let folder = stand.folder().join("data").join(format!("{KEEPER}+app"));
+    let outcome = answer(stand, app, &Source::Cgi(keeping(reach)), &asks, what);
+    let folder = stand.folder().join("data").join(format!("{KEEPER}+{app}"));
     let (bytes, names) = taken(&folder);
     let _ = fs::remove_dir_all(&folder);
     if bytes > BYTES_MAX || names > NAMES_MAX {
@@ -78,7 +96,7 @@ fn taken(folder: &Path) -> (u64, u64) {
 }
 
 /// A CGI program whose `$reach` has functions for its data: it is the only directory that it finds, descriptor 3.
-fn keeping(reach: &str) -> String {
+pub(super) fn keeping(reach: &str) -> String {
     let imports = r#"(import "wasi_snapshot_preview1" "path_open"
           (func $path_open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
         (import "wasi_snapshot_preview1" "path_unlink_file" (func $unlink (param i32 i32 i32) (result i32)))
@@ -103,23 +121,23 @@ fn keeping(reach: &str) -> String {
         ;; Writes 64 KiB; zero if it did.
         (func $write (param $file i32) (result i32)
           (call $fd_write (local.get $file) (i32.const 2048) (i32.const 1) (i32.const 4100)))
-        ;; Writes a gigabyte, unless it is stopped.
+        ;; Writes 16 MiB, unless it is stopped.
         (func $flood (param $file i32) (result i32) (local $count i32)
           (loop
             (if (call $write (local.get $file)) (then (return (i32.const 0))))
             (local.set $count (i32.add (local.get $count) (i32.const 1)))
-            (br_if 0 (i32.lt_u (local.get $count) (i32.const 16384))))
+            (br_if 0 (i32.lt_u (local.get $count) (i32.const 256))))
           (i32.const 1))"#;
     program(imports, data, reach)
 }
 
 fn fill_the_disk(stand: &mut Stand) -> Outcome {
-    keep(stand, "(call $flood (call $open (i32.const 0)))", "told that the disk is full")
+    keep(stand, "fill-the-disk", "(call $flood (call $open (i32.const 0)))", "told that the disk is full")
 }
 
 fn sparse_file(stand: &mut Stand) -> Outcome {
     let reach = "(i32.eqz (call $set_size (call $open (i32.const 0)) (i64.const 0x10000000000)))";
-    keep(stand, reach, "told that the disk is full")
+    keep(stand, "sparse-file", reach, "told that the disk is full")
 }
 
 fn many_files(stand: &mut Stand) -> Outcome {
@@ -131,7 +149,7 @@ fn many_files(stand: &mut Stand) -> Outcome {
           (local.set $count (i32.add (local.get $count) (i32.const 1)))
           (br_if 0 (i32.lt_u (local.get $count) (i32.const 5000))))
         (i32.const 1)";
-    keep(stand, reach, "told that the disk is full")
+    keep(stand, "many-files", reach, "told that the disk is full")
 }
 
 fn nameless_file(stand: &mut Stand) -> Outcome {
@@ -139,7 +157,7 @@ fn nameless_file(stand: &mut Stand) -> Outcome {
         (local.set $file (call $open (i32.const 0)))
         (drop (call $unlink (i32.const 3) (i32.const 1024) (i32.const 10)))
         (call $flood (local.get $file))";
-    keep(stand, reach, "told that the disk is full")
+    keep(stand, "nameless-file", reach, "told that the disk is full")
 }
 
 fn ask_for_its_store(stand: &mut Stand) -> Outcome {
@@ -165,9 +183,9 @@ fn storing(data: &str, reach: &str) -> Source {
 }
 
 /// A program with a store.
-fn store(stand: &mut Stand, source: &Source, what: &str) -> Outcome {
+fn store(stand: &mut Stand, app: &str, source: &Source, what: &str) -> Outcome {
     let asks = sidecar(stand, "keyvalue = \"default\"");
-    answer(stand, source, &asks, what)
+    answer(stand, app, source, &asks, what)
 }
 
 fn open_its_store(stand: &mut Stand) -> Outcome {
@@ -184,10 +202,10 @@ fn open_its_store(stand: &mut Stand) -> Outcome {
         ));
     }
     reach.push_str("(local.get $reached)");
-    store(stand, &storing(&data, &reach), "told that there is no such store")
+    store(stand, "open-anothers-store", &storing(&data, &reach), "told that there is no such store")
 }
 
-/// Values of 16 KiB under keys of their own, 4096 of them: 64 MiB.
+/// Values of 16 KiB under keys of their own, 256 of them: 4 MiB.
 fn fill_the_store(stand: &mut Stand) -> Outcome {
     let reach = "(local $count i32) (local $bucket i32)
         (local.set $bucket (call $bucket))
@@ -199,16 +217,21 @@ fn fill_the_store(stand: &mut Stand) -> Outcome {
           (call $set (local.get $bucket) (i32.const 8192) (i32.const 4) (i32.const 16384) (i32.const 16384) (i32.const 2048))
           (if (i32.load8_u (i32.const 2048)) (then (return (i32.const 0))))
           (local.set $count (i32.add (local.get $count) (i32.const 1)))
-          (br_if 0 (i32.lt_u (local.get $count) (i32.const 4096))))
+          (br_if 0 (i32.lt_u (local.get $count) (i32.const 256))))
         (i32.const 1)";
-    store(stand, &storing("", reach), "told that the store has no room")
+    store(stand, "fill-the-store", &storing("", reach), "told that the store has no room")
 }
 
 fn large_values(stand: &mut Stand) -> Outcome {
     let reach = "(drop (memory.grow (i32.const 256)))
         (call $set (call $bucket) (i32.const 8192) (i32.const 4) (i32.const 65536) (i32.const 8388608) (i32.const 2048))
         (i32.eqz (i32.load8_u (i32.const 2048)))";
-    store(stand, &storing("(data (i32.const 8192) \"a-key\")", reach), "told that the value is too large")
+    store(
+        stand,
+        "large-values",
+        &storing("(data (i32.const 8192) \"a-key\")", reach),
+        "told that the value is too large",
+    )
 }
 
 fn many_buckets(stand: &mut Stand) -> Outcome {
@@ -219,5 +242,5 @@ fn many_buckets(stand: &mut Stand) -> Outcome {
           (local.set $count (i32.add (local.get $count) (i32.const 1)))
           (br_if 0 (i32.lt_u (local.get $count) (i32.const 2000000))))
         (i32.const 1)";
-    store(stand, &storing("", reach), "told that it has enough handles")
+    store(stand, "many-buckets", &storing("", reach), "told that it has enough handles")
 }

@@ -5,6 +5,7 @@ mod clients;
 mod clocks;
 mod compiler;
 mod deploying;
+mod descriptors;
 mod kept;
 mod memory;
 mod payloads;
@@ -38,5 +39,6 @@ pub(super) fn all() -> Vec<Group> {
         Group { title: "tenants", attacks: tenants::attacks() },
         Group { title: "sharing", attacks: sharing::attacks() },
         Group { title: "kept", attacks: kept::attacks() },
+        Group { title: "descriptors", attacks: descriptors::attacks() },
     ]
 }

@@ -39,6 +39,9 @@ pub fn run(words: &str) -> String {
         "nameless" => nameless(path, argument),
         "time" => time(path, argument),
         "hold" => Ok(hold(path, argument)),
+        // Files open at once, kept so for a while; and one after the other.
+        "open" => Ok(open(path, argument, part())),
+        "reopen" => Ok(reopen(path, argument)),
         verb => panic!("no verb {verb}"),
     };
     outcome.unwrap_or_else(|error| format!("error {}", kind(&error)))
@@ -158,6 +161,33 @@ fn increment(path: &str, wait_ms: &str) -> io::Result<String> {
     std::thread::sleep(Duration::from_millis(wait_ms.parse().unwrap_or(0)));
     fs::write(path, (number + 1).to_string())?;
     Ok((number + 1).to_string())
+}
+
+/// Opens a file so often, and says how far it came when it has had them for a while.
+fn open(path: &str, count: &str, hold_ms: &str) -> String {
+    let mut files = Vec::new();
+    let mut said = count.to_owned();
+    while files.len() < number(count) as usize {
+        match fs::File::open(path) {
+            Ok(file) => files.push(file),
+            Err(error) => {
+                said = format!("{}, then {}", files.len(), kind(&error));
+                break;
+            }
+        }
+    }
+    std::thread::sleep(Duration::from_millis(hold_ms.parse().unwrap_or(0)));
+    said
+}
+
+/// Opens and closes it so often.
+fn reopen(path: &str, count: &str) -> String {
+    for opened in 0..number(count) {
+        if let Err(error) = fs::File::open(path) {
+            return format!("{opened}, then {}", kind(&error));
+        }
+    }
+    count.to_owned()
 }
 
 /// Nanoseconds for opening and reading a file, and for reading an open one, on average.

@@ -3,6 +3,7 @@
 mod assets;
 mod bundle;
 mod data;
+mod descriptors;
 mod manage;
 mod quota;
 
