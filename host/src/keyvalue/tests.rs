@@ -111,24 +111,41 @@ async fn a_call_that_is_gone_leaves_nothing_to_do() {
     assert_eq!(value(&store, "a").await, None);
 }
 
+/// Keeps the files of some tenants from being opened, as a repair does.
+fn while_repaired(embedded: &Embedded, tenants: &[String], meanwhile: &mut dyn FnMut()) {
+    match tenants {
+        [] => meanwhile(),
+        [first, rest @ ..] => embedded.repair(first, || while_repaired(embedded, rest, meanwhile)),
+    }
+}
+
 #[test]
-fn a_file_that_is_being_repaired_keeps_no_other_tenant_waiting() {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("it starts");
+fn files_that_are_being_repaired_keep_no_other_tenant_waiting() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.expect("it starts");
     let folder = folder();
-    let tenants: Vec<String> = ["damaged", "sound", "other"].map(str::to_owned).into();
+    // Together they may have more threads than there are for all.
+    let damaged: Vec<String> = (0..5).map(|number| format!("damaged-{number}")).collect();
+    let tenants: Vec<String> = damaged.iter().cloned().chain(["sound", "other"].map(str::to_owned)).collect();
     let _runtime = runtime.enter();
     let stores = Stores::new(granting(folder.path(), &tenants));
     let of = |tenant: &str| store(&stores, &format!("{tenant}/app"), &Limits::default());
     runtime.block_on(put(&of("sound"), "a", "x")).expect("there is room");
-    stores.embedded.repair("damaged", || {
-        // More than there are threads for all.
-        for number in 0..40 {
-            let store = of("damaged");
-            runtime.spawn(async move { put(&store, &format!("{number}"), "x").await });
+    while_repaired(&stores.embedded, &damaged, &mut || {
+        for tenant in &damaged {
+            for number in 0..5 {
+                let store = of(tenant);
+                runtime.spawn(async move { store.get_one("a").await });
+                let store = of(tenant);
+                runtime.spawn(async move { put(&store, &format!("{number}"), "x").await });
+            }
         }
         let done = runtime.block_on(async {
-            tokio::time::timeout(Duration::from_secs(60), async {
+            // They have begun to wait.
+            while stores.embedded.waiting(&damaged[4]) < 5 {
+                tokio::task::yield_now().await;
+            }
+            tokio::time::timeout(Duration::from_secs(20), async {
                 assert_eq!(value(&of("sound"), "a").await, Some(b"x".to_vec()));
                 // One that has to be opened first.
                 put(&of("other"), "a", "x").await
@@ -138,7 +155,7 @@ fn a_file_that_is_being_repaired_keeps_no_other_tenant_waiting() {
         done.expect("nobody waits").expect("there is room");
         stores.embedded.measure("other", &Account::of_nobody());
     });
-    runtime.block_on(put(&of("damaged"), "b", "x")).expect("it is whole again");
+    runtime.block_on(put(&of("damaged-0"), "b", "x")).expect("it is whole again");
 }
 
 #[test]
