@@ -63,6 +63,7 @@ fn quotas_that_are_none_show() {
         data_size = '64TiB'
         data_files = 1000000000
         keyvalue_size = '1TiB'
+        keyvalue_keys = 1000000000
         keyvalue_value_size = '1GiB'
         [budget]
         disk = '1024TiB'

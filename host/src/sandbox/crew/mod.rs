@@ -8,7 +8,6 @@
 mod loan;
 mod scope;
 mod shares;
-mod slice;
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,7 +21,6 @@ use crate::account::Account;
 
 pub(crate) use loan::{Lendable, Payer};
 pub(super) use scope::{Moment, Yields, interrupted, pause};
-pub use slice::go_first;
 
 /// How much the crew yields to the workers where both want all processors: it has a quarter of them then. (A thread of the nice value
 /// 5 weighs 335, of 0 1024.)

@@ -21,7 +21,7 @@ pub(super) fn attacks() -> Vec<Attack> {
         bomb("exponential-types", "a type that doubles thirty times", exponential_types),
         bomb("nested-components", "components in components, 1,200 deep", nested_components),
         bomb("giant-data", "20 MB of data", giant_data),
-        bomb("many-segments", "100,000 pieces of data", many_segments),
+        bomb("many-segments", "90,000 pieces of data", many_segments),
         bomb("many-instances", "a component of 20,000 instances", many_instances),
         Attack::app(
             "file-of-zeros",
@@ -139,7 +139,7 @@ fn giant_data() -> Vec<u8> {
 }
 
 fn many_segments() -> Vec<u8> {
-    assembled(r#"(data (i32.const 98304) "x")"#.repeat(99_999) + CALL)
+    assembled(r#"(data (i32.const 98304) "x")"#.repeat(90_000) + CALL)
 }
 
 fn many_instances() -> Vec<u8> {

