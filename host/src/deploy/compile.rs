@@ -52,10 +52,12 @@ pub struct Compiler {
     passes: Passes,
     confine: Confine,
     slots: Semaphore,
+    /// Unpacking is short: what is compiled already does not wait behind everybody's compilation to go live.
+    unpacking: Semaphore,
     threads: usize,
 }
 
-/// The right to run one compiler. Dropping it lets the next one go.
+/// The right to run one compiler, or to unpack one archive. Dropping it lets the next one go.
 pub struct Slot<'a> {
     /// The semaphore is never closed, so it is never none.
     _permit: Option<SemaphorePermit<'a>>,
@@ -77,6 +79,7 @@ impl Compiler {
             passes,
             confine: Confine::On,
             slots: Semaphore::new(half),
+            unpacking: Semaphore::new(1),
             threads: half.min(2),
         }
     }
@@ -113,9 +116,14 @@ impl Compiler {
         }
     }
 
-    /// Waits for a turn.
+    /// Waits for a turn at compiling.
     pub async fn slot(&self) -> Slot<'_> {
         Slot { _permit: self.slots.acquire().await.ok() }
+    }
+
+    /// Waits for a turn at unpacking.
+    pub(super) async fn unpacking_slot(&self) -> Slot<'_> {
+        Slot { _permit: self.unpacking.acquire().await.ok() }
     }
 
     /// Compiles `wasm` into `output`. Dropping the future kills the compiler.

@@ -284,7 +284,7 @@ impl Loader {
         if let Some(tree) = found {
             return Ok(tree);
         }
-        let slot = self.compiler.slot().await;
+        let slot = self.compiler.unpacking_slot().await;
         let content = self.read_again(order, limits).await?;
         match content.archive.filter(|archive| archive.hash == archive_hash) {
             Some(Archive { bytes, hash }) => Ok(self.library.unpack(&slot, &hash, &bytes, limits).await?),

@@ -10,13 +10,11 @@ use wasmtime::component::{Component, Instance, TypedFunc};
 
 use super::step::{self, Step};
 use super::supply::{Entry, Supply};
-use super::{Belongings, CallState, Engine, State, Uses, Variant};
-use crate::account::Account;
+use super::{Belongings, CallState, Engine, State, Variant};
 use crate::bundle::Manifest;
 use crate::config::{Config, Instances, Kept};
 use crate::deploy::{self, images};
-use crate::granted::{Granted, Grip};
-use crate::telemetry::{AppLog, RequestId};
+use crate::telemetry::RequestId;
 
 /// How often each app is called. Slots go from one to the other meanwhile.
 const ROUNDS: usize = 3;
@@ -108,22 +106,8 @@ fn release(engine: &Arc<Engine>, config: &Config, hunter: &Hunter, instances: In
         Component::new(engine.wasmtime(variant).expect("there is address space"), code).expect("it compiles");
     let mut spec = config.app_spec(hunter.name, None, &Manifest::default()).expect("nothing is wrong with it");
     spec.instances = instances;
-    let account = Account::of_nobody();
-    let granted = Granted::new(Arc::new(config.clone())).expect("there is a descriptor");
-    let own = Belongings {
-        log: Arc::new(AppLog::new(&spec.name, &spec.limits, &account)),
-        files: None,
-        data: None,
-        directories: Arc::default(),
-        secrets: Arc::default(),
-        account,
-        outbound: None,
-        keyvalue: None,
-        descriptors: None,
-        grip: Grip::new(&granted, &Arc::new(spec.clone())),
-        uses: Uses::default(),
-        images: images::of_contents(&prepared.contents).expect("there is room"),
-    };
+    let images = images::of_contents(&prepared.contents).expect("there is room");
+    let own = Belongings::of_nobody(config, &spec, images).expect("there is a descriptor");
     Supply::new(engine, engine.link(&component).expect("it imports what there is"), Hunts, &spec, own)
 }
 

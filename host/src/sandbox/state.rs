@@ -9,9 +9,9 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::account::{Account, Held};
 use crate::bundle::Tree;
-use crate::config::{AppSpec, ChunkedBodies, Secrets};
+use crate::config::{AppSpec, ChunkedBodies, Config, Secrets};
 use crate::data::{DataDir, Directory};
-use crate::granted::Grip;
+use crate::granted::{Granted, Grip};
 use crate::guest::clocks::Sight;
 use crate::guest::descriptors::Opened;
 use crate::guest::filesystem::{Counted, Space};
@@ -137,6 +137,31 @@ pub struct Belongings {
     pub(crate) descriptors: Option<Arc<Held>>,
     /// What its memories begin with, where that is not in its code.
     pub images: MemoryImages,
+}
+
+impl Belongings {
+    /// Of an app that nobody has deployed: it has nothing but its memories. For measurements and tests.
+    ///
+    /// # Errors
+    /// Where the process may have no more descriptors.
+    pub(crate) fn of_nobody(config: &Config, spec: &AppSpec, images: MemoryImages) -> anyhow::Result<Self> {
+        let account = Account::of_nobody();
+        let granted = Granted::new(Arc::new(config.clone()))?;
+        Ok(Self {
+            log: Arc::new(AppLog::new(&spec.name, &spec.limits, &account)),
+            files: None,
+            data: None,
+            outbound: None,
+            keyvalue: None,
+            directories: Arc::default(),
+            secrets: Arc::default(),
+            account,
+            grip: Grip::new(&granted, &Arc::new(spec.clone())),
+            uses: Uses::default(),
+            descriptors: None,
+            images,
+        })
+    }
 }
 
 /// The data of a store.

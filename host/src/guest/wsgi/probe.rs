@@ -9,14 +9,12 @@ use http::request::Parts;
 use wasmtime::component::Component;
 
 use super::{EnvironBlock, Exchange, Failure, Place, Sandbox, Shared, Wsgi};
-use crate::account::Account;
 use crate::bundle::Manifest;
 use crate::config::Config;
 use crate::deploy::{Prepared, images};
-use crate::granted::{Granted, Grip};
 use crate::origin::Origin;
-use crate::sandbox::{self, Belongings, CallState, Engine, Uses, Variant};
-use crate::telemetry::{AppLog, RequestId};
+use crate::sandbox::{self, Belongings, CallState, Engine, Variant};
+use crate::telemetry::RequestId;
 
 /// An app that is called again and again with the same request, each time in a fresh sandbox.
 pub struct Probe {
@@ -50,27 +48,8 @@ impl Probe {
         let component = Component::new(engine.wasmtime(variant)?, &prepared.component);
         let component = component.map_err(|error| anyhow!("{error:#}"))?;
         let spec = config.app_spec("probe", None, &Manifest::default())?;
-        let account = Account::of_nobody();
-        let log = Arc::new(AppLog::new(&spec.name, &spec.limits, &account));
-        let Wsgi { shared } = Wsgi::load(
-            &engine,
-            &component,
-            &spec,
-            Belongings {
-                log,
-                files: None,
-                data: None,
-                directories: Arc::default(),
-                secrets: Arc::default(),
-                account,
-                outbound: None,
-                keyvalue: None,
-                grip: Grip::new(&Granted::new(Arc::new(config.clone()))?, &Arc::new(spec.clone())),
-                uses: Uses::default(),
-                descriptors: None,
-                images: images::of_contents(&prepared.contents)?,
-            },
-        )?;
+        let own = Belongings::of_nobody(config, &spec, images::of_contents(&prepared.contents)?)?;
+        let Wsgi { shared } = Wsgi::load(&engine, &component, &spec, own)?;
         let (parts, ()) = http::Request::get("/probe").header("host", "127.0.0.1:8000").body(())?.into_parts();
         let origin = Origin::of_connection(None, None, false);
         Ok(Self { shared, parts, origin })
