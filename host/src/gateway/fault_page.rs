@@ -44,6 +44,19 @@ struct What {
 /// How an app says by itself where an exception was raised: Python's word, in whatever markup.
 const TRACEBACK: &[u8] = b"Traceback (most recent call last)";
 
+/// What else proxies say of their clients, or of themselves. It means nothing to the host, but that there is a proxy.
+const OF_PROXIES: &[&str] = &[
+    "via",
+    "x-real-ip",
+    "x-client-ip",
+    "x-cluster-client-ip",
+    "x-original-forwarded-for",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "fastly-client-ip",
+    "fly-client-ip",
+];
+
 /// No cause of the log's: there, the app has answered.
 const CAUGHT: &str = "an exception, which the app has caught and answered by itself";
 
@@ -155,7 +168,11 @@ fn local_origin(parts: &mut request::Parts, connection: &Connection) -> Option<A
     let fields = parts.headers.len();
     let origin = match peer.of_request(&mut parts.headers, &connection.trusted) {
         Ok(Some(origin)) => origin,
-        Ok(None) if parts.headers.len() == fields => Arc::clone(peer),
+        Ok(None)
+            if parts.headers.len() == fields && !OF_PROXIES.iter().any(|name| parts.headers.contains_key(*name)) =>
+        {
+            Arc::clone(peer)
+        }
         // A proxy that is not trusted passed the request on, or nobody can say for whom one that is did.
         Ok(None) | Err(_) => return None,
     };

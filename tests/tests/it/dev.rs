@@ -212,6 +212,9 @@ fn a_client_that_somebody_speaks_for_who_is_not_trusted_is_shown_nothing() {
         ("X-Forwarded-For", "127.0.0.1"),
         ("Forwarded", "for=127.0.0.1"),
         ("X-Forwarded-Host", "localhost"),
+        // NGINX with `X-Real-IP` alone, and proxies of every kind.
+        ("X-Real-IP", "192.0.2.7"),
+        ("Via", "1.1 proxy"),
     ] {
         let page = host.ask(&Request::get("/nope").header("Host", "localhost").header(name, value)).text();
         assert!(!page.contains("--dev") && !page.contains("/probe"), "{name}: {value}: {page}");
