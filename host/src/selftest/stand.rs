@@ -28,8 +28,15 @@ pub(super) const VICTIM: &str = "selftest-victim";
 /// A tenant whose apps may keep something. It has none but those that attack.
 pub(super) const KEEPER: &str = "selftest-keeper";
 
-const KEEPERS: &str = "[grant]\ndata = [\"*\"]\n[grant.keyvalue]\ndefault = {}\n\
-    [grant.directories]\n\"/shared\" = { path = \"shared\" }\n";
+/// What the operator of the stand says of it: a directory of the stand's is for all its apps to read.
+fn keeper(folder: &Path) -> String {
+    let shared = folder.join("shared");
+    format!(
+        "[grant]\ndata = [\"*\"]\n[grant.keyvalue]\ndefault = {{}}\n\
+         [grant.directories]\n\"/shared\" = {{ path = \"{}\" }}\n",
+        shared.display()
+    )
+}
 
 /// What the operator of the stand says of the victim.
 fn victim() -> String {
@@ -66,7 +73,7 @@ impl Stand {
             fs::create_dir(folder.path().join(name))?;
         }
         fs::write(folder.path().join("tenants.d").join(format!("{VICTIM}.toml")), victim())?;
-        fs::write(folder.path().join("tenants.d").join(format!("{KEEPER}.toml")), KEEPERS)?;
+        fs::write(folder.path().join("tenants.d").join(format!("{KEEPER}.toml")), keeper(folder.path()))?;
         let mut command = Command::new(std::env::current_exe().context("where this program lies is not known")?);
         command.arg("serve").arg(folder.path().join("apps"));
         // It runs in another folder.
