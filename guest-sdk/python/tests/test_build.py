@@ -390,7 +390,7 @@ class Explanations(Folder):
             "notes": [],
             "variables": [["/0/shop.py", 4, ["DEBUG", "KEY"]]],
             "copies": [["/0/shop.py", 6]],
-            "hooks": [["/0/shop.py", 7, "check_login"]],
+            "kept": [["/0/shop.py", 7, "check_login() may", {"/a/": "0/a", "/b/": "0/b"}], [None, 0, "x.Login is around the app", {"/c/": "0/c"}]],
             "places": [["/0/settings.py", 8, "the database db.sqlite3 would be in the app's folder"], [None, 0, "URI is sqlite:///x"]],
             "draws": [["/0/shop.py", 5, ["os.urandom"]], ["/0/shop.py", 9, ["random.random"]]],
             "open": ["the file /0/app.log"],
@@ -405,7 +405,8 @@ class Explanations(Folder):
             [
                 "shop.py:4: KEY is read from the environment",
                 "shop.py:6: all of the environment is read",
-                "shop.py:7: check_login() is not called for /static/",
+                "shop.py:7: check_login() may: so the app serves /a/, /b/ itself",
+                "x.Login is around the app: so the app serves /c/ itself",
                 "settings.py:8: the database db.sqlite3 would",
                 "URI is sqlite:///x",
                 "shop.py:5, 9: random bytes are drawn",
@@ -416,6 +417,7 @@ class Explanations(Folder):
             strict=True,
         ):
             self.assertTrue(note.startswith(f"note: {begin}"), note)
+        self.assertIn('[static] with "/a/" = "0/a", "/b/" = "0/b" in the sidecar', notes[2])
 
     def test_what_a_sandbox_has_not_is_said(self):
         for kind, message, said in [

@@ -1,8 +1,8 @@
 """What runs inside with the app, as far as it needs nothing of the sandbox: python3 -m unittest discover guest-sdk/python/tests"""
 
+import functools
 import importlib
 import io
-import linecache
 import logging
 import os
 import random
@@ -231,12 +231,17 @@ class Flasks(unittest.TestCase):
             "class Owner:\n"
             "    def send_static_file(self, filename): pass\n"
             "class Flask(Owner):\n"
+            "    def __call__(self, environ, start_response): pass\n"
             "    def wsgi_app(self, environ, start_response): pass\n"
+            "    def full_dispatch_request(self): pass\n"
+            "    def preprocess_request(self): pass\n"
+            "    def dispatch_request(self): pass\n"
             "view = lambda **keywords: None\n",
             "/1/flask/app.py",
         )
         self.owner, self.flask, self.view = names["Owner"], names["Flask"], names["view"]
         module = types.SimpleNamespace(Flask=self.flask, __file__="/1/flask/__init__.py", got_request_exception=mock.Mock())
+        self.module = module
         patches = [
             mock.patch.dict(sys.modules, {"flask": module}),
             mock.patch.object(os, "walk", lambda folder: [(folder, [], ["a.css"])] if "empty" not in folder else []),
@@ -248,7 +253,7 @@ class Flasks(unittest.TestCase):
     def app(self, rules, folder="/0/static", blueprints=()):
         app = self.flask()
         app.static_folder, app.config = folder, {}
-        app.before_request_funcs, app.after_request_funcs = {}, {}
+        app.before_request_funcs, app.after_request_funcs, app.url_value_preprocessors = {}, {}, {}
         app.blueprints = {}
         for name, place in blueprints:
             app.blueprints[name] = self.owner()
@@ -306,24 +311,83 @@ class Flasks(unittest.TestCase):
         hidden = middleware(dispatcher, app=self.app([self.USUAL]), mounts={"/static": mock.Mock()})
         self.assertNotIn("static", self.report(hidden))
 
-    def test_functions_that_are_not_called_any_more_are_named(self):
+    def assert_kept(self, app, what, place=(None, 0)):
+        """The app serves its files itself, and the build says why."""
+        report = self.report(app)
+        self.assertNotIn("static", report, what)
+        [[file, line, said, static]] = report["kept"]
+        self.assertEqual(((file, line), static), (place, {"/static/": "0/static"}), said)
+        self.assertIn(what, said)
+
+    def test_files_are_the_apps_where_a_function_may_refuse_them(self):
+        def hook(function):
+            app = self.app([self.USUAL])
+            app.before_request_funcs = {None: [function]}
+            return app
+
+        # Whatever it does: a helper that it calls may abort.
+        plain = run("\ndef check(): helper()\n")["check"]
+        self.assert_kept(hook(plain), "check() is called before each", ("/0/shop.py", 2))
+        package = run("def decorated(*args): pass\ndef force(self): pass\n", "/1/flask_login/utils.py")
+        self.assert_kept(hook(functools.wraps(plain)(package["decorated"])), "check() is called", ("/0/shop.py", 2))
+        self.assert_kept(hook(functools.partial(plain)), "check() is called", ("/0/shop.py", 2))
+        self.assert_kept(hook(run("check = lambda: abort(401)\n")["check"]), "<lambda>() is called", ("/0/shop.py", 1))
+        self.assert_kept(hook(package["force"]), "force is called before each")
+        self.assert_kept(hook(mock.Mock(spec=[])), "Mock is called before each")
         app = self.app([self.USUAL])
-        sources = {
-            "check_login": "if not g.user:\n        return redirect('/')",
-            "check_token": "flask.abort(401)",
-            "check_key": "raise Unauthorized",
-            "read_secret": "app.secret_key = 1\n    return",
-        }
-        own = []
-        for name, body in sources.items():
-            source = f"def {name}():\n    {body}\n"
-            linecache.cache[f"/0/{name}.py"] = (len(source), None, source.splitlines(True), f"/0/{name}.py")
-            self.addCleanup(linecache.cache.pop, f"/0/{name}.py")
-            own.append(run(source, f"/0/{name}.py")[name])
-        theirs = run("def protect(): return 1\n", "/1/flask_wtf/csrf.py")["protect"]
-        app.before_request_funcs = {None: [*own, theirs], "admin": own}
-        named = [name for _, _, name in self.report(app)["hooks"]]
-        self.assertEqual(named, ["check_key", "check_login", "check_token"])
+        app.url_value_preprocessors = {None: [plain]}
+        self.assert_kept(app, "check() is called before each", ("/0/shop.py", 2))
+        self.module.request_started = types.SimpleNamespace(receivers={1: plain})
+        self.assert_kept(self.app([self.USUAL]), "request_started has receivers")
+
+    def test_functions_before_requests_count_where_flask_calls_them(self):
+        rules = [self.USUAL, Rule("/a/s/<path:filename>", "admin.static"), Rule("/b/s/<path:filename>", "admin.sub.static")]
+        check = run("def check(): pass\n")["check"]
+        for scope, expected in [
+            (None, []),
+            ("admin", ["/static/"]),
+            ("admin.sub", ["/a/s/", "/static/"]),
+            ("other", ["/a/s/", "/b/s/", "/static/"]),
+        ]:
+            app = self.app(rules, blueprints=[("admin", "/0/a"), ("admin.sub", "/0/b")])
+            app.before_request_funcs = {scope: [check]}
+            self.assertEqual(sorted(self.report(app).get("static", {})), expected, scope)
+
+    def test_what_is_known_to_let_everybody_read_does_not_count(self):
+        source = "class CSRFProtect:\n    def init_app(self):\n        def csrf_protect(): pass\n        return csrf_protect\n"
+        for file, is_static in [("/1/flask_wtf/csrf.py", True), ("/0/flask_wtf.py", False)]:
+            app = self.app([self.USUAL])
+            app.before_request_funcs = {None: [run(source, file)["CSRFProtect"]().init_app()]}
+            self.assertEqual("static" in self.report(app), is_static, file)
+
+    def test_files_are_the_apps_where_a_class_of_its_own_stands_in_the_way(self):
+        flask = self.flask
+        for name in ["__call__", "wsgi_app", "full_dispatch_request", "preprocess_request", "dispatch_request", "send_static_file"]:
+            own = run("\n\ndef own(self, *args): pass\n")["own"]
+            self.flask = type("Own", (flask,), {name: own})
+            self.assert_kept(self.app([self.USUAL]), "own() is not Flask's", ("/0/shop.py", 3))
+            self.flask = flask
+            if name != "wsgi_app":
+                app = self.app([self.USUAL])
+                setattr(app, name, own)
+                self.assert_kept(app, f"own() is {name} of the app", ("/0/shop.py", 3))
+
+    def test_files_are_the_apps_where_others_are_around_it(self):
+        class Login:
+            def __init__(self, app):
+                self.app = app
+
+        app = self.app([self.USUAL])
+        self.assert_kept(Login(app), "Login is around the app")
+        self.assert_kept(Login(app.wsgi_app), "Login is around the app")
+        app.wsgi_app = Login(app.wsgi_app)
+        self.assert_kept(app, "Login is around the app")
+        app = self.app([self.USUAL])
+        app.wsgi_app = Login(app)
+        self.assert_kept(app, "Login is around the app")
+        app = self.app([self.USUAL])
+        app.wsgi_app = lambda environ, start_response: None
+        self.assert_kept(app, "<lambda> is around the app")
 
     def test_databases_in_the_apps_folder_are_said(self):
         for value, is_said in [
