@@ -103,6 +103,58 @@ class Stages(Folder):
         with self.assertRaisesRegex(BuildError, "no such file"):
             made.include(self.folder / "nothing", self.folder / "project")
 
+    def test_databases_and_secrets_stay_here_whatever_they_are_called(self):
+        magic = "SQLite format 3\0 and the rows"
+        for name, text in {
+            "app.py": "",
+            "words.db": "words",
+            "notes-journal": "a diary",
+            "shop.s3db": "",
+            "shop.SQLITE": "",
+            "shop.sqlite2": "",
+            "shop.db": magic,
+            "shop.db-wal": "",
+            "shop.db-shm": "",
+            "shop.sqlite3-journal": "",
+            "static/shop.bin": magic,
+            "static/shop.bin-wal": "",
+            "static/shop.bin-journal": "",
+            "prod.env": "SECRET=1",
+            ".env.local": "SECRET=1",
+            "Prod.ENV": "SECRET=1",
+        }.items():
+            self.write(name, text)
+        for name, magic in [("a", b"\x37\x7f\x06\x82"), ("b", b"\x37\x7f\x06\x83"), ("c", b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7")]:
+            (self.folder / name).write_bytes(magic + b"\0rows")
+        found = sorted(str(path.relative_to(self.folder)) for path, kind in stage.files(self.folder) if kind is stage.Kind.TAKEN)
+        self.assertEqual(found, ["app.py", "notes-journal", "words.db"])
+
+    def test_a_file_that_becomes_a_database_is_seen_as_one(self):
+        self.write("shop.bin")
+        self.assertEqual([kind for _, kind in stage.files(self.folder)], [stage.Kind.TAKEN])
+        self.write("shop.bin", "SQLite format 3\0")
+        self.assertEqual([kind for _, kind in stage.files(self.folder)], [stage.Kind.LEFT_OUT])
+
+    def test_a_link_is_judged_by_its_name_and_by_where_it_leads(self):
+        for name in [".env", ".git/config", ".git/hooks/x", "wasgi.toml", "data/shop/rows.txt", "plain.txt"]:
+            self.write(name, "data_dir = 'data'" if name == "wasgi.toml" else "text")
+        self.write("apps/shop.wasm")
+        self.write("apps/shop.toml")
+        for name, target in {
+            "x.db": ".env",
+            "prod.env": "plain.txt",
+            "config.txt": ".git/config",
+            "hooks": ".git/hooks",
+            "settings.txt": "wasgi.toml",
+            "sidecar.txt": "apps/shop.toml",
+            "rows.txt": "data/shop/rows.txt",
+            "shop": "data/shop",
+            "taken.txt": "plain.txt",
+        }.items():
+            (self.folder / name).symlink_to(target)
+        found = sorted(path.name for path, kind in stage.files(self.folder) if kind is stage.Kind.TAKEN)
+        self.assertEqual(found, ["plain.txt", "taken.txt"])
+
     def test_links_are_followed_within_the_folder_and_those_out_of_it_are_said(self):
         self.write("elsewhere/media/a.png")
         self.write("project/app.py")
