@@ -87,6 +87,22 @@ class Folder(unittest.TestCase):
         self.folder = Path(folder.name).resolve()
 
 
+# What a program has of Bottle: `app` is a stack there, which gives the application when it is called.
+BOTTLE = """
+__all__ = ["app", "run"]
+class AppStack(list):
+    def __call__(self):
+        return self[-1]
+def made(environ, start_response): return []
+app = AppStack([made])
+def run(app=None, server="wsgiref", host="127.0.0.1", port=8080, interval=1, reloader=False, **keywords):
+    if reloader:
+        raise OSError("wasi does not support processes.")
+    from wsgiref.simple_server import make_server
+    make_server(host, port, app or made).serve_forever()
+"""
+
+
 class Programs(Folder):
     """Modules that serve by themselves when they are imported."""
 
@@ -108,6 +124,7 @@ class Programs(Folder):
         for name, source in {
             "werkzeug/__init__.py": "",
             "werkzeug/serving.py": "def run_simple(hostname, port, application, use_reloader=False):\n    raise SystemError\n",
+            "bottle.py": BOTTLE,
             "waitress/__init__.py": "def serve(app, **keywords):\n    raise SystemError\n",
         }.items():
             self.write(name, source)
@@ -135,6 +152,32 @@ class Programs(Folder):
             later = importlib.import_module(name)
             self.assertEqual((later.kept, hasattr(later, "never")), (1, "__main__" in start), start)
             self.assertIs(sys.modules[f"pkg{number}"].program, later)
+
+    def test_what_a_program_has_given_to_a_server_goes_before_what_it_has_by_name(self):
+        for number, start in enumerate([
+            "run(host='localhost', port=8080)",
+            "run(reloader=True)",
+            "run(None, 'wsgiref', '', 8080, 1, True)",
+            "if __name__ == '__main__':\n    run(reloader=True, debug=True)",
+        ]):
+            self.write(f"site{number}.py", f"from bottle import *\n{start}\n")
+            servers.registered = None
+            self.assertEqual(targets.load(f"site{number}", None).__name__, "made", start)
+        self.write("factory.py", "def app(): pass\n")
+        servers.registered = None
+        with self.assertRaisesRegex(targets.TargetError, r"write factory:app\(\)"):
+            targets.load("factory", None)
+
+    def test_a_package_is_run_as_a_program_by_its_main(self):
+        self.write("pk/__init__.py", "")
+        self.write("pk/site.py", "def made(environ, start_response): return []\n")
+        self.write("pk/__main__.py", "from .site import made\nfrom waitress import serve\nif __name__ == '__main__':\n    serve(made)\n")
+        with mock.patch.dict(sys.modules):
+            self.assertEqual(targets.load("pk", None).__name__, "made")
+        self.write("empty/__init__.py", "")
+        servers.registered = None
+        with self.assertRaisesRegex(targets.TargetError, "serves nothing"):
+            targets.load("empty", None)
 
     def test_a_module_that_fails_is_not_there(self):
         self.write("broken.py", "1 / 0\n")
