@@ -13,7 +13,7 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 
-from wasgi import build, bundle, cli, dependencies, explain, keyvalue, record, sources, stage, target
+from wasgi import build, bundle, cli, dependencies, explain, keyvalue, record, sources, stage, target, watch
 from wasgi.errors import BuildError
 from wasgi.stage import Stage
 
@@ -134,6 +134,32 @@ class Stages(Folder):
         self.assertEqual([kind for _, kind in stage.files(self.folder)], [stage.Kind.TAKEN])
         self.write("shop.bin", "SQLite format 3\0")
         self.assertEqual([kind for _, kind in stage.files(self.folder)], [stage.Kind.LEFT_OUT])
+
+    def test_folders_that_cannot_be_read_or_went_do_not_end_a_build(self):
+        for name in ["a/x.py", "closed/y.py", "went/z.py", "shop.py"]:
+            self.write(f"app/{name}")
+        (self.folder / "app/round").symlink_to("round")
+        listed, errors = os.listdir, {"closed": PermissionError, "went": FileNotFoundError}
+
+        def listdir(folder):
+            if error := errors.get(Path(folder).name):
+                raise error(folder)
+            return listed(folder)
+
+        with mock.patch.object(os, "listdir", listdir):
+            found = {str(path.relative_to(self.folder / "app")): kind.name for path, kind in stage.files(self.folder / "app")}
+        self.assertEqual(found, {"a/x.py": "TAKEN", "closed": "LEFT_OUT", "shop.py": "TAKEN", "round": "LINK"})
+        self.assertEqual(list(stage.files(self.folder / "nowhere")), [])
+
+        def gone(source, place):
+            if source.name == "x.py":
+                source.unlink()
+            copy(source, place)
+
+        copy, made = stage._copy, Stage(self.folder / "stage")
+        with mock.patch.object(stage, "_copy", gone):
+            made.take_app(self.folder / "app", self.folder / "out.wasm")
+        self.assertEqual({path.name for path in made.app.rglob("*.py")}, {"shop.py", "y.py", "z.py"})
 
     def test_a_link_is_judged_by_its_name_and_by_where_it_leads(self):
         for name in [".env", ".git/config", ".git/hooks/x", "wasgi.toml", "data/shop/rows.txt", "plain.txt"]:
@@ -284,6 +310,20 @@ class Rebuilds(Folder):
             self.write(f"requirements/{name}", "django")
             seen.append(sources.state(here))
         self.assertEqual(len(set(seen)), 3)
+
+    def test_watching_goes_on_where_something_goes_meanwhile(self):
+        options = self.options("shop:app")
+        options.built = None
+        looks = iter([FileNotFoundError, "one", PermissionError, "two", "two"])
+        ends = iter([False, False, True])
+        with (
+            mock.patch.object(sources, "state", mock.Mock(side_effect=looks)),
+            mock.patch.object(watch, "_has_ended", lambda: next(ends)),
+            mock.patch.object(watch, "_build") as built,
+            mock.patch.object(watch.time, "sleep"),
+        ):
+            watch.run(options)
+        built.assert_called_once()
 
     def test_a_record_says_how_to_make_a_file_again_and_is_for_nobody_else(self):
         with mock.patch.dict(os.environ, {"XDG_CACHE_HOME": str(self.folder / "cache")}):

@@ -141,7 +141,7 @@ def result(output, contents, files, stage, report, native, left_out):
         kept = [path for path, kind in left_out if kind is Kind.LEFT_OUT]
         links = [path for path, kind in left_out if kind is Kind.LINK]
         if kept:
-            yield f"  left out     {_some(kept)} (databases, .env and .wasm files stay here; --include adds what is needed)"
+            yield f"  left out     {_some(kept)} (databases, .env and .wasm files stay here, and what cannot be read; --include adds what is needed)"
         if links:
             yield f"  left out     {_some(links)} (links out of the app's folder, or to nothing; --include adds what is needed)"
 

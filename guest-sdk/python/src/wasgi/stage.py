@@ -66,21 +66,33 @@ def files(source):
 
 def _files(folder, trail, data):
     """`trail`: the folders that lead here, without links; what leads back to one of them has no end."""
-    names = sorted(os.listdir(folder))
+    try:
+        names = sorted(os.listdir(folder))
+    except FileNotFoundError:
+        # It went while one looked.
+        return
+    except PermissionError:
+        yield folder, Kind.LEFT_OUT
+        return
     folders = []
     for name in names:
         path = folder / name
-        real = path.resolve() if path.is_symlink() else path
+        try:
+            real = path.resolve() if path.is_symlink() else path
+        except (OSError, RuntimeError):
+            # Links that lead to each other.
+            yield path, Kind.LINK
+            continue
         if _is_left_out(path, real) or path in data or real in data:
             continue
         if real is not path and not (real.is_relative_to(trail[0]) and real.exists()):
             yield path, Kind.LINK
         elif real is not path and _is_closed(real, trail[0], data):
             yield path, Kind.LEFT_OUT
-        elif path.is_dir():
+        elif os.path.isdir(path):
             folders.append(path)
         # What a host reads that runs here: its own settings, and those of apps beside their files.
-        elif path.is_file() and not (_is_hosts(path) or _is_hosts(real)):
+        elif os.path.isfile(path) and not (_is_hosts(path) or _is_hosts(real)):
             yield path, Kind.LEFT_OUT if _stays_here(path, real) else Kind.TAKEN
     for path in folders:
         real = path.resolve()
@@ -123,7 +135,7 @@ def _is_closed(real, root, data):
 
 
 def _is_hosts(path):
-    return path.name == "wasgi.toml" or path.suffix == ".toml" and path.with_suffix(".wasm").is_file()
+    return path.name == "wasgi.toml" or path.suffix == ".toml" and os.path.isfile(path.with_suffix(".wasm"))
 
 
 class Stage:
@@ -150,13 +162,17 @@ class Stage:
             if kind is not Kind.TAKEN:
                 missed.append((path.relative_to(source), kind))
                 continue
+            try:
+                bytes_ += path.stat().st_size
+                _copy(path, self.app / path.relative_to(source))
+            except FileNotFoundError:
+                # An editor's, that went meanwhile.
+                continue
             number += 1
-            bytes_ += path.stat().st_size
             if number > _FILES_MAX or bytes_ > _BYTES_MAX:
                 raise BuildError(
                     f"{source} has more than {_FILES_MAX} files or {_BYTES_MAX >> 20} MiB: go to the app's own folder, or name it with --chdir"
                 )
-            _copy(path, self.app / path.relative_to(source))
         return [(path, kind) for path, kind in missed if kind is Kind.LINK or not path.name.endswith(_NOBODYS_SUFFIXES)]
 
     def include(self, path, source):
@@ -232,7 +248,7 @@ def _data(source):
 
 def _is_left_out(path, real):
     """What a project has beside the app, also where a link leads to it."""
-    return bool({path.name, real.name} & _LEFT_OUT) or (real / "pyvenv.cfg").is_file()
+    return bool({path.name, real.name} & _LEFT_OUT) or os.path.isfile(real / "pyvenv.cfg")
 
 
 def _copy(source, place):
