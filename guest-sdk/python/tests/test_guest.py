@@ -216,7 +216,7 @@ class Failures(unittest.TestCase):
 
 class Caught(unittest.TestCase):
     def setUp(self):
-        caught.last = None
+        caught.begin()
         self.addCleanup(logging.setLogRecordFactory, logging.getLogRecordFactory())
         caught.install()
         self.logger = logging.Logger("a framework's")
@@ -253,6 +253,36 @@ class Caught(unittest.TestCase):
         except ValueError as error:
             self.assertIs(caught.of_response(), error)
         self.assertIsNone(caught.of_response())
+
+    def test_what_the_app_logs_itself_it_answers_for_on_purpose(self):
+        self.logger.addHandler(logging.StreamHandler(io.StringIO()))
+        source = "def view():\n    try:\n        fail()\n    except ValueError as e:\n        logger.exception('x')\n        return e\n"
+        error = run(source, "/0/shop.py", fail=self.fail, logger=self.logger)["view"]()
+        self.assertIsNone(caught.of_response())
+        # It is in the log, should a framework tell of it besides.
+        caught.note(error)
+        self.assertTrue(caught.is_told(error, "secret reason", ""))
+        caught.begin()
+        error = run(source, "/1/framework.py", fail=self.fail, logger=self.logger)["view"]()
+        self.assertIs(caught.of_response(), error)
+        caught.begin()
+        self.assertIsNone(caught.of_response())
+
+    def test_what_an_error_handler_answers_for_is_known_and_a_response_that_is_raised_is_no_failure(self):
+        class Http(Exception):
+            pass
+
+        class Flask:
+            def handle_user_exception(self, error):
+                return "sorry", 503
+
+        with mock.patch.dict(sys.modules, {"werkzeug": mock.Mock(), "werkzeug.exceptions": types.SimpleNamespace(HTTPException=Http)}):
+            caught.watch_handlers(Flask)
+        self.assertEqual(Flask().handle_user_exception(Http()), ("sorry", 503))
+        self.assertIsNone(caught.of_response())
+        error = ValueError("secret reason")
+        self.assertEqual(Flask().handle_user_exception(error), ("sorry", 503))
+        self.assertIs(caught.of_response(), error)
 
     def test_a_factory_of_the_apps_own_goes_on(self):
         made = logging.getLogRecordFactory()

@@ -40,6 +40,7 @@ def finish(app, report):
     """Called once the app is imported."""
     flask = sys.modules["flask"]
     caught.watch(flask.got_request_exception)
+    caught.watch_handlers(flask.Flask)
     mounts = set()
     found = list(_applications(app, "", mounts))
     static, kept = {}, {}
