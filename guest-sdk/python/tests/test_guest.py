@@ -221,12 +221,12 @@ class Caught(unittest.TestCase):
         caught.install()
         self.logger = logging.Logger("a framework's")
 
-    def fail(self):
+    def raise_one(self):
         raise ValueError("secret reason")
 
     def log(self, **keywords):
         try:
-            self.fail()
+            self.raise_one()
         except ValueError as error:
             self.logger.error("it failed", **keywords)
             return error
@@ -249,7 +249,7 @@ class Caught(unittest.TestCase):
 
     def test_an_exception_that_is_being_handled_is_what_a_response_is_about(self):
         try:
-            self.fail()
+            self.raise_one()
         except ValueError as error:
             self.assertIs(caught.of_response(), error)
         self.assertIsNone(caught.of_response())
@@ -257,13 +257,13 @@ class Caught(unittest.TestCase):
     def test_what_the_app_logs_itself_it_answers_for_on_purpose(self):
         self.logger.addHandler(logging.StreamHandler(io.StringIO()))
         source = "def view():\n    try:\n        fail()\n    except ValueError as e:\n        logger.exception('x')\n        return e\n"
-        error = run(source, "/0/shop.py", fail=self.fail, logger=self.logger)["view"]()
+        error = run(source, "/0/shop.py", fail=self.raise_one, logger=self.logger)["view"]()
         self.assertIsNone(caught.of_response())
         # It is in the log, should a framework tell of it besides.
         caught.note(error)
         self.assertTrue(caught.is_told(error, "secret reason", ""))
         caught.begin()
-        error = run(source, "/1/framework.py", fail=self.fail, logger=self.logger)["view"]()
+        error = run(source, "/1/framework.py", fail=self.raise_one, logger=self.logger)["view"]()
         self.assertIs(caught.of_response(), error)
         caught.begin()
         self.assertIsNone(caught.of_response())
