@@ -13,7 +13,7 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 
-from wasgi import build, bundle, cli, dependencies, explain, keyvalue, record, sources, stage, target
+from wasgi import build, bundle, cli, explain, keyvalue, record, sources, target, watch
 from wasgi.errors import BuildError
 from wasgi.stage import Stage
 
@@ -75,130 +75,10 @@ class Targets(Folder):
         for text, expression in [(None, "application"), ("shop.wsgi:app", "app")]:
             self.assertEqual(self.parse(text), target.Target("shop.wsgi", expression, "shop.settings.prod"))
         self.write("manage.py", "def (:\n")
-        with self.assertRaisesRegex(BuildError, r"manage\.py:1"):
+        with self.assertRaises(BuildError) as raised:
             self.parse(None)
-
-
-class Stages(Folder):
-    def test_a_stage_has_the_app_and_no_secrets(self):
-        for name in [
-            "app.py",
-            "static/a.css",
-            ".env",
-            ".git/config",
-            "db.sqlite3",
-            "v/pyvenv.cfg",
-            "v/x.py",
-            "old.wasm",
-            "a/__pycache__/a.pyc",
-        ]:
-            self.write(f"project/{name}")
-        made = Stage(self.folder / "stage")
-        missed = made.take_app(self.folder / "project", self.folder / "project/out.wasm")
-        found = sorted(str(path.relative_to(made.app)) for path in made.app.rglob("*") if path.is_file())
-        self.assertEqual(found, ["app.py", "static/a.css"])
-        self.assertEqual(sorted(str(path) for path, _ in missed), [".env", "db.sqlite3", "old.wasm"])
-        made.include(self.folder / "project/db.sqlite3", self.folder / "project")
-        self.assertTrue((made.app / "db.sqlite3").is_file())
-        with self.assertRaisesRegex(BuildError, "no such file"):
-            made.include(self.folder / "nothing", self.folder / "project")
-
-    def test_links_are_followed_within_the_folder_and_those_out_of_it_are_said(self):
-        self.write("elsewhere/media/a.png")
-        self.write("project/app.py")
-        self.write("project/.env", "SECRET=1")
-        self.write("project/shared/a.css")
-        self.write("project/node_modules/bootstrap/b.css")
-        for name, target in [
-            ("again.py", "app.py"),
-            ("static", "shared"),
-            ("shared/round", "../shared"),
-            ("round", "."),
-            ("vendor", "node_modules/bootstrap"),
-            ("environment.txt", ".env"),
-            ("uploads", "../elsewhere/media"),
-            ("passwd", "/etc/passwd"),
-            ("gone", "nothing"),
-        ]:
-            (self.folder / "project" / name).symlink_to(target)
-        made = Stage(self.folder / "stage")
-        missed = made.take_app(self.folder / "project", self.folder / "out.wasm")
-        found = sorted(str(path.relative_to(made.app)) for path in made.app.rglob("*") if path.is_file())
-        self.assertEqual(found, ["again.py", "app.py", "shared/a.css", "static/a.css", "vendor/b.css"])
-        kinds = {str(path): kind.name for path, kind in missed}
-        links = dict.fromkeys(["gone", "passwd", "uploads"], "LINK")
-        self.assertEqual(kinds, {".env": "LEFT_OUT", "environment.txt": "LEFT_OUT", **links})
-        made.include(self.folder / "project/uploads", self.folder / "project")
-        self.assertTrue((made.app / "uploads/a.png").is_file())
-        self.assertEqual([str(path) for path, _ in made.lacking(missed)], [".env", "environment.txt", "gone", "passwd"])
-        lines = list(explain.result("x.wasm", b"", b"", made, {"application": "app.app", "warmed": [], "modules": []}, {}, missed))
-        self.assertIn("gone, passwd, uploads (links out of", "".join(line for line in lines if "links" in line))
-
-    def test_databases_stay_whatever_they_are_called(self):
-        (self.folder / "site.db").write_bytes(b"SQLite format 3\0...")
-        self.write("words.db", "not one")
-        kinds = {path.name: kind.name for path, kind in stage.files(self.folder)}
-        self.assertEqual(kinds, {"site.db": "LEFT_OUT", "words.db": "TAKEN"})
-
-    def test_what_a_host_has_in_the_same_folder_is_not_the_apps(self):
-        for name in [
-            "shop.py",
-            "pyproject.toml",
-            "data/words.txt",
-            "wasgi.toml",
-            ".wasgi/cache/x",
-            "apps/shop.wasm",
-            "apps/shop.toml",
-            "apps/blog/one.wasm",
-            "data/shop/picture.png",
-            "data/blog+one/x",
-        ]:
-            self.write(name)
-        found = [str(path.relative_to(self.folder)) for path, kind in stage.files(self.folder) if kind is stage.Kind.TAKEN]
-        self.assertEqual(found, ["pyproject.toml", "shop.py", "data/words.txt"])
-        self.write("wasgi.toml", "apps_dir = 'elsewhere'\ndata_dir = 'data'\n")
-        found = [path.name for path, kind in stage.files(self.folder) if kind is stage.Kind.TAKEN]
-        self.assertIn("picture.png", found)
-
-    def test_native_files_go_and_are_remembered(self):
-        self.write("p/pkg/_speed.cpython-314-x86_64-linux-gnu.so")
-        self.write("p/kept.cpython-314-wasm32-wasi.so")
-        self.write("p/pkg/__init__.py")
-        removed = dependencies.strip_native(self.folder / "p")
-        self.assertEqual(removed, {"pkg._speed": "pkg/_speed.cpython-314-x86_64-linux-gnu.so"})
-        self.assertTrue((self.folder / "p/kept.cpython-314-wasm32-wasi.so").is_file())
-
-    def test_links_to_nothing_do_not_end_a_build(self):
-        self.write("site-packages/flask/x.py")
-        (self.folder / "site-packages/flask/gone.py").symlink_to("nothing")
-        (self.folder / "site-packages/gone").symlink_to("nothing")
-        self.write("data/a.txt")
-        (self.folder / "data/gone").symlink_to("nothing")
-        (self.folder / "taken").mkdir()
-        dependencies.copy_environment(self.folder / "site-packages", self.folder / "taken")
-        made = Stage(self.folder / "stage")
-        made.include(self.folder / "data", self.folder)
-        found = [path.name for place in (self.folder / "taken", made.app) for path in bundle.files(place)]
-        self.assertEqual(found, ["x.py", "a.txt"])
-
-    def test_an_environment_is_taken_without_its_tools(self):
-        for name in [
-            "pip/x.py",
-            "flask/x.py",
-            "wasgi/x.py",
-            "pip-23.dist-info/METADATA",
-            "flask-3.dist-info/METADATA",
-            "six.py",
-        ]:
-            self.write(f"site-packages/{name}")
-        self.write("elsewhere/mine.py")
-        self.write("site-packages/mine.pth", f"{self.folder}/elsewhere\nimport os\n")
-        (self.folder / "taken").mkdir()
-        dependencies.copy_environment(self.folder / "site-packages", self.folder / "taken")
-        self.assertEqual(
-            sorted(path.name for path in (self.folder / "taken").iterdir()),
-            ["flask", "flask-3.dist-info", "mine.py", "six.py"],
-        )
+        # As all files are named: from where one is.
+        self.assertTrue(str(raised.exception).startswith(f"{os.path.relpath(self.folder)}/manage.py:1: "), raised.exception)
 
 
 class Rebuilds(Folder):
@@ -232,6 +112,20 @@ class Rebuilds(Folder):
             self.write(f"requirements/{name}", "django")
             seen.append(sources.state(here))
         self.assertEqual(len(set(seen)), 3)
+
+    def test_watching_goes_on_where_something_goes_meanwhile(self):
+        options = self.options("shop:app")
+        options.built = None
+        looks = iter([FileNotFoundError, "one", PermissionError, "two", "two"])
+        ends = iter([False, False, True])
+        with (
+            mock.patch.object(sources, "state", mock.Mock(side_effect=looks)),
+            mock.patch.object(watch, "_has_ended", lambda: next(ends)),
+            mock.patch.object(watch, "_build") as built,
+            mock.patch.object(watch.time, "sleep"),
+        ):
+            watch.run(options)
+        built.assert_called_once()
 
     def test_a_record_says_how_to_make_a_file_again_and_is_for_nobody_else(self):
         with mock.patch.dict(os.environ, {"XDG_CACHE_HOME": str(self.folder / "cache")}):
@@ -390,7 +284,7 @@ class Explanations(Folder):
             "notes": [],
             "variables": [["/0/shop.py", 4, ["DEBUG", "KEY"]]],
             "copies": [["/0/shop.py", 6]],
-            "hooks": [["/0/shop.py", 7, "check_login"]],
+            "kept": [["/0/shop.py", 7, "check_login() may", {"/a/": "0/a", "/b/": "0/b"}], [None, 0, "x.Login is around the app", {"/c/": "0/c"}]],
             "places": [["/0/settings.py", 8, "the database db.sqlite3 would be in the app's folder"], [None, 0, "URI is sqlite:///x"]],
             "draws": [["/0/shop.py", 5, ["os.urandom"]], ["/0/shop.py", 9, ["random.random"]]],
             "open": ["the file /0/app.log"],
@@ -405,7 +299,8 @@ class Explanations(Folder):
             [
                 "shop.py:4: KEY is read from the environment",
                 "shop.py:6: all of the environment is read",
-                "shop.py:7: check_login() is not called for /static/",
+                "shop.py:7: check_login() may: so the app serves /a/, /b/ itself",
+                "x.Login is around the app: so the app serves /c/ itself",
                 "settings.py:8: the database db.sqlite3 would",
                 "URI is sqlite:///x",
                 "shop.py:5, 9: random bytes are drawn",
@@ -416,6 +311,7 @@ class Explanations(Folder):
             strict=True,
         ):
             self.assertTrue(note.startswith(f"note: {begin}"), note)
+        self.assertIn('[static] with "/a/" = "0/a", "/b/" = "0/b" in the sidecar', notes[2])
 
     def test_what_a_sandbox_has_not_is_said(self):
         for kind, message, said in [

@@ -1,9 +1,6 @@
 """What runs inside with the app, as far as it needs nothing of the sandbox: python3 -m unittest discover guest-sdk/python/tests"""
 
 import importlib
-import io
-import linecache
-import logging
 import os
 import random
 import sys
@@ -15,7 +12,7 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 
-from wasgi_guest import caught, django, failure, flask, servers, targets
+from wasgi_guest import failure, servers, targets
 from wasgi_guest.watch import Watch
 
 
@@ -87,6 +84,22 @@ class Folder(unittest.TestCase):
         self.folder = Path(folder.name).resolve()
 
 
+# What a program has of Bottle: `app` is a stack there, which gives the application when it is called.
+BOTTLE = """
+__all__ = ["app", "run"]
+class AppStack(list):
+    def __call__(self):
+        return self[-1]
+def made(environ, start_response): return []
+app = AppStack([made])
+def run(app=None, server="wsgiref", host="127.0.0.1", port=8080, interval=1, reloader=False, **keywords):
+    if reloader:
+        raise OSError("wasi does not support processes.")
+    from wsgiref.simple_server import make_server
+    make_server(host, port, app or made).serve_forever()
+"""
+
+
 class Programs(Folder):
     """Modules that serve by themselves when they are imported."""
 
@@ -108,6 +121,7 @@ class Programs(Folder):
         for name, source in {
             "werkzeug/__init__.py": "",
             "werkzeug/serving.py": "def run_simple(hostname, port, application, use_reloader=False):\n    raise SystemError\n",
+            "bottle.py": BOTTLE,
             "waitress/__init__.py": "def serve(app, **keywords):\n    raise SystemError\n",
         }.items():
             self.write(name, source)
@@ -135,6 +149,32 @@ class Programs(Folder):
             later = importlib.import_module(name)
             self.assertEqual((later.kept, hasattr(later, "never")), (1, "__main__" in start), start)
             self.assertIs(sys.modules[f"pkg{number}"].program, later)
+
+    def test_what_a_program_has_given_to_a_server_goes_before_what_it_has_by_name(self):
+        for number, start in enumerate([
+            "run(host='localhost', port=8080)",
+            "run(reloader=True)",
+            "run(None, 'wsgiref', '', 8080, 1, True)",
+            "if __name__ == '__main__':\n    run(reloader=True, debug=True)",
+        ]):
+            self.write(f"site{number}.py", f"from bottle import *\n{start}\n")
+            servers.registered = None
+            self.assertEqual(targets.load(f"site{number}", None).__name__, "made", start)
+        self.write("factory.py", "def app(): pass\n")
+        servers.registered = None
+        with self.assertRaisesRegex(targets.TargetError, r"write factory:app\(\)"):
+            targets.load("factory", None)
+
+    def test_a_package_is_run_as_a_program_by_its_main(self):
+        self.write("pk/__init__.py", "")
+        self.write("pk/site.py", "def made(environ, start_response): return []\n")
+        self.write("pk/__main__.py", "from .site import made\nfrom waitress import serve\nif __name__ == '__main__':\n    serve(made)\n")
+        with mock.patch.dict(sys.modules):
+            self.assertEqual(targets.load("pk", None).__name__, "made")
+        self.write("empty/__init__.py", "")
+        servers.registered = None
+        with self.assertRaisesRegex(targets.TargetError, "serves nothing"):
+            targets.load("empty", None)
 
     def test_a_module_that_fails_is_not_there(self):
         self.write("broken.py", "1 / 0\n")
@@ -170,226 +210,6 @@ class Failures(unittest.TestCase):
         self.assertEqual(text["traceback"].count("File "), 2, text["traceback"])
         self.assertIn("JSONDecodeError", text["traceback"])
 
-
-class Caught(unittest.TestCase):
-    def setUp(self):
-        caught.last = None
-        self.addCleanup(logging.setLogRecordFactory, logging.getLogRecordFactory())
-        caught.install()
-        self.logger = logging.Logger("a framework's")
-
-    def fail(self):
-        raise ValueError("secret reason")
-
-    def log(self, **keywords):
-        try:
-            self.fail()
-        except ValueError as error:
-            self.logger.error("it failed", **keywords)
-            return error
-
-    def test_who_logs_an_exception_tells_of_it(self):
-        self.assertIsNone(caught.of_response())
-        self.logger.addHandler(logging.NullHandler())
-        self.log()
-        self.assertIsNone(caught.of_response())
-        error = self.log(exc_info=True)
-        self.assertIs(caught.of_response(), error)
-        self.assertFalse(caught.is_told(error, "secret reason", ""))
-
-    def test_what_a_handler_has_written_is_told(self):
-        self.logger.addHandler(logging.StreamHandler(io.StringIO()))
-        error = self.log(exc_info=True)
-        self.assertTrue(caught.is_told(error, "secret reason", ""))
-        self.assertFalse(caught.is_told(KeyError("x"), "'x'", "Traceback (most recent call last):\nValueError: y"))
-        self.assertTrue(caught.is_told(KeyError("x"), "'x'", "Traceback (most recent call last):\nKeyError: 'x'"))
-
-    def test_an_exception_that_is_being_handled_is_what_a_response_is_about(self):
-        try:
-            self.fail()
-        except ValueError as error:
-            self.assertIs(caught.of_response(), error)
-        self.assertIsNone(caught.of_response())
-
-    def test_a_factory_of_the_apps_own_goes_on(self):
-        made = logging.getLogRecordFactory()
-        logging.setLogRecordFactory(lambda *arguments, **keywords: made(*arguments, **keywords))
-        self.logger.addHandler(logging.NullHandler())
-        self.assertIs(self.log(exc_info=True), caught.of_response())
-
-
-class Rule:
-    def __init__(self, rule, endpoint, subdomain="", host=None):
-        self.rule, self.endpoint, self.subdomain, self.host = rule, endpoint, subdomain, host
-
-
-class Flasks(unittest.TestCase):
-    """With a framework that has what is asked of Flask."""
-
-    def setUp(self):
-        names = run(
-            "class Owner:\n"
-            "    def send_static_file(self, filename): pass\n"
-            "class Flask(Owner):\n"
-            "    def wsgi_app(self, environ, start_response): pass\n"
-            "view = lambda **keywords: None\n",
-            "/1/flask/app.py",
-        )
-        self.owner, self.flask, self.view = names["Owner"], names["Flask"], names["view"]
-        module = types.SimpleNamespace(Flask=self.flask, __file__="/1/flask/__init__.py", got_request_exception=mock.Mock())
-        patches = [
-            mock.patch.dict(sys.modules, {"flask": module}),
-            mock.patch.object(os, "walk", lambda folder: [(folder, [], ["a.css"])] if "empty" not in folder else []),
-        ]
-        for patch in patches:
-            patch.start()
-            self.addCleanup(patch.stop)
-
-    def app(self, rules, folder="/0/static", blueprints=()):
-        app = self.flask()
-        app.static_folder, app.config = folder, {}
-        app.before_request_funcs, app.after_request_funcs = {}, {}
-        app.blueprints = {}
-        for name, place in blueprints:
-            app.blueprints[name] = self.owner()
-            app.blueprints[name].static_folder = place
-        app.url_map = mock.Mock(iter_rules=lambda: rules)
-        app.view_functions = {rule.endpoint: self.view for rule in rules}
-        return app
-
-    def report(self, app):
-        report = {}
-        flask.finish(app, report)
-        return report
-
-    USUAL = Rule("/static/<path:filename>", "static")
-
-    def test_static_folders_of_an_app_and_its_blueprints_are_found(self):
-        rules = [self.USUAL, Rule("/admin/files/<path:filename>", "admin.static"), Rule("/", "index")]
-        app = self.app(rules, blueprints=[("admin", "/1/flask_admin/static")])
-        self.assertEqual(self.report(app)["static"], {"/static/": "0/static", "/admin/files/": "1/flask_admin/static"})
-
-    def test_what_is_not_plainly_a_folder_stays_with_the_app(self):
-        for rule in [
-            Rule("/<path:filename>", "static"),
-            Rule("/<lang>/static/<path:filename>", "static"),
-            Rule("/static/<path:filename>", "static", host="cdn.example"),
-            Rule("/static/<path:filename>", "static", subdomain="cdn"),
-        ]:
-            self.assertNotIn("static", self.report(self.app([rule])), rule.rule)
-        for folder in ["/srv/static", "/0/empty"]:
-            self.assertNotIn("static", self.report(self.app([self.USUAL], folder)), folder)
-        self.assertNotIn("static", self.report(self.app([self.USUAL, Rule("/static/special.css", "special")])))
-        # Somebody's own way of serving them, such as behind a login.
-        app = self.app([self.USUAL])
-        app.view_functions["static"] = run("def view(filename): pass\n")["view"]
-        self.assertNotIn("static", self.report(app))
-        self.flask = type("Own", (self.flask,), {"send_static_file": run("def send(self, filename): pass\n")["send"]})
-        self.assertNotIn("static", self.report(self.app([self.USUAL])))
-
-    def test_middleware_that_changes_no_paths_is_seen_through(self):
-        def middleware(kind, **attributes):
-            module, _, name = kind.rpartition(".")
-            made = type(name, (), {"__module__": module})()
-            vars(made).update(attributes)
-            return made
-
-        app = self.app([self.USUAL])
-        app.wsgi_app = middleware("werkzeug.middleware.proxy_fix.ProxyFix", app=app.wsgi_app)
-        self.assertIn("static", self.report(app))
-        other = self.app([self.USUAL])
-        other.wsgi_app = middleware("shop.Login", app=other.wsgi_app)
-        self.assertNotIn("static", self.report(other))
-        dispatcher = "werkzeug.middleware.dispatcher.DispatcherMiddleware"
-        both = middleware(dispatcher, app=self.app([self.USUAL]), mounts={"/two": self.app([self.USUAL], "/0/two")})
-        self.assertEqual(self.report(both)["static"], {"/static/": "0/static", "/two/static/": "0/two"})
-        hidden = middleware(dispatcher, app=self.app([self.USUAL]), mounts={"/static": mock.Mock()})
-        self.assertNotIn("static", self.report(hidden))
-
-    def test_functions_that_are_not_called_any_more_are_named(self):
-        app = self.app([self.USUAL])
-        sources = {
-            "check_login": "if not g.user:\n        return redirect('/')",
-            "check_token": "flask.abort(401)",
-            "check_key": "raise Unauthorized",
-            "read_secret": "app.secret_key = 1\n    return",
-        }
-        own = []
-        for name, body in sources.items():
-            source = f"def {name}():\n    {body}\n"
-            linecache.cache[f"/0/{name}.py"] = (len(source), None, source.splitlines(True), f"/0/{name}.py")
-            self.addCleanup(linecache.cache.pop, f"/0/{name}.py")
-            own.append(run(source, f"/0/{name}.py")[name])
-        theirs = run("def protect(): return 1\n", "/1/flask_wtf/csrf.py")["protect"]
-        app.before_request_funcs = {None: [*own, theirs], "admin": own}
-        named = [name for _, _, name in self.report(app)["hooks"]]
-        self.assertEqual(named, ["check_key", "check_login", "check_token"])
-
-    def test_databases_in_the_apps_folder_are_said(self):
-        for value, is_said in [
-            ("sqlite:///project.db", True),
-            ("sqlite+pysqlite:////0/project.db", True),
-            ("/0/instance/flaskr.sqlite", True),
-            ("/data/flaskr.sqlite", False),
-            ("/0/words.txt", False),
-            ("sqlite:////data/project.db", False),
-            ("sqlite:///:memory:", False),
-            ("sqlite://", False),
-            ("postgresql://a/b", False),
-        ]:
-            app = self.app([])
-            app.config["SQLALCHEMY_DATABASE_URI"] = value
-            self.assertEqual(bool(self.report(app)["places"]), is_said, value)
-
-
-class Djangos(Folder):
-    def notes(self, databases, source, media=""):
-        module = types.ModuleType("mysite.settings")
-        module.__file__, module.DATABASES, module.MEDIA_ROOT = "/0/mysite/settings.py", databases, media
-        settings = types.SimpleNamespace(DATABASES=databases, MEDIA_ROOT=media, SETTINGS_MODULE="mysite.settings")
-        with (
-            mock.patch.dict(sys.modules, {"mysite.settings": module}),
-            mock.patch("builtins.open", mock.mock_open(read_data=source.encode())),
-            mock.patch.object(os, "getcwd", lambda: "/0"),
-        ):
-            return django._move_databases(settings) + django._read_only_media(settings)
-
-    SOURCE = 'DEBUG = True\nDATABASES = {\n    "default": {\n        "ENGINE": "x",\n        "NAME": BASE_DIR / "db.sqlite3",\n    }\n}\nMEDIA_ROOT = 1\n'
-
-    def test_a_database_beside_the_code_is_kept_in_data_and_the_line_is_named(self):
-        for name, place in [
-            (Path("/0/db.sqlite3"), "/data/db.sqlite3"),
-            ("db.sqlite3", "/data/db.sqlite3"),
-            ("/db.sqlite3", "/data/db.sqlite3"),
-            ("/0/var/site.db", "/data/var-site.db"),
-        ]:
-            databases = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": name}}
-            [[file, line, what]] = self.notes(databases, self.SOURCE)
-            self.assertEqual((file, line, databases["default"]["NAME"]), ("/0/mysite/settings.py", 5, place), name)
-            self.assertIn(f"it is {place} instead", what)
-
-    def test_other_databases_are_left_alone(self):
-        for engine, name in [
-            ("sqlite3", "/data/db.sqlite3"),
-            ("sqlite3", ":memory:"),
-            ("sqlite3", "/srv/shared/db.sqlite3"),
-            ("postgresql", "shop"),
-            ("sqlite3", ""),
-        ]:
-            databases = {"default": {"ENGINE": f"django.db.backends.{engine}", "NAME": name}}
-            self.assertEqual((self.notes(databases, self.SOURCE), databases["default"]["NAME"]), ([], name))
-
-    def test_a_database_that_travels_in_the_file_is_read_only(self):
-        databases = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "/0/db.sqlite3"}}
-        with mock.patch.object(os.path, "exists", lambda path: True):
-            [[_, _, what]] = self.notes(databases, self.SOURCE)
-        self.assertIn("can be read only", what)
-        self.assertEqual(databases["default"]["NAME"], "/0/db.sqlite3")
-
-    def test_uploads_beside_the_code_are_said(self):
-        [[file, line, what]] = self.notes({}, self.SOURCE, "/0/media/")
-        self.assertEqual(line, 8)
-        self.assertIn("/data/media", what)
 
 
 if __name__ == "__main__":

@@ -141,7 +141,7 @@ def result(output, contents, files, stage, report, native, left_out):
         kept = [path for path, kind in left_out if kind is Kind.LEFT_OUT]
         links = [path for path, kind in left_out if kind is Kind.LINK]
         if kept:
-            yield f"  left out     {_some(kept)} (databases, .env and .wasm files stay here; --include adds what is needed)"
+            yield f"  left out     {_some(kept)} (databases, .env and .wasm files stay here, and what cannot be read; --include adds what is needed)"
         if links:
             yield f"  left out     {_some(links)} (links out of the app's folder, or to nothing; --include adds what is needed)"
 
@@ -161,11 +161,11 @@ def notes(report, stage, source, environ, written):
             f"{stage.local(file, source)}:{line}: all of the environment is read while the app is imported, which is now: what it holds when the "
             "app is served is not seen there. Give what the import needs with -e NAME=VALUE, or read it when a request comes"
         )
-    for file, line, name in report.get("hooks", ()):
-        prefixes = ", ".join(report["static"])
+    for file, line, what, static in report.get("kept", ()):
+        folders = ", ".join(f'"{prefix}" = "{folder}"' for prefix, folder in static.items())
         found.append(
-            f"{stage.local(file, source)}:{line}: {name}() is not called for {prefixes}, which the host serves without the app. Is it needed there, say "
-            f'so in the sidecar: [static] with "{next(iter(report["static"]))}" = false'
+            f"{f'{stage.local(file, source)}:{line}: ' if file else ''}{what}: so the app serves {', '.join(static)} itself, as under gunicorn. If these files "
+            f"are for everybody, let the host serve them: [static] with {folders} in the sidecar"
         )
     for file, line, what in report.get("places", ()):
         found.append(f"{stage.local(file, source)}:{line}: {what}" if file else what)

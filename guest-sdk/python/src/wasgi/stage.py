@@ -2,8 +2,10 @@
 and so on, at build time as at run time."""
 
 import enum
+import functools
 import json
 import os
+import re
 import shutil
 import tomllib
 from importlib import metadata
@@ -27,13 +29,19 @@ _LEFT_OUT = {
     "__pycache__",
     "node_modules",
 }
-_LEFT_OUT_SUFFIXES = (".pyc", ".pyo", ".wasm", ".sqlite", ".sqlite3", ".sqlite3-journal", ".swp", "~")
-# Of this name are databases, and other things.
-_DATABASE_SUFFIX, _DATABASE_MAGIC = ".db", b"SQLite format 3\0"
+# Of these, also what a link leads to further inside: they know who may fetch what, or are the host's.
+_CLOSED = {".git", ".hg", ".svn", ".wasgi"}
+_LEFT_OUT_SUFFIXES = (".pyc", ".pyo", ".wasm", ".swp", "~")
 # Of those, what nobody misses.
 _NOBODYS_SUFFIXES = (".pyc", ".pyo", ".swp", "~")
-# Secrets of a developer's machine.
-_LEFT_OUT_PREFIXES = (".env",)
+# Secrets of a developer's machine: `.env.local`, `prod.env`.
+_SECRETS = re.compile(r"\.env.*|.*\.env")
+# Databases of SQLite by name, and what lies beside them while they are written. A `.db` may be something else.
+_DATABASES = re.compile(r".*\.(sqlite\w*|s3db)|.*\.(sqlite\w*|s3db|db\d?|sdb)-(wal|shm|journal)")
+_BESIDE_A_DATABASE = re.compile(r"(.+)-(wal|shm|journal)")
+# How they begin, under whatever name: the database, its log of writes, its journal.
+_DATABASE_MAGIC = b"SQLite format 3\0"
+_DATABASE_MAGICS = (_DATABASE_MAGIC, b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83", b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7")
 
 # Packages that are in every component: `cgi` and `cgitb`, and the time zones.
 _EVERYWHERE = ("legacy-cgi", "tzdata")
@@ -58,19 +66,33 @@ def files(source):
 
 def _files(folder, trail, data):
     """`trail`: the folders that lead here, without links; what leads back to one of them has no end."""
-    names = sorted(os.listdir(folder))
+    try:
+        names = sorted(os.listdir(folder))
+    except FileNotFoundError:
+        # It went while one looked.
+        return
+    except PermissionError:
+        yield folder, Kind.LEFT_OUT
+        return
     folders = []
     for name in names:
         path = folder / name
-        real = path.resolve() if path.is_symlink() else path
-        if _is_left_out(path, real) or path in data:
+        try:
+            real = path.resolve() if path.is_symlink() else path
+        except (OSError, RuntimeError):
+            # Links that lead to each other.
+            yield path, Kind.LINK
+            continue
+        if _is_left_out(path, real) or path in data or real in data:
             continue
         if real is not path and not (real.is_relative_to(trail[0]) and real.exists()):
             yield path, Kind.LINK
-        elif path.is_dir():
+        elif real is not path and _is_closed(real, trail[0], data):
+            yield path, Kind.LEFT_OUT
+        elif os.path.isdir(path):
             folders.append(path)
         # What a host reads that runs here: its own settings, and those of apps beside their files.
-        elif path.is_file() and not (name == "wasgi.toml" or f"{name.removesuffix('.toml')}.wasm" in names and name.endswith(".toml")):
+        elif os.path.isfile(path) and not (_is_hosts(path) or _is_hosts(real)):
             yield path, Kind.LEFT_OUT if _stays_here(path, real) else Kind.TAKEN
     for path in folders:
         real = path.resolve()
@@ -79,14 +101,41 @@ def _files(folder, trail, data):
 
 
 def _stays_here(path, real):
-    """Secrets, databases, and what editors and compilers leave behind; under whatever name."""
-    for name in (path.name, real.name):
-        if name.endswith(_LEFT_OUT_SUFFIXES) or name.startswith(_LEFT_OUT_PREFIXES):
+    """Secrets, databases, and what editors and compilers leave behind; under whatever name, and whatever a link to them is called."""
+    for name in {path.name.lower(), real.name.lower()}:
+        if name.endswith(_LEFT_OUT_SUFFIXES) or _SECRETS.fullmatch(name) or _DATABASES.fullmatch(name):
             return True
-        if name.endswith(_DATABASE_SUFFIX):
-            with open(real, "rb") as file:
-                return file.read(len(_DATABASE_MAGIC)) == _DATABASE_MAGIC
-    return False
+    if beside := _BESIDE_A_DATABASE.fullmatch(real.name):
+        database = real.with_name(beside[1])
+        if database.is_file() and _begins_as_database(database):
+            return True
+    return _begins_as_database(real)
+
+
+def _begins_as_database(path):
+    try:
+        stat = path.stat()
+        return _is_database(str(path), stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    except OSError:
+        # What cannot be read cannot be taken: it is among what was left out.
+        return True
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _is_database(path, *_):
+    """By the file's first bytes; read once as long as it is the same, since a watcher asks twice a second."""
+    with open(path, "rb") as file:
+        return file.read(len(_DATABASE_MAGIC)).startswith(_DATABASE_MAGICS)
+
+
+def _is_closed(real, root, data):
+    """Whether what a link leads to lies in a folder of which nothing is taken."""
+    inside = real.relative_to(root)
+    return bool(_CLOSED.intersection(inside.parts)) or any(place in data for place in real.parents)
+
+
+def _is_hosts(path):
+    return path.name == "wasgi.toml" or path.suffix == ".toml" and os.path.isfile(path.with_suffix(".wasm"))
 
 
 class Stage:
@@ -113,13 +162,17 @@ class Stage:
             if kind is not Kind.TAKEN:
                 missed.append((path.relative_to(source), kind))
                 continue
+            try:
+                bytes_ += path.stat().st_size
+                _copy(path, self.app / path.relative_to(source))
+            except FileNotFoundError:
+                # An editor's, that went meanwhile.
+                continue
             number += 1
-            bytes_ += path.stat().st_size
             if number > _FILES_MAX or bytes_ > _BYTES_MAX:
                 raise BuildError(
                     f"{source} has more than {_FILES_MAX} files or {_BYTES_MAX >> 20} MiB: go to the app's own folder, or name it with --chdir"
                 )
-            _copy(path, self.app / path.relative_to(source))
         return [(path, kind) for path, kind in missed if kind is Kind.LINK or not path.name.endswith(_NOBODYS_SUFFIXES)]
 
     def include(self, path, source):
@@ -195,7 +248,7 @@ def _data(source):
 
 def _is_left_out(path, real):
     """What a project has beside the app, also where a link leads to it."""
-    return bool({path.name, real.name} & _LEFT_OUT) or (real / "pyvenv.cfg").is_file()
+    return bool({path.name, real.name} & _LEFT_OUT) or os.path.isfile(real / "pyvenv.cfg")
 
 
 def _copy(source, place):

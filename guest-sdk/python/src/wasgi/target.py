@@ -1,6 +1,7 @@
 """TARGET on the command line: which module, which expression in it; and what a Django project says about itself."""
 
 import ast
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +54,7 @@ def _django(folder):
     settings = _settings(manage)
     if settings is None:
         raise BuildError(
-            f"{manage} does not set DJANGO_SETTINGS_MODULE: say what to serve, for instance mysite.wsgi:application"
+            f"{os.path.relpath(manage)} does not set DJANGO_SETTINGS_MODULE: say what to serve, for instance mysite.wsgi:application"
         )
     file = _file(folder, settings)
     application = _assigned(file, "WSGI_APPLICATION") if file.is_file() else None
@@ -98,4 +99,4 @@ def _parse(file: Path):
     try:
         return ast.parse(file.read_bytes(), filename=str(file))
     except SyntaxError as error:
-        raise BuildError(f"{file}:{error.lineno}: {error.msg}") from None
+        raise BuildError(f"{os.path.relpath(file)}:{error.lineno}: {error.msg}") from None

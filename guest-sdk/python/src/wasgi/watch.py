@@ -17,8 +17,8 @@ def run(options):
     """Until standard input ends, or for ever where it is a terminal."""
     built = options.built
     while True:
-        state = sources.state(options)
-        if state != built and _is_at_rest(options, state):
+        state = _state(options)
+        if state is not None and state != built and _is_at_rest(options, state):
             built = state
             _build(options)
         if _has_ended():
@@ -45,7 +45,15 @@ def _tell(options, **event):
 
 def _is_at_rest(options, state):
     time.sleep(_INTERVAL / 2)
-    return sources.state(options) == state
+    return _state(options) == state
+
+
+def _state(options):
+    """None where something went while one looked: there will be another look."""
+    try:
+        return sources.state(options)
+    except OSError:
+        return None
 
 
 def _has_ended():

@@ -1,11 +1,22 @@
 """Exceptions that a framework has caught and answers for by itself. PEP 3333 has `exc_info` for that, which few of them pass: the exception is noted
 where they tell of it, and goes to the host with the response, if that is an error's (docs/decisions/0035-caught.md)."""
 
+import functools
 import logging
 import sys
 
-# Of the call in progress, which begins with None: the record with which the last one was logged, or itself.
-last = None
+# Of the call in progress, which begins with None: the exception that a framework told of last, and the last log record that has one, whoever
+# logged it.
+last = logged = None
+
+# What the app logs by itself, it knows of: what it answers then is meant so.
+_APP = "/0/"
+
+
+def begin():
+    """A call begins."""
+    global last, logged
+    last = logged = None
 
 
 def note(error):
@@ -16,13 +27,12 @@ def note(error):
 
 def of_response():
     """What a response is about that says the app has failed; None if nobody has told."""
-    error = last.exc_info[1] if isinstance(last, logging.LogRecord) else last
-    return sys.exception() if error is None else error
+    return sys.exception() if last is None else last
 
 
 def is_told(error, message, lines):
     """Whether the app's log has its traceback: by a formatter, which leaves it with the record, or in these lines."""
-    if isinstance(last, logging.LogRecord) and last.exc_info[1] is error and last.exc_text:
+    if logged is not None and logged.exc_info[1] is error and logged.exc_text:
         return True
     return "Traceback (most recent call last)" in lines and f"{type(error).__name__}{message and ': '}{message}" in lines
 
@@ -32,10 +42,12 @@ def install():
     make = logging.getLogRecordFactory()
 
     def factory(*arguments, **keywords):
-        global last
+        global last, logged
         record = make(*arguments, **keywords)
         if record.levelno >= logging.ERROR and record.exc_info and record.exc_info[1] is not None:
-            last = record
+            logged = record
+            if not record.pathname.startswith(_APP):
+                last = record.exc_info[1]
         return record
 
     logging.setLogRecordFactory(factory)
@@ -48,3 +60,19 @@ def watch(signal):
 
 def _receive(*_, **__):
     note(sys.exception())
+
+
+def watch_handlers(flask):
+    """Of Flask: what an error handler of the app answers is told to nobody. Those that are responses themselves (`abort(503)`) are no failures."""
+    handle = getattr(flask, "handle_user_exception", None)
+    if handle is None:
+        return
+    from werkzeug.exceptions import HTTPException
+
+    @functools.wraps(handle)
+    def handle_user_exception(app, error):
+        if not isinstance(error, HTTPException):
+            note(error)
+        return handle(app, error)
+
+    flask.handle_user_exception = handle_user_exception

@@ -1,12 +1,11 @@
 """What a Flask application says of itself: its static files, which the host serves without waking it; and databases at places where
 nothing can be written."""
 
-import ast
+import functools
 import inspect
 import os
 import re
 import sys
-import textwrap
 
 from . import caught
 
@@ -15,6 +14,25 @@ _TRANSPARENT = {"werkzeug.middleware.proxy_fix.ProxyFix"}
 # A URL of SQLAlchemy's, or a file as Flask's tutorial has it.
 _BESIDE_THE_CODE = re.compile(r"(sqlite(?:\+\w+)?:///)(?!:memory:|file:|/data/)\S+|/0/.+\.(?:db|sqlite3?)")
 
+# What a request for a static file passes in Flask. Where one of them is somebody else's, it may refuse the request.
+_ON_THE_WAY = (
+    "__call__",
+    "wsgi_app",
+    "request_context",
+    "create_url_adapter",
+    "full_dispatch_request",
+    "preprocess_request",
+    "dispatch_request",
+    "raise_routing_exception",
+    "ensure_sync",
+    "finalize_request",
+    "make_response",
+    "process_response",
+    "send_static_file",
+)
+# Hooks of packages that let every GET request pass, by their code: a name could be another's.
+_HARMLESS = {("/1/flask_wtf/csrf.py", "CSRFProtect.init_app.<locals>.csrf_protect")}
+
 _DISPATCHER = "werkzeug.middleware.dispatcher.DispatcherMiddleware"
 
 
@@ -22,35 +40,60 @@ def finish(app, report):
     """Called once the app is imported."""
     flask = sys.modules["flask"]
     caught.watch(flask.got_request_exception)
+    caught.watch_handlers(flask.Flask)
     mounts = set()
-    found = [(place, inner) for place, inner in _applications(app, "", mounts) if isinstance(inner, flask.Flask)]
-    static, hooks = {}, []
-    for place, inner in found:
-        own = {f"{place}{prefix}": folder for prefix, folder in _static(inner).items()}
-        own = {prefix: folder for prefix, folder in own.items() if not _is_anothers(prefix, place, mounts)}
-        static |= own
-        hooks += _hooks(inner) if own else []
-    if static:
+    found = list(_applications(app, "", mounts))
+    static, kept = {}, {}
+    for place, inner, around in found:
+        for prefix, folder, why in _static(inner, around):
+            prefix = f"{place}{prefix}"
+            if _is_anothers(prefix, place, mounts):
+                continue
+            if why is None:
+                static[prefix] = folder
+            else:
+                kept.setdefault(why, {})[prefix] = folder
+    # What one of them keeps to itself is not given away by another.
+    if static := {prefix: folder for prefix, folder in static.items() if not any(prefix in own for own in kept.values())}:
         report["static"] = static
-        report["hooks"] = sorted(hooks)
-    report["places"] = report.get("places", []) + [note for _, inner in found for note in _databases(inner)]
+    report["kept"] = [[*why, own] for why, own in kept.items()]
+    once = {id(inner): inner for _, inner, _ in found}.values()
+    report["places"] = report.get("places", []) + [note for inner in once for note in _databases(inner)]
 
 
-def _applications(app, place, mounts):
-    """The applications behind what is served, each with its place, as far as it is known who stands between."""
+def _applications(app, place, mounts, around=None):
+    """Flask's applications behind what is served, each with its place, and who stands before it of whom it is not known what he does."""
+    flask = sys.modules["flask"].Flask
     kind = f"{type(app).__module__}.{type(app).__qualname__}"
     if kind in _TRANSPARENT:
-        yield from _applications(app.app, place, mounts)
+        yield from _applications(app.app, place, mounts, around)
     elif kind == _DISPATCHER:
         mounts.update(f"{place}{mount}" for mount in app.mounts)
-        yield from _applications(app.app, place, mounts)
+        yield from _applications(app.app, place, mounts, around)
         for mount, mounted in app.mounts.items():
-            yield from _applications(mounted, f"{place}{mount}", mounts)
-    elif isinstance(app, sys.modules["flask"].Flask) and "wsgi_app" in vars(app):
+            yield from _applications(mounted, f"{place}{mount}", mounts, around)
+    elif isinstance(app, flask) and "wsgi_app" in vars(app):
         # `app.wsgi_app = ProxyFix(app.wsgi_app)`
-        yield from _applications(app.wsgi_app, place, mounts)
+        behind = list(_applications(app.wsgi_app, place, mounts, around))
+        yield from behind
+        if not any(inner is app for _, inner, _ in behind):
+            yield place, app, around or _called(app.wsgi_app)
+    elif isinstance(inner := _owner_of(app), flask):
+        yield place, inner, around
     else:
-        yield place, getattr(app, "__self__", app) if getattr(app, "__name__", None) == "wsgi_app" else app
+        for value in list(getattr(app, "__dict__", {}).values()):
+            if isinstance(inner := _owner_of(value), flask):
+                yield place, inner, around or _called(app)
+
+
+def _owner_of(app):
+    """An application, also where it is its `wsgi_app` that is served."""
+    return getattr(app, "__self__", app) if getattr(app, "__name__", None) == "wsgi_app" else app
+
+
+def _called(thing):
+    thing = thing if hasattr(thing, "__qualname__") else type(thing)
+    return f"{thing.__module__}.{thing.__qualname__}"
 
 
 def _is_anothers(prefix, place, mounts):
@@ -58,9 +101,8 @@ def _is_anothers(prefix, place, mounts):
     return any(len(mount) > len(place) and f"{prefix}/".startswith(f"{mount}/") for mount in mounts)
 
 
-def _static(app):
-    """URL prefix → folder of the archive, of the application and its blueprints."""
-    found = {}
+def _static(app, around):
+    """URL prefix and folder of the archive, of the application and its blueprints; and why the app has to serve it itself, if so."""
     rules = list(app.url_map.iter_rules())
     for rule in rules:
         name, dot, static = rule.endpoint.rpartition(".")
@@ -68,15 +110,38 @@ def _static(app):
         prefix, _, rest = rule.rule.partition("<")
         if static != "static" or owner is None or rest != "path:filename>" or prefix == "/" or rule.subdomain or rule.host:
             continue
-        # Who serves them in a way of his own may have a reason, such as a login.
-        if not (_is_flasks(app.view_functions[rule.endpoint]) and _is_flasks(type(owner).send_static_file)):
-            continue
-        if any(other is not rule and other.rule.startswith(prefix) for other in rules):
+        if owner.static_folder is None or any(other is not rule and other.rule.startswith(prefix) for other in rules):
             continue
         folder = os.path.normpath(owner.static_folder)
         if folder.startswith(("/0/", "/1/")) and any(names for _, _, names in os.walk(folder)):
-            found[prefix] = folder.strip("/")
-    return found
+            yield prefix, folder.strip("/"), _refusal(app, owner, rule.endpoint, around)
+
+
+def _refusal(app, owner, endpoint, around):
+    """File, line and description of what may refuse such a file to somebody, such as a login: whatever is not known to let all of them
+    pass. The host, which asks nobody, would give it away."""
+    if around is not None:
+        return None, 0, f"{around} is around the app"
+    if not _is_flasks(view := app.view_functions[endpoint]):
+        return _described(view, "is the app's own view of them")
+    for object, names in ((app, _ON_THE_WAY), (owner, ("send_static_file",))):
+        for name in names:
+            function = getattr(type(object), name, None)
+            if name != "wsgi_app" and name in vars(object):
+                return _described(vars(object)[name], f"is {name} of the app")
+            if function is not None and not _is_flasks(function):
+                return _described(function, "is not Flask's")
+    # As Flask has it: the app's, and those of the blueprints that the endpoint is in.
+    parts = endpoint.split(".")[:-1]
+    scopes = [None, *(".".join(parts[: number + 1]) for number in range(len(parts)))]
+    for functions in (app.url_value_preprocessors, app.before_request_funcs):
+        for function in (function for scope in scopes for function in functions.get(scope, ())):
+            if not _is_harmless(function):
+                return _described(function, "is called before each request, and may refuse it")
+    for name in ("appcontext_pushed", "request_started"):
+        if getattr(getattr(sys.modules["flask"], name, None), "receivers", None):
+            return None, 0, f"the signal {name} has receivers, which may refuse a request"
+    return None
 
 
 def _is_flasks(function):
@@ -84,27 +149,20 @@ def _is_flasks(function):
     return code is not None and code.co_filename.startswith(os.path.dirname(sys.modules["flask"].__file__) + "/")
 
 
-def _hooks(app):
-    """The app's own functions that would have had a say before a static file was sent; what packages do is not known here."""
-    for function in app.before_request_funcs.get(None, ()):
-        code = getattr(function, "__code__", None)
-        if code is not None and code.co_filename.startswith("/0/") and _may_refuse(function):
-            yield [code.co_filename, code.co_firstlineno, function.__name__]
+def _is_harmless(function):
+    code = getattr(function, "__code__", None)
+    return code is not None and (code.co_filename, code.co_qualname) in _HARMLESS
 
 
-def _may_refuse(function):
-    """Whether it may answer in place of the file: it returns something, raises, or aborts."""
-    try:
-        source = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    except (OSError, SyntaxError):
-        return True
-    for node in ast.walk(source):
-        match node:
-            case ast.Return(value=value) if value is not None:
-                return True
-            case ast.Raise() | ast.Call(func=ast.Name(id="abort") | ast.Attribute(attr="abort")):
-                return True
-    return False
+def _described(function, what):
+    """A function behind what is around it, with its line if it is the app's."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = inspect.unwrap(function)
+    code = getattr(function, "__code__", None)
+    if code is not None and code.co_filename.startswith("/0/"):
+        return code.co_filename, code.co_firstlineno, f"{function.__qualname__}() {what}"
+    return None, 0, f"{_called(function)} {what}"
 
 
 def _databases(app):

@@ -179,7 +179,7 @@ def call(app, variables, https, multiprocess, run_once):
     call = Call()
     try:
         errors.renew()
-        caught.last = None
+        caught.begin()
         fields = variables.decode("latin-1").split("\0")
         fields = iter(fields)
         # Twice the same iterator: names and values take turns. What follows the last NUL has no value.

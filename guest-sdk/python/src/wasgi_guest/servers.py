@@ -1,6 +1,8 @@
 """Servers that programs start themselves: here they only say which application they would serve."""
 
+import functools
 import importlib.machinery
+import inspect
 import sys
 
 # What the first of them was given, and what was asked for besides.
@@ -70,8 +72,29 @@ def _serve(app, *_, host="", port="its usual port", **__):
     _Server(host, port, app).serve_forever()
 
 
+def _run_once(module):
+    """Bottle's `run()` without the reloader, which would start the program again in another process."""
+    run = getattr(module, "run", None)
+    signature = inspect.signature(run) if callable(run) else None
+    if signature is None or "reloader" not in signature.parameters:
+        # Another module of that name.
+        return
+
+    @functools.wraps(run)
+    def run_once(*arguments, **keywords):
+        bound = signature.bind(*arguments, **keywords)
+        bound.arguments["reloader"] = False
+        return run(*bound.args, **bound.kwargs)
+
+    module.run = run_once
+
+
 # Of packages, which are imported by the app or not at all. Flask's `run()` is Werkzeug's.
-_OF_PACKAGES = {"werkzeug.serving": ("run_simple", _run_simple), "waitress": ("serve", _serve)}
+_OF_PACKAGES = {
+    "bottle": _run_once,
+    "waitress": lambda module: setattr(module, "serve", _serve),
+    "werkzeug.serving": lambda module: setattr(module, "run_simple", _run_simple),
+}
 
 
 class _Finder:
@@ -87,7 +110,7 @@ class _Finder:
 
             def exec_module(module):
                 execute(module)
-                setattr(module, *_OF_PACKAGES[name])
+                _OF_PACKAGES[name](module)
 
             spec.loader.exec_module = exec_module
         return spec

@@ -93,24 +93,41 @@ def _import(module):
 
 
 def _default(loaded, module):
+    # What it has given to a server itself is what it serves: a name may come from `from bottle import *`.
+    if servers.registered is not None:
+        return servers.registered
+    passed = None
     for name in ("application", "app"):
         found = getattr(loaded, name, None)
         if callable(found):
-            return found
-    if servers.registered is None:
-        _run_as_program(module)
-    if servers.registered is None:
+            if _takes_two(found) or _is_asgi(found):
+                return found
+            passed = passed or name
+    _run_as_program(module)
+    if servers.registered is not None:
+        return servers.registered
+    if passed:
         raise TargetError(
-            f"{module} has neither `application` nor `app`, and serves nothing when it is run: name the application, as in {module}:name"
+            f"{module}:{passed} cannot be called with environ and start_response, and {module} serves nothing when it is run: if it makes the "
+            f"application, write {module}:{passed}()"
         )
-    return servers.registered
+    raise TargetError(
+        f"{module} has neither `application` nor `app`, and serves nothing when it is run: name the application, as in {module}:name"
+    )
 
 
 def _run_as_program(module):
-    """`python module.py`: what stands behind `if __name__ == "__main__"` may serve an application."""
-    code = importlib.util.find_spec(module).loader.get_code(module)
+    """`python module.py`, or `python -m package`: what stands behind `if __name__ == "__main__"` may serve an application."""
+    spec = importlib.util.find_spec(module)
+    if spec.submodule_search_locations is not None:
+        spec = importlib.util.find_spec(f"{module}.__main__")
+    if spec is None or not hasattr(spec.loader, "get_code"):
+        return
+    code = spec.loader.get_code(spec.name)
     program = type(sys)("__main__")
-    program.__file__ = code.co_filename
+    program.__file__, program.__spec__ = code.co_filename, spec
+    # So that `from . import app` works in a package; a module at the top has an empty one.
+    program.__package__ = spec.parent
     sys.modules["__main__"] = program
     try:
         exec(code, program.__dict__)

@@ -79,6 +79,20 @@ def fail_mine():
     return {"error": "try again"}, 503
 
 
+class OwnValueError(ValueError):
+    pass
+
+
+@app.errorhandler(OwnValueError)
+def handled(error):
+    return {"error": "handled"}, 503
+
+
+@app.get("/fail-handled")
+def fail_handled():
+    raise OwnValueError("secret reason")
+
+
 @app.get("/fail-late")
 def fail_late():
     def lines():

@@ -187,7 +187,7 @@ fn development_mode_shows_what_flask_and_bottle_have_caught() {
     });
     for (target, status, line) in [
         ("/site/fail", 500, "flask_app.py"),
-        ("/site/fail-mine", 503, "flask_app.py"),
+        ("/site/fail-handled", 503, "flask_app.py"),
         ("/site/bottle/fail", 500, "bottle_app.py"),
         ("/site/cgi/?fail=1", 500, "cgi_app.py"),
     ] {
@@ -205,6 +205,8 @@ fn development_mode_shows_what_flask_and_bottle_have_caught() {
             assert!(!hidden.contains("secret") && !hidden.contains("Traceback"), "{target}: {hidden}");
         }
     }
+    // What the app has logged and answered itself is meant so.
+    check(&host.ask(&Request::get("/site/fail-mine").header("Host", "localhost")), 503, "try again");
     // What is well is the app's, after a failure too.
     check(&host.ask(&Request::get("/site/shop/cart").header("Host", "localhost")), 200, "the cart of nobody");
 }
