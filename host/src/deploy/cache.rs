@@ -196,7 +196,7 @@ impl Cache {
     fn index(&self) -> io::Result<()> {
         let mut found = self.on_disk()?;
         // Of two with one key the younger counts.
-        found.sort_by(|one, other| other.age.cmp(&one.age));
+        found.sort_by_key(|entry| std::cmp::Reverse(entry.age));
         let mut known = self.entries();
         for entry in found.into_iter().filter(OnDisk::is_code) {
             if let Some(key) = entry.key() {

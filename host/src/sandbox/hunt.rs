@@ -124,7 +124,7 @@ async fn hunt(instances: Instances, sandboxes: u32) -> BTreeSet<String> {
             let limits = &supply.app.limits;
             let call = CallState::new(RequestId::next(), Instant::now(), limits.cpu_time, &supply.app.account);
             let mut sandbox = supply.open(&Arc::new(call)).await.expect("there is room");
-            let (hunt, seed) = sandbox.functions.clone();
+            let (hunt, seed) = sandbox.functions;
             match hunt.call_async(&mut sandbox.store, ()).await {
                 Ok((bits,)) => {
                     let words = FOUND.iter().enumerate().filter(|(bit, _)| bits & (1 << bit) != 0);
