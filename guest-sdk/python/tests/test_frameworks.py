@@ -2,6 +2,7 @@
 
 import functools
 import io
+import linecache
 import logging
 import os
 import sys
@@ -232,6 +233,30 @@ class Flasks(unittest.TestCase):
             app = self.app([self.USUAL])
             app.before_request_funcs = {None: [run(source, file)["CSRFProtect"]().init_app()]}
             self.assertEqual("static" in self.report(app), is_static, file)
+
+    def test_who_only_reads_a_secret_refuses_nothing(self):
+        for number, (body, is_static) in enumerate([
+            ("app.secret_key = app.secret_key or os.environ['SECRET_KEY']", True),
+            ('app.secret_key = app.secret_key or os.environ.get("SECRET_KEY") or os.urandom(32)', True),
+            ("app.secret_key = os.getenv('SECRET_KEY')", True),
+            ("app.secret_key = app.secret_key or os.environ['SECRET_KEY']\n    check()", False),
+            ("app.secret_key = app.secret_key or check()", False),
+            ("other.secret_key = os.environ['SECRET_KEY']", False),
+            ("app.secret_key = os.environ[check()]", False),
+            ("check()", False),
+        ]):
+            source, file = f"def read_secret():\n    {body}\n", f"/0/secret{number}.py"
+            linecache.cache[file] = (len(source), None, source.splitlines(True), file)
+            self.addCleanup(linecache.cache.pop, file)
+            app = self.app([self.USUAL])
+            read = run(source, file, os=os, app=app, other=self.app([]))["read_secret"]
+            app.before_request_funcs = {None: [read]}
+            self.assertEqual("static" in self.report(app), is_static, body)
+            # What is around it is not this function.
+            app.before_request_funcs = {None: [functools.partial(read)]}
+            self.assertNotIn("static", self.report(app), body)
+            app.before_request_funcs = {None: [run(source, file, os=mock.Mock(), app=app)["read_secret"]]}
+            self.assertNotIn("static", self.report(app), body)
 
     def test_files_are_the_apps_where_a_class_of_its_own_stands_in_the_way(self):
         flask = self.flask

@@ -1,11 +1,14 @@
 """What a Flask application says of itself: its static files, which the host serves without waking it; and databases at places where
 nothing can be written."""
 
+import ast
 import functools
 import inspect
 import os
 import re
 import sys
+import textwrap
+import types
 
 from . import caught
 
@@ -32,6 +35,10 @@ _ON_THE_WAY = (
 )
 # Hooks of packages that let every GET request pass, by their code: a name could be another's.
 _HARMLESS = {("/1/flask_wtf/csrf.py", "CSRFProtect.init_app.<locals>.csrf_protect")}
+# And this one, as docs/guide-python.md has it, in the way that ast.unparse writes it.
+_READS_SECRET = re.compile(
+    r"(\w+)\.secret_key = (?:\1\.secret_key or )?os\.(?:environ\['\w+'\]|environ\.get\('\w+'\)|getenv\('\w+'\))(?: or os\.urandom\(\d+\))?"
+)
 
 _DISPATCHER = "werkzeug.middleware.dispatcher.DispatcherMiddleware"
 
@@ -136,7 +143,7 @@ def _refusal(app, owner, endpoint, around):
     scopes = [None, *(".".join(parts[: number + 1]) for number in range(len(parts)))]
     for functions in (app.url_value_preprocessors, app.before_request_funcs):
         for function in (function for scope in scopes for function in functions.get(scope, ())):
-            if not _is_harmless(function):
+            if not _is_harmless(function, app):
                 return _described(function, "is called before each request, and may refuse it")
     for name in ("appcontext_pushed", "request_started"):
         if getattr(getattr(sys.modules["flask"], name, None), "receivers", None):
@@ -149,9 +156,25 @@ def _is_flasks(function):
     return code is not None and code.co_filename.startswith(os.path.dirname(sys.modules["flask"].__file__) + "/")
 
 
-def _is_harmless(function):
+def _is_harmless(function, app):
     code = getattr(function, "__code__", None)
-    return code is not None and (code.co_filename, code.co_qualname) in _HARMLESS
+    if code is None:
+        return False
+    return (code.co_filename, code.co_qualname) in _HARMLESS or _only_reads_secret(function, app)
+
+
+def _only_reads_secret(function, app):
+    """Whether that is all it does, and its names mean what they seem to."""
+    if type(function) is not types.FunctionType or function.__globals__.get("os") is not os:
+        return False
+    try:
+        [found] = ast.parse(textwrap.dedent(inspect.getsource(function))).body
+    except (OSError, SyntaxError, ValueError):
+        return False
+    if not isinstance(found, ast.FunctionDef) or function.__code__.co_argcount or function.__closure__:
+        return False
+    told = [_READS_SECRET.fullmatch(ast.unparse(statement)) for statement in found.body]
+    return all(match and function.__globals__.get(match[1]) is app for match in told)
 
 
 def _described(function, what):
