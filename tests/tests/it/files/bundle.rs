@@ -69,7 +69,7 @@ fn no_guest_changes_its_files() {
 #[test]
 fn a_new_release_has_new_files_and_the_old_ones_go() {
     let release = |text: &str| Bundle::default().file("text", text).on(guest("site"));
-    let host = Host::start(|host| host.app("site", release("one")));
+    let host = Host::start(|host| host.cold().app("site", release("one")));
     assert_eq!(disk(&host, "site", "read:/text"), "one");
     let old = trees(&host);
     let mode = |path: PathBuf| fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
