@@ -2,6 +2,7 @@
 //! that are about compiling.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -24,8 +25,9 @@ static STORE: Mutex<()> = Mutex::new(());
 
 /// What a host needs to start that serves these apps.
 pub(crate) struct Compiled {
-    /// The components' SHA-256: what names of compiled code begin with.
-    hashes: Vec<String>,
+    /// Where code of these apps is kept; none for tests that want to start without. Which of it is whose the host alone knows: code
+    /// is called by its component without the files that it carries.
+    store: Option<PathBuf>,
     /// Those of the large ones, in the order in which they are locked.
     large: Vec<String>,
 }
@@ -34,16 +36,18 @@ impl Compiled {
     pub(crate) fn of(folder: &Path, apps: &[String]) -> Self {
         let files = apps.iter().map(|app| folder.join("apps").join(format!("{app}.wasm")));
         let contents: Vec<_> = files.filter_map(|file| fs::read(file).ok()).collect();
-        let of = |wasm: &Vec<u8>| sha256(wasm);
-        let mut large: Vec<_> = contents.iter().filter(|wasm| wasm.len() >= LARGE).map(of).collect();
+        let mut hashes: Vec<_> = contents.iter().map(|wasm| sha256(wasm)).collect();
+        hashes.sort_unstable();
+        let store = store().join(sha256(hashes.concat().as_bytes()));
+        let mut large: Vec<_> = contents.iter().filter(|wasm| wasm.len() >= LARGE).map(|wasm| sha256(wasm)).collect();
         large.sort_unstable();
         large.dedup();
-        Self { hashes: contents.iter().map(of).collect(), large }
+        Self { store: Some(store), large }
     }
 
     /// With nothing that was compiled before.
     pub(crate) fn cold(mut self) -> Self {
-        self.hashes.clear();
+        self.store = None;
         self
     }
 
@@ -65,40 +69,35 @@ impl Compiled {
             self.large.iter().map(|hash| Arc::clone(starting.entry(hash.clone()).or_default())).collect()
         };
         let _alone: Vec<_> = locks.iter().map(|lock| lock.lock().unwrap_or_else(PoisonError::into_inner)).collect();
+        let Some(store) = &self.store else { return start() };
         let cache = state.join("cache");
-        self.copy(&store(), &cache);
+        copy(store, &cache);
         let host = start();
-        self.copy(&cache, &store());
+        copy(&cache, store);
         host
     }
+}
 
-    /// Copies the code of these components from one folder to another, where it is missing there.
-    fn copy(&self, from: &Path, to: &Path) {
-        let _one = STORE.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_missing = |path: &PathBuf| {
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            self.hashes.iter().any(|hash| name.starts_with(hash)) && !to.join(name).exists()
-        };
-        let missing: Vec<_> = files(from).into_iter().filter(is_missing).collect();
-        if missing.is_empty() {
-            return;
-        }
-        // As the host makes it: others may not write there.
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(to).expect("the directory is ours");
-        for path in missing {
-            let target = to.join(path.file_name().expect("it is a file"));
-            let is_large = fs::metadata(&path).is_ok_and(|metadata| metadata.len() >= LARGE as u64);
-            // Nothing changes compiled code but tests, which do not with large components: a second name for it will do.
-            if is_large && fs::hard_link(&path, &target).is_ok() {
-                continue;
-            }
-            let beside = target.with_extension("new");
-            fs::copy(&path, &beside)
-                .and_then(|_| fs::rename(&beside, &target))
-                .expect("there is room for compiled code");
-        }
-        remove_unused();
+/// Copies compiled code from one folder to another, where it is missing there.
+fn copy(from: &Path, to: &Path) {
+    let _one = STORE.lock().unwrap_or_else(PoisonError::into_inner);
+    let missing: Vec<_> = files(from).into_iter().filter(|(name, _)| !to.join(name).exists()).collect();
+    if missing.is_empty() {
+        return;
     }
+    // As the host makes it: others may not write there.
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(to).expect("the directory is ours");
+    for (name, path) in missing {
+        let target = to.join(name);
+        let is_large = fs::metadata(&path).is_ok_and(|metadata| metadata.len() >= LARGE as u64);
+        // Nothing changes compiled code but tests, which do not with large components: a second name for it will do.
+        if is_large && fs::hard_link(&path, &target).is_ok() {
+            continue;
+        }
+        let beside = target.with_extension("new");
+        fs::copy(&path, &beside).and_then(|_| fs::rename(&beside, &target)).expect("there is room for compiled code");
+    }
+    remove_unused();
 }
 
 /// In hex.
@@ -112,16 +111,19 @@ fn store() -> PathBuf {
 }
 
 fn remove_unused() {
-    for path in files(&store()) {
-        let modified = fs::metadata(&path).and_then(|metadata| metadata.modified());
-        if modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > UNUSED_TIME)) {
-            let _ = fs::remove_file(&path);
+    for folder in fs::read_dir(store()).into_iter().flatten().flatten() {
+        for (_, path) in files(&folder.path()) {
+            let modified = fs::metadata(&path).and_then(|metadata| metadata.modified());
+            if modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > UNUSED_TIME)) {
+                let _ = fs::remove_file(&path);
+            }
         }
     }
 }
 
-/// The files of compiled code in a folder, if it is there.
-fn files(folder: &Path) -> Vec<PathBuf> {
+/// The files of compiled code in a folder, if it is there, and their names.
+fn files(folder: &Path) -> Vec<(OsString, PathBuf)> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "cwasm")).collect()
+    let is_code = |path: &PathBuf| path.extension().is_some_and(|end| end == "cwasm");
+    entries.map(|entry| (entry.file_name(), entry.path())).filter(|(_, path)| is_code(path)).collect()
 }
