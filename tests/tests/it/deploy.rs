@@ -20,7 +20,7 @@ fn empty() -> Host {
 }
 
 fn serving_aa() -> Host {
-    Host::start(|host| host.app("app", saying("aa")))
+    Host::start(|host| host.cold().app("app", saying("aa")))
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn a_slow_copy_is_taken_when_it_is_whole() {
 
 #[test]
 fn a_change_of_the_sidecar_alone_takes_effect() {
-    let host = Host::start(|host| host.app("app", guest("probe")).sidecar("app", "env = { GREETING = 'hi' }"));
+    let host = Host::start(|host| host.cold().app("app", guest("probe")).sidecar("app", "env = { GREETING = 'hi' }"));
     assert!(host.get("/app/environ").text().contains("GREETING=hi\n"));
     host.drop_in("app.toml", "env = { GREETING = 'moin' }\nroutes = ['/app', '/greeting']");
     host.until("/greeting/environ", 200, "GREETING=moin\n");
@@ -365,7 +365,7 @@ fn an_unreadable_file_is_refused() {
 
 #[test]
 fn a_second_start_takes_code_from_the_cache_and_a_damaged_entry_is_made_again() {
-    let host = Host::start(|host| host.cold().app("app", saying("aa")));
+    let host = serving_aa();
     assert_eq!(live(&host, "app")[0].text("code"), "compiled");
     let host = host.restart();
     assert_eq!(live(&host, "app")[0].text("code"), "cached");

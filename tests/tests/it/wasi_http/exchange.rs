@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use tests::{End, Request, guest};
+use tests::{Builder, End, Request, guest};
 
 use super::{GUESTS, check, each, rest, serving, with_trailers};
 
@@ -285,7 +285,7 @@ fn a_slow_client_holds_the_guest_back() {
 #[test]
 fn compiled_code_is_kept_for_both_engines() {
     for name in GUESTS {
-        let host = serving(name, |host| host).restart();
+        let host = serving(name, Builder::cold).restart();
         check(&host.get("/app/hello"), 200, "hello from wasi:http");
         let compiled = host.log().all(|event| event.message() == "live" && event.text("code") != "cached");
         assert!(compiled.is_empty(), "{name}: {compiled:?}");
