@@ -70,6 +70,9 @@ fn redirects_are_the_guests_own_affair() {
 fn what_a_server_does_wrong_is_an_error_for_the_guest_and_no_line_of_the_host() {
     let server = Elsewhere::http();
     let host = serving(&server, &kinds(), |host| host);
+    // On some machines it complains at its start of how few descriptors it may have.
+    let complaints = || host.log().all(|event| event.text("level") == "WARN");
+    let before = complaints().len();
     for (app, _) in kinds() {
         for (path, code) in [
             ("/garbage", "HttpProtocolError"),
@@ -80,8 +83,8 @@ fn what_a_server_does_wrong_is_an_error_for_the_guest_and_no_line_of_the_host() 
             assert!(said.starts_with("error ErrorCode::") && said.contains(code), "{app} {path}: {said}");
         }
     }
-    let complaints = host.log().all(|event| event.text("level") == "WARN");
-    assert!(complaints.is_empty(), "{:?}", complaints.iter().map(tests::Event::message).collect::<Vec<_>>());
+    let since: Vec<_> = complaints().drain(before..).map(|event| event.message().to_owned()).collect();
+    assert!(since.is_empty(), "{since:?}");
 }
 
 #[test]
