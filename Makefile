@@ -110,8 +110,7 @@ test-inputs:
 .PHONY: test
 test: ## Run all tests.
 	$(MAKE) --jobs=2 test-programs test-inputs
-	# Tests wait for their hosts for much of the time.
-	RUST_TEST_THREADS=$$(($$(nproc) * 2)) $(CARGO) test --locked --workspace
+	$(CARGO) test --locked --workspace
 	# What the SDK has only with its features: alone, so that the host's dependencies stay as they are.
 	$(CARGO) test --locked -p wasgi --features cookie,fetch,form,http
 	python3 -m unittest discover guest-sdk/python/tests
