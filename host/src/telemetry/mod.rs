@@ -61,7 +61,7 @@ impl RequestId {
     }
 
     /// As it is written: sixteen hexadecimal digits.
-    pub(crate) fn digits(self) -> [u8; 16] {
+    fn digits(self) -> [u8; 16] {
         // Formatting a number takes ten times as long, and each request has its own written several times.
         std::array::from_fn(|place| b"0123456789abcdef"[(self.0 >> (60 - 4 * place)) as usize & 0xf])
     }
