@@ -115,6 +115,20 @@ test: ## Run all tests.
 	$(CARGO) test --locked -p wasgi --features cookie,fetch,form,http
 	python3 -m unittest discover guest-sdk/python/tests
 
+# The rules under each policy on instances, with and without the passes that are not needed. Not with `make test`: each cell compiles the guests
+# in Python again.
+conformance = TEST_INSTANCES=$(1) TEST_PASSES=$(2) RUST_TEST_THREADS=$$(($$(nproc) * 2)) \
+	$(CARGO) test --locked --workspace --test it -- $(3)
+
+.PHONY: matrix
+matrix: host test-guests test-servers ## Run the conformance tests under every policy on instances, with all passes and with the needed ones.
+	$(call conformance,fresh,all,conformance)
+	$(call conformance,rewind,all,conformance)
+	$(call conformance,reuse,all,conformance)
+	$(call conformance,fresh,needed,conformance)
+	$(call conformance,rewind,needed,conformance)
+	$(call conformance,reuse,needed,conformance)
+
 .PHONY: browser-test
 browser-test: host python-examples ## Drive the admin of the Django example in a real browser (Debian's chromium and chromium-driver).
 	python3 tests/browser/django_admin.py

@@ -19,6 +19,9 @@ use crate::telemetry::RequestId;
 /// How often each app is called. Slots go from one to the other meanwhile.
 const ROUNDS: usize = 3;
 
+/// Calls of a longer hunt, in which no step is left out: `HUNT_CALLS=100000`.
+const CALLS: &str = "HUNT_CALLS";
+
 /// What a hunter finds, as bits: whatever is not as it was when its instance was made.
 const FOUND: [&str; 8] = [
     "a canary in its memory",
@@ -49,8 +52,10 @@ enum Trait {
     Handles,
 }
 
-/// With two memories each they need twelve slots.
-const HUNTERS: [Hunter; 6] = [
+/// With two memories each they need fourteen slots.
+const HUNTERS: [Hunter; 7] = [
+    // So large that the kernel is not asked for its pages each time, and not too large to be put back in place.
+    Hunter { name: "middle", pages: 40, traits: &[] },
     Hunter { name: "data", pages: 5, traits: &[Trait::Data] },
     Hunter { name: "small", pages: 1, traits: &[] },
     Hunter { name: "large", pages: 80, traits: &[] },
@@ -78,7 +83,7 @@ impl Hunter {
 /// The functions of a hunter.
 struct Hunts;
 
-type Hunt = (TypedFunc<(), (u32,)>, TypedFunc<(), (u64,)>);
+type Hunt = (TypedFunc<(u32,), (u32,)>, TypedFunc<(), (u64,)>);
 
 impl Entry for Hunts {
     type Functions = Hunt;
@@ -112,20 +117,22 @@ fn release(engine: &Arc<Engine>, config: &Config, hunter: &Hunter, instances: In
 }
 
 /// What hunters find in turns, in instances of this policy, where there may be so many.
-async fn hunt(instances: Instances, sandboxes: u32) -> BTreeSet<String> {
+async fn hunt(instances: Instances, sandboxes: u32, rounds: usize) -> BTreeSet<String> {
     let config = Config { sandboxes, ..Config::default() };
     let engine = Arc::new(Engine::new(&config).expect("there is address space"));
     let releases: Vec<_> =
-        HUNTERS.iter().map(|hunter| (hunter.name, release(&engine, &config, hunter, instances))).collect();
+        HUNTERS.iter().map(|hunter| (hunter, release(&engine, &config, hunter, instances))).collect();
     let mut found = BTreeSet::new();
     let mut seeds = BTreeSet::new();
-    for _ in 0..ROUNDS {
-        for (name, supply) in &releases {
+    for round in 0..rounds {
+        for (Hunter { name, pages, .. }, supply) in &releases {
             let limits = &supply.app.limits;
             let call = CallState::new(RequestId::next(), Instant::now(), limits.cpu_time, &supply.app.account);
             let mut sandbox = supply.open(&Arc::new(call)).await.expect("there is room");
             let (hunt, seed) = sandbox.functions;
-            match hunt.call_async(&mut sandbox.store, ()).await {
+            // The first time each leaves one half as it is, which the next then finds never written.
+            let from = if round == 0 { half(*pages) } else { 0 };
+            match hunt.call_async(&mut sandbox.store, (from,)).await {
                 Ok((bits,)) => {
                     let words = FOUND.iter().enumerate().filter(|(bit, _)| bits & (1 << bit) != 0);
                     found.extend(words.map(|(_, word)| format!("{name}: {word}")));
@@ -143,12 +150,20 @@ async fn hunt(instances: Instances, sandboxes: u32) -> BTreeSet<String> {
     found
 }
 
+/// The middle of its main memory.
+fn half(pages: u32) -> u32 {
+    pages / 2 * (64 << 10)
+}
+
 fn hunt_without(step: Option<Step>, instances: Instances) -> BTreeSet<String> {
+    let calls = std::env::var(CALLS).ok().and_then(|calls| calls.parse::<usize>().ok()).filter(|_| step.is_none());
+    // In two ways.
+    let rounds = calls.map_or(ROUNDS, |calls| calls.div_ceil(2 * HUNTERS.len()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("there is a thread");
     step::without(step, || {
         // Once with slots for all of them, and once with few, which go from one release to the next.
-        let mut found = runtime.block_on(hunt(instances, 16));
-        found.append(&mut runtime.block_on(hunt(instances, 4)));
+        let mut found = runtime.block_on(hunt(instances, 16, rounds));
+        found.append(&mut runtime.block_on(hunt(instances, 4, rounds)));
         // What is in stock goes with it, on this thread.
         drop(runtime);
         found
@@ -156,7 +171,8 @@ fn hunt_without(step: Option<Step>, instances: Instances) -> BTreeSet<String> {
 }
 
 /// The steps that both policies have.
-const OF_MEMORIES: [Step; 6] = [Step::Growth, Step::Protection, Step::Image, Step::Zeros, Step::Release, Step::Wipe];
+const OF_MEMORIES: [Step; 7] =
+    [Step::News, Step::Growth, Step::Protection, Step::Image, Step::Zeros, Step::Release, Step::Wipe];
 
 /// `Step::Absent` has its test in `memory/tests.rs`: a page has to be out of memory for it.
 fn check(instances: Instances, steps: &[Step]) {

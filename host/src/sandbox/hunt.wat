@@ -79,7 +79,7 @@
     ;; The first handle of an instance has the number 1. It is kept.
     (func $handle (result i32) (i32.ne (call $stdout) (i32.const 1)))
 
-    (func $leave (local $at i32)
+    (func $leave (param $at i32)
       (loop $next
         (i64.store (local.get $at) (i64.const 0x7972616e61632121))
         (local.set $at (i32.add (local.get $at) (i32.const 8)))
@@ -95,10 +95,11 @@
       ;; SET
     )
 
-    (func (export "hunt") (result i32)
+    ;; Leaves canaries from there on.
+    (func (export "hunt") (param $from i32) (result i32)
       (global.set $found (i32.const 0))
       (call $look)
-      (call $leave)
+      (call $leave (local.get $from))
       (global.get $found))
 
     ;; What the host's context for this instance begins with.
@@ -109,5 +110,5 @@
     (with "beside" (instance $beside))
     (with "host" (instance (export "stdout" (func $get-stdout)) (export "seed" (func $seed))))))
 
-  (func (export "hunt") (result u32) (canon lift (core func $main "hunt")))
+  (func (export "hunt") (param "from" u32) (result u32) (canon lift (core func $main "hunt")))
   (func (export "seed") (result u64) (canon lift (core func $main "seed"))))

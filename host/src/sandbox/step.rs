@@ -11,6 +11,8 @@ pub(crate) enum Step {
     Protection,
     /// Pages that are in swap, or on their way elsewhere, are asked for.
     Absent,
+    /// What was written before is believed to be all that is only if no page has come to the process since.
+    News,
     /// Written pages get what the image has of them.
     Image,
     /// Written pages around the image become zeros.

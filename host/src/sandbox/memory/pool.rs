@@ -116,6 +116,9 @@ struct Shelved {
     clean: Vec<Region>,
     /// The fewest clean ones since that was last asked.
     spare: usize,
+    /// One was taken since that was last asked.
+    was_taken: bool,
+    /// When it was last asked and one had been taken.
     taken: Option<Instant>,
 }
 
@@ -150,7 +153,8 @@ impl Shelves {
             |region: &Region| region.minimum() == minimum && region.capacity() == capacity && region.guard() == guard;
         {
             let mut slots = shelf.slots();
-            slots.taken = Some(Instant::now());
+            // When, is found out later: a look at the clock is not for each call.
+            slots.was_taken = true;
             if let Some(region) = slots.clean.pop_if(|region| fits(region)) {
                 slots.spare = slots.spare.min(slots.clean.len());
                 return Ok(region);
@@ -186,6 +190,9 @@ impl Shelves {
         for shelf in &self.shelves {
             let surplus: Vec<_> = {
                 let mut slots = shelf.slots();
+                if std::mem::take(&mut slots.was_taken) {
+                    slots.taken = Some(Instant::now());
+                }
                 let is_idle = slots.taken.is_none_or(|taken| taken.elapsed() > IDLE_TIME);
                 let spare = if is_idle { slots.clean.len() } else { slots.spare.saturating_sub(1).div_ceil(16) };
                 let spare = spare.min(slots.clean.len());

@@ -4,12 +4,12 @@ use std::ffi::c_void;
 use std::io;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
 
 use super::image::Image;
-use super::scan::{Dirty, Scanner};
+use super::scan::{Dirty, Faults, Scanner};
 use super::{KEPT_BYTES, PAGE_BYTES, USES_PER_RELEASE};
 use crate::sandbox::step::Step;
 
@@ -35,6 +35,15 @@ impl Drop for Reservation {
     }
 }
 
+/// The pages of a memory that were written since it was laid out or all of them were given back, as the kernel has told at one time.
+///
+/// They are the same as long as no page has come to the process ([`Scanner::faults`]): a page that was never written is the image's or
+/// nobody's, and who writes to it for the first time needs one of the kernel's.
+struct Written {
+    ranges: Vec<Dirty>,
+    faults: Faults,
+}
+
 /// A slot.
 pub(super) struct Region {
     base: NonNull<u8>,
@@ -46,6 +55,8 @@ pub(super) struct Region {
     size: AtomicUsize,
     /// What is mapped, with zeros around it.
     image: Mutex<Option<Arc<Image>>>,
+    /// What of that was written, if that is known of a large memory.
+    written: Mutex<Option<Written>>,
     /// How often it was put back.
     uses: AtomicU32,
     _reservation: Arc<Reservation>,
@@ -80,6 +91,7 @@ impl Region {
                 minimum: 0,
                 size: AtomicUsize::new(0),
                 image: Mutex::default(),
+                written: Mutex::default(),
                 uses: AtomicU32::new(0),
                 _reservation: Arc::clone(&reservation),
             })
@@ -113,6 +125,7 @@ impl Region {
             unsafe { rustix::mm::mmap_anonymous(self.at(0), size, ProtFlags::empty(), flags)? };
         }
         *self.image() = None;
+        *self.written() = None;
         self.minimum = 0;
         *self.uses.get_mut() = 0;
         Ok(())
@@ -139,8 +152,12 @@ impl Region {
         self.image().clone()
     }
 
-    fn image(&self) -> std::sync::MutexGuard<'_, Option<Arc<Image>>> {
+    fn image(&self) -> MutexGuard<'_, Option<Arc<Image>>> {
         self.image.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn written(&self) -> MutexGuard<'_, Option<Written>> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether this image is mapped, or none if none is meant.
@@ -197,6 +214,7 @@ impl Region {
     /// # Safety
     /// As [`Region::shrink`].
     unsafe fn release(&self) -> io::Result<()> {
+        *self.written() = None;
         if Step::Release.is_taken() {
             // SAFETY: as the caller promises.
             unsafe { self.forget(0, self.minimum)? };
@@ -248,6 +266,7 @@ impl Region {
             }
         }
         *self.image() = Some(Arc::clone(image));
+        *self.written() = None;
         self.small_pages();
         Ok(())
     }
@@ -291,22 +310,45 @@ impl Region {
         // SAFETY: as the caller promises.
         unsafe { self.shrink()? };
         let uses = self.uses.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        let mut dirty_bytes = 0;
-        let image = self.mapped();
-        let is_put_back = !uses.is_multiple_of(USES_PER_RELEASE)
-            && scanner.scan(self.at(0), self.minimum, |dirty| {
-                dirty_bytes += dirty.end - dirty.start;
-                if dirty_bytes > KEPT_BYTES {
-                    return false;
-                }
-                // SAFETY: as the caller promises; `scan` reports ranges within the one that it was given.
-                unsafe { self.restore(image.as_deref(), dirty) };
-                true
-            })?;
-        if !is_put_back {
+        // SAFETY: as the caller promises.
+        if uses.is_multiple_of(USES_PER_RELEASE) || unsafe { !self.put_back_in_place(scanner)? } {
             // SAFETY: as the caller promises.
             unsafe { self.release()? };
         }
         Ok(())
+    }
+
+    /// Puts back what was written, page by page. False if that would be too much, or it is not known what was.
+    ///
+    /// # Safety
+    /// As [`Region::shrink`].
+    unsafe fn put_back_in_place(&self, scanner: &Scanner) -> io::Result<bool> {
+        let image = self.mapped();
+        let mut written = self.written();
+        // Asked before the pages are: who writes to one for the first time in between is counted the next time.
+        let faults = scanner.faults(self.minimum);
+        let is_known = |known: &&Written| faults == Some(known.faults) || !Step::News.is_taken();
+        if let Some(known) = written.as_ref().filter(is_known) {
+            // SAFETY: as the caller promises; they are of this memory's first size, which has not changed since.
+            known.ranges.iter().for_each(|dirty| unsafe { self.restore(image.as_deref(), *dirty) });
+            return Ok(true);
+        }
+        let mut ranges = written.take().map_or_else(Vec::new, |known| known.ranges);
+        ranges.clear();
+        let mut dirty_bytes = 0;
+        let is_complete = scanner.scan(self.at(0), self.minimum, |dirty| {
+            dirty_bytes += dirty.end - dirty.start;
+            if dirty_bytes > KEPT_BYTES {
+                return false;
+            }
+            // SAFETY: as the caller promises; `scan` reports ranges within the one that it was given.
+            unsafe { self.restore(image.as_deref(), dirty) };
+            if faults.is_some() {
+                ranges.push(dirty);
+            }
+            true
+        })?;
+        *written = faults.filter(|_| is_complete).map(|faults| Written { ranges, faults });
+        Ok(is_complete)
     }
 }

@@ -6,6 +6,7 @@
 
 use std::ffi::c_void;
 use std::fs::File;
+use std::mem::MaybeUninit;
 use std::{io, ptr};
 
 use rustix::ioctl::{self, Ioctl, IoctlOutput, Opcode};
@@ -17,7 +18,16 @@ use crate::sandbox::step::Step;
 pub(crate) struct Scanner {
     /// This process's; none where the kernel has no `PAGEMAP_SCAN`.
     pagemap: Option<File>,
+    /// Memories from this size on are worth asking for faults first.
+    large: usize,
 }
+
+/// Page faults of this process since it began, of all its threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Faults(u64);
+
+/// The kernel walks through all pages of a memory, and sums up all threads: from here on the second is quicker.
+const LARGE_BYTES: usize = 2 << 20;
 
 /// A range of written pages, as offsets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +40,7 @@ pub(super) struct Dirty {
 
 /// `struct page_region` (linux/fs.h).
 #[repr(C)]
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct PageRegion {
     start: u64,
     end: u64,
@@ -77,11 +87,11 @@ const WRITTEN: ScanArgument = ScanArgument {
 };
 
 /// Ranges that the kernel reports at once; if there are more, it is asked again.
-const RANGES: usize = 128;
+const RANGES: usize = 256;
 
 struct Scan<'a> {
     argument: ScanArgument,
-    regions: &'a mut [PageRegion; RANGES],
+    regions: &'a mut [MaybeUninit<PageRegion>; RANGES],
 }
 
 // SAFETY: the argument is the kernel's `pm_scan_arg`, with pointer and length of `regions`, which lives as long as the call; the
@@ -97,7 +107,8 @@ unsafe impl Ioctl for Scan<'_> {
     }
 
     fn as_ptr(&mut self) -> *mut c_void {
-        self.argument.regions = self.regions.as_mut_ptr().addr() as u64;
+        // The kernel writes there.
+        self.argument.regions = self.regions.as_mut_ptr().expose_provenance() as u64;
         self.argument.regions_len = RANGES as u64;
         ptr::from_mut(&mut self.argument).cast()
     }
@@ -112,13 +123,13 @@ unsafe impl Ioctl for Scan<'_> {
 impl Scanner {
     /// Tries whether the kernel can.
     pub(crate) fn new() -> Self {
-        let scanner = Self { pagemap: File::open("/proc/self/pagemap").ok() };
+        let scanner = Self { pagemap: File::open("/proc/self/pagemap").ok(), large: LARGE_BYTES };
         if scanner.is_right() { scanner } else { Self::without() }
     }
 
     /// One that finds nothing: all is given back to the kernel.
     pub(super) fn without() -> Self {
-        Self { pagemap: None }
+        Self { pagemap: None, large: usize::MAX }
     }
 
     /// Whether the kernel says which pages were written.
@@ -126,7 +137,20 @@ impl Scanner {
         self.pagemap.is_some()
     }
 
-    /// Says of three pages, one read and one written, which is which.
+    /// One that asks for faults first whatever a memory's size is.
+    #[cfg(test)]
+    pub(super) fn large(self) -> Self {
+        Self { large: 0, ..self }
+    }
+
+    /// How many page faults there were, if a memory of this size is worth asking. While the number stays the same nobody has written to
+    /// a page for the first time: then the kernel gives one, or a copy, in a fault, on whatever thread, and counts it
+    /// (`mm_account_fault` in mm/memory.c).
+    pub(super) fn faults(&self, memory_bytes: usize) -> Option<Faults> {
+        (self.pagemap.is_some() && memory_bytes >= self.large).then(count_faults)?
+    }
+
+    /// Says of three pages, one read and one written, which is which, and counts the fault.
     fn is_right(&self) -> bool {
         let page = rustix::param::page_size();
         let flags = MapFlags::PRIVATE;
@@ -140,7 +164,9 @@ impl Scanner {
             let _ = rustix::mm::madvise(start, 3 * page, Advice::LinuxNoHugepage);
             let bytes = start.cast::<u8>();
             let _ = bytes.read_volatile();
+            let before = count_faults();
             bytes.wrapping_add(page).write_volatile(1);
+            let counts = before.is_some() && before != count_faults();
             let mut found = Vec::new();
             let scanned = self.scan(start, 3 * page, |dirty| {
                 found.push(dirty);
@@ -149,6 +175,7 @@ impl Scanner {
             let unmapped = rustix::mm::munmap(start, 3 * page);
             let written: Vec<_> = found.iter().filter(|dirty| !dirty.is_zero).collect();
             unmapped.is_ok()
+                && counts
                 && matches!(scanned, Ok(true))
                 && written == [&Dirty { start: page, end: 2 * page, is_zero: false }]
         }
@@ -166,13 +193,16 @@ impl Scanner {
         let base = start.addr() as u64;
         let end = base + len as u64;
         let mut from = base;
-        let mut regions = [PageRegion::default(); RANGES];
+        // Zeros would be three times as much as the kernel usually writes.
+        let mut regions = [MaybeUninit::uninit(); RANGES];
         while from < end {
             let any_of = if Step::Absent.is_taken() { WRITTEN.any_of } else { PAGE_IS_PRESENT };
             let argument = ScanArgument { start: from, end, any_of, ..WRITTEN };
             // SAFETY: as said of `Scan`; the kernel reads no memory but its own tables.
             let (count, walk_end) = unsafe { ioctl::ioctl(pagemap, Scan { argument, regions: &mut regions })? };
             for region in regions.iter().take(count) {
+                // SAFETY: the kernel has written so many.
+                let region = unsafe { region.assume_init_ref() };
                 let inside = base <= region.start && region.start <= region.end && region.end <= end;
                 if !inside || walk_end <= from {
                     return Err(io::Error::other("PAGEMAP_SCAN reports what it was not asked for"));
@@ -193,6 +223,19 @@ impl Scanner {
         }
         Ok(true)
     }
+}
+
+/// None if the kernel does not say.
+fn count_faults() -> Option<Faults> {
+    let mut usage = MaybeUninit::<libc::rusage>::uninit();
+    // SAFETY: the kernel writes all of it, and nothing else, if it returns 0.
+    let usage = unsafe {
+        if libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) != 0 {
+            return None;
+        }
+        usage.assume_init()
+    };
+    Some(Faults(usage.ru_minflt.cast_unsigned().wrapping_add(usage.ru_majflt.cast_unsigned())))
 }
 
 #[cfg(test)]
