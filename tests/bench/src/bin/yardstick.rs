@@ -14,6 +14,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -29,8 +30,13 @@ fn main() -> anyhow::Result<()> {
 
 async fn serve(address: SocketAddr) -> anyhow::Result<()> {
     let listener = TcpListener::bind(address).await?;
+    // It ends as the host does, by itself: then it has taken notes where it was built to.
+    let mut end = signal(SignalKind::terminate())?;
     loop {
-        let (stream, _) = listener.accept().await?;
+        let (stream, _) = tokio::select! {
+            accepted = listener.accept() => accepted?,
+            _ = end.recv() => return Ok(()),
+        };
         stream.set_nodelay(true)?;
         tokio::spawn(async move {
             // A client that goes away is no news here.
