@@ -113,6 +113,15 @@ class Rebuilds(Folder):
             seen.append(sources.state(here))
         self.assertEqual(len(set(seen)), 3)
 
+    def test_what_the_environment_refers_to_counts(self):
+        self.write("app/shop.py")
+        self.write("library/mine.py", "a = 1")
+        self.write("v/lib/python3.11/site-packages/mine.pth", f"{self.folder}/library\n")
+        with mock.patch.dict(os.environ, {"VIRTUAL_ENV": str(self.folder / "v")}):
+            before = sources.state(self.options())
+            self.write("library/mine.py", "a = 12")
+            self.assertNotEqual(sources.state(self.options()), before)
+
     def test_watching_goes_on_where_something_goes_meanwhile(self):
         options = self.options("shop:app")
         options.built = None
@@ -263,6 +272,13 @@ class Explanations(Folder):
         said = [line for line in explain.result("x.wasm", b"", b"", made, report, native, []) if "native" in line]
         self.assertEqual([line.rpartition(": ")[2] for line in said], ["markupsafe", "bcrypt, sqlalchemy (2)"])
 
+    def test_a_file_that_a_host_would_refuse_is_said_to_be_too_large(self):
+        made = Stage(Path(tempfile.mkdtemp(dir=self.folder)))
+        report = {"application": "shop.app", "warmed": [], "modules": []}
+        for size, is_said in [(64 << 20, False), ((64 << 20) + 1, True)]:
+            said = "".join(explain.result("x.wasm", bytes(size), b"", made, report, {}, []))
+            self.assertEqual("--limit module_size=65MiB" in said, is_said, size)
+
     def test_what_is_missing_could_be_installed(self):
         text = self.explain(type="ModuleNotFoundError", message="No module named 'shop2'", module="shop2")
         self.assertIn("--requirements", text)
@@ -290,9 +306,10 @@ class Explanations(Folder):
             "open": ["the file /0/app.log"],
             "warmed": [["/", "200 OK"], ["/x", "KeyError: 'KEY'"]],
             "static": {"/static/": "0/staticfiles"},
+            "begun": ["shop.db"],
         }
         made = Stage(Path(tempfile.mkdtemp(dir=self.folder)))
-        written = [Path("app.log"), Path("staticfiles/a.css")]
+        written = [Path("app.log"), Path("staticfiles/a.css"), Path("shop.db")]
         notes = explain.notes(report, made, Path.cwd(), {"DEBUG": "1"}, written)
         for note, begin in zip(
             notes,
@@ -320,6 +337,8 @@ class Explanations(Folder):
             ("OSError", "[Errno 58] wasi does not support processes.", "starts no programs"),
             ("AttributeError", "module 'os' has no attribute 'pipe'", "one process"),
             ("AttributeError", "module 'time' has no attribute 'tzset'", "UTC"),
+            ("FileNotFoundError", "[Errno 44] No such file or directory: '/data/sessions'", "/data is there when it is served"),
+            ("OperationalError", "no such table: shop_thing", "when a request comes"),
             ("gaierror", "[Errno -4] there is no network while the app is built", "when a request comes"),
         ]:
             self.assertRegex(self.explain(type=kind, message=message), rf"^shop\.py:3: {kind}: .*{said}")

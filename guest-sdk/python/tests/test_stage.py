@@ -170,6 +170,24 @@ class Stages(Folder):
         found = [path.name for path, kind in stage.files(self.folder) if kind is stage.Kind.TAKEN]
         self.assertIn("picture.png", found)
 
+    def test_setuptools_are_taken_where_a_package_needs_them(self):
+        for number, (requires, are_taken) in enumerate([
+            ("setuptools", True),
+            ("setuptools>=60", True),
+            ('setuptools; extra == "testing"', False),
+            ("setuptools-scm", False),
+            ("flask", False),
+        ]):
+            place = f"site-packages{number}"
+            self.write(f"{place}/pkg_resources/__init__.py")
+            self.write(f"{place}/setuptools-80.dist-info/METADATA", "Name: setuptools\n")
+            self.write(f"{place}/pyramid-2.dist-info/METADATA", f"Name: pyramid\nRequires-Dist: {requires}\n")
+            taken = self.folder / f"taken{number}"
+            taken.mkdir()
+            dependencies.copy_environment(self.folder / place, taken)
+            self.assertEqual((taken / "pkg_resources").is_dir(), are_taken, requires)
+            self.assertEqual((taken / "setuptools-80.dist-info").is_dir(), are_taken, requires)
+
     def test_native_files_go_and_are_remembered(self):
         self.write("p/pkg/_speed.cpython-314-x86_64-linux-gnu.so")
         self.write("p/kept.cpython-314-wasm32-wasi.so")
@@ -190,6 +208,56 @@ class Stages(Folder):
         made.include(self.folder / "data", self.folder)
         found = [path.name for place in (self.folder / "taken", made.app) for path in bundle.files(place)]
         self.assertEqual(found, ["x.py", "a.txt"])
+
+    def test_of_a_folder_that_is_included_is_taken_what_is_taken_of_an_app(self):
+        for name in ["shared/words.txt", "shared/.env", "shared/site.sqlite3", "shared/.git/config", "shared/a/b.css", "app/app.py"]:
+            self.write(name, "text")
+        (self.folder / "shared/passwd").symlink_to("/etc/passwd")
+        made = Stage(self.folder / "stage")
+        missed = made.include(self.folder / "shared", self.folder / "app")
+        found = sorted(str(path) for path in bundle.files(made.app))
+        self.assertEqual(found, [f"{made.app}/shared/a/b.css", f"{made.app}/shared/words.txt"])
+        self.assertEqual(
+            {str(path): kind.name for path, kind in missed},
+            {"shared/.env": "LEFT_OUT", "shared/site.sqlite3": "LEFT_OUT", "shared/passwd": "LINK"},
+        )
+        # What is named itself is meant.
+        made.include(self.folder / "shared/.env", self.folder)
+        self.assertEqual([path.name for path, _ in made.lacking(missed + missed)], ["passwd", "site.sqlite3"])
+
+    def test_what_an_environment_refers_to_is_taken_as_an_app_is(self):
+        project = self.folder / "project"
+        for name in [".env", "db.sqlite3", ".git/config", "shop/app.py", "v/pyvenv.cfg", "v/lib/x.py", "wasgi/build.py"]:
+            self.write(f"project/{name}", "text")
+        self.write("site-packages/mine.pth", f"import os\n# text\n\n{project}\n../relative\n/nowhere\n")
+        self.write("relative/other.py")
+        self.write("flat/setup.py")
+        self.write("flat/mine/a.py")
+        self.write("flat/mine/.env")
+        self.write("flat/one.py")
+        mapping = {"mine": f"{self.folder}/flat/mine", "in.side": f"{self.folder}/flat/mine", "one": f"{self.folder}/flat/one", "gone": "/nowhere"}
+        self.write("site-packages/__editable___flat_1_finder.py", f"import sys\nMAPPING: dict[str, str] = {mapping}\n")
+        (self.folder / "taken").mkdir()
+        missed = dependencies.copy_environment(self.folder / "site-packages", self.folder / "taken")
+        found = sorted(str(path.relative_to(self.folder / "taken")) for path in bundle.files(self.folder / "taken"))
+        finder = "__editable___flat_1_finder.py"
+        self.assertEqual(found, [finder, "in/side/a.py", "mine/a.py", "one.py", "other.py", "shop/app.py"])
+        left = [project / ".env", project / "db.sqlite3", *[self.folder / "flat/mine/.env"] * 2]
+        self.assertEqual(missed, left)
+
+    def test_why_packages_cannot_be_installed_is_said_once(self):
+        def install(*said):
+            done = [mock.Mock(returncode=1, stderr=stderr) for stderr in said]
+            with mock.patch.object(dependencies.subprocess, "run", mock.Mock(side_effect=done)):
+                with self.assertRaises(BuildError) as raised:
+                    dependencies.install(self.write("requirements.txt"), self.folder / "place")
+            return str(raised.exception)
+
+        unreachable = install("WARNING: Retrying after connection broken by 'x'\nERROR: No matching distribution found for flask")
+        self.assertIn("Without network, activate a virtual environment", unreachable)
+        self.assertEqual(install("ERROR: No matching", "ERROR: No matching").count("No matching"), 1)
+        both = install("ERROR: no wheel", "ERROR: gcc failed")
+        self.assertRegex(both, "(?s)no wheel.*nor without wheels.*gcc failed")
 
     def test_an_environment_is_taken_without_its_tools(self):
         for name in [

@@ -101,6 +101,12 @@ impl Compiler {
         Self { is_here: true, ..self }
     }
 
+    /// As if others were compiled all the time.
+    #[cfg(test)]
+    pub(super) fn busy(self) -> Self {
+        Self { slots: Semaphore::new(0), ..self }
+    }
+
     /// What is done to a component before it is compiled.
     pub(super) fn passes(&self) -> Passes {
         self.passes

@@ -11,6 +11,7 @@ use super::cache::Target;
 use super::compile::Compiler;
 use super::{DeployHandle, Deployer};
 use crate::apps::{App, Apps, Entry, Table};
+use crate::bundle::{self, archive};
 use crate::capsule::Capsules;
 use crate::config::{AppSpec, Config, Passes};
 use crate::guest::{Call, Guest};
@@ -349,6 +350,24 @@ async fn a_restart_loads_what_was_compiled_and_rebuilds_what_was_damaged() {
     assert!(!entry.exists(), "what is damaged is removed");
     assert!(at(&restart(compiler(&config)).await.snapshot(), "/hello").is_some());
     assert!(entry.exists());
+}
+
+#[tokio::test]
+async fn files_are_unpacked_while_others_are_compiled() {
+    let site = Site::new().await;
+    let mut carrying = wasm(1);
+    let files = archive::pack(&[Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")]).expect("it is there");
+    bundle::append(&mut carrying, bundle::FILES_SECTION, &files);
+    site.put("shop.wasm", &carrying);
+    site.until_live("/shop").await;
+    let Site { root, config, handle, .. } = site;
+    handle.stop().await;
+    std::fs::remove_dir_all(config.state_dir.join("files")).expect("they were unpacked there");
+    std::fs::write(config.apps_dir.join("cold.wasm"), wasm(2)).expect("files can be written");
+    let (apps, handle) = start(&config, compiler(&config).busy());
+    let site = Site { root, config, apps, handle };
+    site.until_live("/shop").await;
+    assert!(at(&site.apps.snapshot(), "/cold").is_none(), "it waits for a turn that never comes");
 }
 
 #[tokio::test]

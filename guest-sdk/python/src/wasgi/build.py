@@ -32,7 +32,7 @@ def run(options):
         say(f"collecting {os.path.relpath(source)}")
         left_out = stage.take_app(source, output.resolve())
         for path in options.include:
-            stage.include(path, source)
+            left_out += stage.include(path, source)
         left_out = stage.lacking(left_out)
         native = _take_dependencies(stage, options.requirements)
         stage.take_guest({"module": wanted.module, "expression": wanted.expression, "environ": environ, "warm": options.warm})
@@ -99,7 +99,8 @@ def _take_dependencies(stage, requirements):
         dependencies.install(requirements, stage.dependencies)
     elif environment := dependencies.environment():
         say(f"taking the packages of {environment}")
-        dependencies.copy_environment(environment, stage.dependencies)
+        if left_out := dependencies.copy_environment(environment, stage.dependencies):
+            say(f"note: {explain.some(map(os.path.relpath, left_out))}: left out of what the environment refers to (databases, .env and .wasm files stay here)")
     else:
         say("no virtual environment is active and no --requirements given: the app's own modules only")
     return dependencies.strip_native(stage.dependencies) | dependencies.strip_native(stage.app)

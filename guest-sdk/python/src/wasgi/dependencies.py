@@ -1,12 +1,15 @@
 """What the app imports and is not its own: installed from a requirements file, or copied from the active environment."""
 
+import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
 
+from . import stage
 from .errors import BuildError
 
 # The interpreter inside the component.
@@ -62,13 +65,18 @@ def install(requirements, place):
         raise BuildError(
             f"{sys.executable} has no pip, which --requirements needs: python3 -m ensurepip, or install python3-pip"
         )
+    if "connection broken by" in first.stderr:
+        raise BuildError(
+            f"pip could not install {requirements}, since it cannot reach the index:\n{first.stderr.strip()}\n\nWithout network, activate a virtual "
+            "environment that has the packages, and build without --requirements; or give pip a folder with their wheels (PIP_NO_INDEX=1 PIP_FIND_LINKS=FOLDER)"
+        )
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     second = subprocess.run(pip, capture_output=True, text=True)
     if second.returncode != 0:
-        raise BuildError(
-            f"pip could not install {requirements}:\n{first.stderr.strip()}\n\nnor without wheels:\n{second.stderr.strip()}"
-        )
+        # Where a package is not there at all, both say the same.
+        again = "" if second.stderr == first.stderr else f"\n\nnor without wheels:\n{second.stderr.strip()}"
+        raise BuildError(f"pip could not install {requirements}:\n{first.stderr.strip()}{again}")
 
 
 def environment():
@@ -85,35 +93,66 @@ def environment():
 
 
 def copy_environment(source, place):
-    """Takes over what an environment has; returns what it only refers to (`pip install -e`)."""
-    referred = []
+    """Takes over what an environment has, and what it only refers to. That may be a whole project: of it, what would be taken of an app's folder.
+    Returns what was left out there."""
+    tools = _tools(source)
     for path in sorted(source.iterdir()):
         name = path.name
-        if name in _TOOLS or name == "__pycache__" or _is_tools_metadata(name):
+        if name in tools or name == "__pycache__" or name.endswith(".pth") or _is_tools_metadata(name, tools):
             continue
-        if name.endswith(".pth"):
-            referred += [
-                line
-                for line in path.read_text().splitlines()
-                if line and not line.startswith(("import ", "import\t", "#"))
-            ]
-        elif path.is_dir():
+        if path.is_dir():
             shutil.copytree(path, place / name, ignore_dangling_symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
         elif path.exists():
             shutil.copy2(path, place / name)
-    for folder in referred:
-        if Path(folder).is_dir():
-            shutil.copytree(
-                folder,
-                place,
-                dirs_exist_ok=True,
-                ignore_dangling_symlinks=True,
-                ignore=shutil.ignore_patterns("__pycache__", ".git", "*.egg-info", *_TOOLS),
-            )
+    missed = []
+    for name, path in referred(source):
+        if path.is_dir():
+            missed += [path / inner for inner, _ in stage.take(path, place / name, apart_from=_TOOLS)]
+        else:
+            (place / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, place / name)
+    return missed
 
 
-def _is_tools_metadata(name):
-    return name.endswith((".dist-info", ".egg-info")) and name.split("-")[0].lower().replace("-", "_") in _TOOLS
+def referred(environment):
+    """What an environment adds to the path from elsewhere (`pip install -e`): the name under which it is found there, none for a folder that
+    becomes part of the path; and the file or folder."""
+    for path in sorted(environment.glob("*.pth")):
+        for line in path.read_text().splitlines():
+            # As Python reads it: from the environment's place.
+            if line.strip() and not line.startswith(("import ", "import\t", "#")) and (environment / line.rstrip()).is_dir():
+                yield "", (environment / line.rstrip()).resolve()
+    for path in sorted(environment.glob("__editable___*_finder.py")):
+        for name, place in _mapped(path):
+            place, name = Path(place), name.replace(".", "/")
+            if place.is_dir():
+                yield name, place
+            elif (file := place.with_suffix(".py")).is_file():
+                yield f"{name}.py", file
+
+
+def _mapped(finder):
+    """What setuptools' finder for one project says: module name → place."""
+    for node in ast.parse(finder.read_bytes()).body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        if isinstance(target, ast.Name) and target.id == "MAPPING":
+            try:
+                return list(ast.literal_eval(node.value).items())
+            except ValueError:
+                break
+    return []
+
+
+def _tools(environment):
+    """Those that no package asks for: a few need setuptools when they run (`pkg_resources`)."""
+    for metadata in environment.glob("*.dist-info/METADATA"):
+        if re.search(r"(?m)^Requires-Dist: setuptools(?![\w.-])(?!.*\bextra\b)", metadata.read_text(errors="replace")):
+            return _TOOLS - {"setuptools", "pkg_resources", "_distutils_hack"}
+    return _TOOLS
+
+
+def _is_tools_metadata(name, tools):
+    return name.endswith((".dist-info", ".egg-info")) and name.split("-")[0].lower().replace("-", "_") in tools
 
 
 def strip_native(place):

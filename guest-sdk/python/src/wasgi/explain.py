@@ -26,6 +26,9 @@ _ABSENT = {
     "tkinter": "a sandbox has no display",
 }
 
+# What a host takes if nobody has told it otherwise.
+_MODULE_SIZE = 64 << 20
+
 # What there is no more of in a sandbox, or not yet when it is built: kinds of errors, words in their messages, and what to do.
 _REFUSED = (
     (
@@ -43,6 +46,16 @@ _REFUSED = (
         "unable to open database file",
         "the app is imported when it is built, and /data is there when it is served: connect when a request comes. Tables are made by a "
         "command (`wasgi manage FILE.wasm migrate`, or `-m MODULE` where the app is no Django project)",
+    ),
+    (
+        {"FileNotFoundError"},
+        r": '/data(/|')",
+        "the app is imported when it is built, and /data is there when it is served: read, list and write what is in it when a request comes",
+    ),
+    (
+        {"OperationalError"},
+        "no such table",
+        "the app is imported when it is built, without the databases of this machine, which stay here: ask for rows when a request comes",
     ),
 )
 
@@ -119,6 +132,9 @@ def _traceback(text, stage, source):
 def result(output, contents, files, stage, report, native, left_out):
     """What was made."""
     yield f"built {output}: {_mebibytes(len(contents))}, of which {_mebibytes(len(files))} are files"
+    if len(contents) > _MODULE_SIZE:
+        enough = f"module_size={(len(contents) >> 20) + 1}MiB"
+        yield f"  too large    for a host with its usual module_size, {_MODULE_SIZE >> 20} MiB: wasgi serve --limit {enough}, or [limits] in wasgi.toml"
     yield f"  application  {report['application']}"
     packages = dependencies.distributions(stage.dependencies)
     yield f"  packages     {', '.join(packages) or 'none'}"
@@ -141,9 +157,9 @@ def result(output, contents, files, stage, report, native, left_out):
         kept = [path for path, kind in left_out if kind is Kind.LEFT_OUT]
         links = [path for path, kind in left_out if kind is Kind.LINK]
         if kept:
-            yield f"  left out     {_some(kept)} (databases, .env and .wasm files stay here, and what cannot be read; --include adds what is needed)"
+            yield f"  left out     {some(kept)} (databases, .env and .wasm files stay here, and what cannot be read; --include FILE adds one that is needed)"
         if links:
-            yield f"  left out     {_some(links)} (links out of the app's folder, or to nothing; --include adds what is needed)"
+            yield f"  left out     {some(links)} (links out of the app's folder, or to nothing; --include adds what is needed)"
 
 
 def notes(report, stage, source, environ, written):
@@ -176,9 +192,10 @@ def notes(report, stage, source, environ, written):
             "and the same in every instance. Whoever has the file knows them: read a secret from the environment instead"
         )
     static = tuple(f"{folder.removeprefix('0/')}/" for folder in report.get("static", {}).values())
-    if written := [path for path in written if not str(path).startswith(static)]:
+    begun = report.get("begun", ())
+    if written := [path for path in written if not str(path).startswith(static) and str(path) not in begun]:
         found.append(
-            f"{_some(written)}: written while the app is imported, which is now: it is in the file, and cannot be changed there. What the "
+            f"{some(written)}: written while the app is imported, which is now: it is in the file, and cannot be changed there. What the "
             "app keeps belongs into /data (docs/deploying.md)"
         )
     for path, outcome in report["warmed"]:
@@ -201,7 +218,9 @@ def _by_package(native):
     return ", ".join(name if count == 1 else f"{name} ({count})" for name, count in sorted(counts.items()))
 
 
-def _some(paths):
+def some(paths):
+    """The first few, and how many more there are."""
+    paths = list(paths)
     names = [str(path) for path in paths[:5]]
     return ", ".join(names) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
 

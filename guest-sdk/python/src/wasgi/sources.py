@@ -19,18 +19,18 @@ def state(options):
 
 
 def _paths(options):
-    source = options.chdir.resolve()
-    for path, kind in stage.files(source):
-        if kind is stage.Kind.TAKEN:
-            yield path
-    for path in options.include:
-        path = path.resolve()
-        yield from sorted(path.rglob("*")) if path.is_dir() else [path]
+    places = [options.chdir.resolve(), *(path.resolve() for path in options.include)]
     if options.requirements is not None:
         yield from _requirements(options.requirements.resolve(), set())
     elif environment := dependencies.environment():
         # What pip installs or removes shows here.
         yield from sorted(environment.iterdir())
+        places += [path for _, path in dependencies.referred(environment)]
+    for path in places:
+        if path.is_dir():
+            yield from (file for file, kind in stage.files(path) if kind is stage.Kind.TAKEN)
+        else:
+            yield path
 
 
 def _requirements(path, seen):

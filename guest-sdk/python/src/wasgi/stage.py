@@ -154,45 +154,25 @@ class Stage:
 
     def take_app(self, source, output):
         """Copies the app's own files; returns those that were left out and that somebody may miss, with what they are."""
-        number = bytes_ = 0
-        missed = []
-        for path, kind in files(source):
-            if path == output:
-                continue
-            if kind is not Kind.TAKEN:
-                missed.append((path.relative_to(source), kind))
-                continue
-            try:
-                bytes_ += path.stat().st_size
-                _copy(path, self.app / path.relative_to(source))
-            except FileNotFoundError:
-                # An editor's, that went meanwhile.
-                continue
-            number += 1
-            if number > _FILES_MAX or bytes_ > _BYTES_MAX:
-                raise BuildError(
-                    f"{source} has more than {_FILES_MAX} files or {_BYTES_MAX >> 20} MiB: go to the app's own folder, or name it with --chdir"
-                )
-        return [(path, kind) for path, kind in missed if kind is Kind.LINK or not path.name.endswith(_NOBODYS_SUFFIXES)]
+        return take(source, self.app, output)
 
     def include(self, path, source):
-        """Adds what `--include` names, at the place that it has in the app's folder, or beside its files."""
+        """Adds what `--include` names, at the place that it has in the app's folder, or beside its files. A file is taken whatever it is; of a
+        folder, what would be taken of the app's. Returns what was left out of it, as `take_app` does."""
         if not path.exists():
             raise BuildError(f"--include {path}: there is no such file or folder")
         # A link in the app's folder is included under its own name.
         inside = [full for full in (Path(os.path.abspath(path)), path.resolve()) if full.is_relative_to(source)]
         full = path.resolve()
-        place = self.app / (inside[0].relative_to(source) if inside else full.name)
-        if full.is_dir():
-            shutil.copytree(
-                full, place, dirs_exist_ok=True, ignore_dangling_symlinks=True, ignore=shutil.ignore_patterns("__pycache__")
-            )
-        else:
-            _copy(full, place)
+        place = inside[0].relative_to(source) if inside else Path(full.name)
+        if not full.is_dir():
+            _copy(full, self.app / place)
+            return []
+        return [(place / inner, kind) for inner, kind in take(full, self.app / place)]
 
     def lacking(self, left_out):
         """What of it `--include` has not added."""
-        return [(path, kind) for path, kind in left_out if not (self.app / path).exists()]
+        return [(path, kind) for path, kind in dict.fromkeys(left_out) if not (self.app / path).exists()]
 
     def take_guest(self, order):
         """Our own part, what every app gets with it, and what it is told."""
@@ -229,6 +209,32 @@ class Stage:
         if text.startswith("/1/"):
             return text[3:]
         return text
+
+
+def take(source, place, output=None, apart_from=frozenset()):
+    """Copies a folder's files that are an app's own, but for what is being made and for what is called so at the top; returns those that were left
+    out and that somebody may miss."""
+    number = bytes_ = 0
+    missed = []
+    for path, kind in files(source):
+        inside = path.relative_to(source)
+        if path == output or not apart_from.isdisjoint(inside.parts[:1]):
+            continue
+        if kind is not Kind.TAKEN:
+            missed.append((inside, kind))
+            continue
+        try:
+            bytes_ += path.stat().st_size
+            _copy(path, place / inside)
+        except FileNotFoundError:
+            # An editor's, that went meanwhile.
+            continue
+        number += 1
+        if number > _FILES_MAX or bytes_ > _BYTES_MAX:
+            raise BuildError(
+                f"{source} has more than {_FILES_MAX} files or {_BYTES_MAX >> 20} MiB: go to the app's own folder, or name it with --chdir"
+            )
+    return [(path, kind) for path, kind in missed if kind is Kind.LINK or not path.name.endswith(_NOBODYS_SUFFIXES)]
 
 
 def _data(source):
