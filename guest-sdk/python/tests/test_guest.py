@@ -12,7 +12,7 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 
-from wasgi_guest import failure, servers, targets
+from wasgi_guest import failure, imports, servers, targets
 from wasgi_guest.watch import Watch
 
 
@@ -82,6 +82,21 @@ class Folder(unittest.TestCase):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name).resolve()
+
+
+class Imports(Folder):
+    def test_what_is_put_into_a_package_is_there_whenever_it_is_imported(self):
+        (self.folder / "pkg").mkdir()
+        (self.folder / "pkg/__init__.py").write_text("from .inner import serve\n")
+        (self.folder / "pkg/inner.py").write_text("def serve(): return 'its own'\n")
+        self.addCleanup(sys.meta_path.__setitem__, slice(None), list(sys.meta_path))
+        with mock.patch.object(sys, "path", [str(self.folder), *sys.path]), mock.patch.dict(sys.modules):
+            with mock.patch.dict(imports._wanted):
+                imports.after("pkg.inner", lambda module: setattr(module, "serve", lambda: "ours"))
+                imports.after("not.there", lambda module: self.fail())
+                self.assertEqual(importlib.import_module("pkg").serve(), "ours")
+                with self.assertRaises(ImportError):
+                    importlib.import_module("not.there")
 
 
 # What a program has of Bottle: `app` is a stack there, which gives the application when it is called.

@@ -14,6 +14,8 @@ import sys
 from componentize_py_types import Err
 from wit_world.imports import outgoing_handler, streams, wasi_http_types as types
 
+from . import imports
+
 # What WASI takes at once in the form that waits, and what is asked for at once.
 _WRITE_BYTES = 4 << 10
 _READ_BYTES = 64 << 10
@@ -49,6 +51,7 @@ def install():
     for name in ("getaddrinfo", "gethostbyaddr", "gethostbyname", "gethostbyname_ex", "getnameinfo"):
         if hasattr(socket, name):
             setattr(socket, name, _refused_while_asleep(getattr(socket, name), socket.gaierror, socket.EAI_FAIL))
+    imports.after("urllib3.connectionpool", _take_over)
     for name in ("bind", "connect", "connect_ex", "sendto"):
         setattr(socket.socket, name, _refused_while_asleep(getattr(socket.socket, name), OSError, errno.ENETDOWN))
 
@@ -69,12 +72,11 @@ def wake():
     _asleep = False
 
 
-def finish():
-    """After it: what has looks of its own at sockets and TLS."""
-    if "urllib3.connectionpool" in sys.modules:
-        from . import urllib3
+def _take_over(_):
+    """What has looks of its own at sockets and TLS, as soon as it is there: an app may import it when a request comes."""
+    from . import urllib3
 
-        urllib3.install()
+    urllib3.install()
 
 
 def _connect(self):

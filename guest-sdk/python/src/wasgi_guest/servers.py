@@ -1,9 +1,9 @@
 """Servers that programs start themselves: here they only say which application they would serve."""
 
 import functools
-import importlib.machinery
 import inspect
-import sys
+
+from . import imports
 
 # What the first of them was given, and what was asked for besides.
 registered = None
@@ -89,31 +89,12 @@ def _run_once(module):
     module.run = run_once
 
 
-# Of packages, which are imported by the app or not at all. Flask's `run()` is Werkzeug's.
+# Of packages. Flask's `run()` is Werkzeug's.
 _OF_PACKAGES = {
     "bottle": _run_once,
     "waitress": lambda module: setattr(module, "serve", _serve),
     "werkzeug.serving": lambda module: setattr(module, "run_simple", _run_simple),
 }
-
-
-class _Finder:
-    """Puts ours in place of a package's when that has been imported."""
-
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name not in _OF_PACKAGES:
-            return None
-        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
-        if spec is not None and spec.loader is not None:
-            execute = spec.loader.exec_module
-
-            def exec_module(module):
-                execute(module)
-                _OF_PACKAGES[name](module)
-
-            spec.loader.exec_module = exec_module
-        return spec
 
 
 def install():
@@ -123,4 +104,5 @@ def install():
     simple_server.make_server = _make_server
     # CGIHandler().run(app): it answers one request and ends.
     handlers.BaseCGIHandler.run = _run
-    sys.meta_path.insert(0, _Finder)
+    for name, replace in _OF_PACKAGES.items():
+        imports.after(name, replace)

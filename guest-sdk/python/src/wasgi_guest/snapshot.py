@@ -71,7 +71,6 @@ def _import(order, report):
     try:
         with watch:
             app = targets.load(order["module"], order["expression"])
-            outbound.finish()
             if "django.conf" in sys.modules:
                 django.finish(report)
             if "flask" in sys.modules:
