@@ -222,7 +222,8 @@ class Stages(Folder):
             {"shared/.env": "LEFT_OUT", "shared/site.sqlite3": "LEFT_OUT", "shared/passwd": "LINK"},
         )
         # What is named itself is meant.
-        made.include(self.folder / "shared/.env", self.folder)
+        made.include(self.folder / "shared/.env", self.folder / "app")
+        self.assertTrue((made.app / "shared/.env").is_file())
         self.assertEqual([path.name for path, _ in made.lacking(missed + missed)], ["passwd", "site.sqlite3"])
 
     def test_what_an_environment_refers_to_is_taken_as_an_app_is(self):

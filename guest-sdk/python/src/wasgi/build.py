@@ -31,7 +31,8 @@ def run(options):
         stage = Stage(Path(folder))
         say(f"collecting {os.path.relpath(source)}")
         left_out = stage.take_app(source, output.resolve())
-        for path in options.include:
+        # A file that lies in one of the folders goes where that is.
+        for path in sorted(options.include, key=lambda path: not path.is_dir()):
             left_out += stage.include(path, source)
         left_out = stage.lacking(left_out)
         native = _take_dependencies(stage, options.requirements)

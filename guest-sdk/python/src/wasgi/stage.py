@@ -147,6 +147,8 @@ class Stage:
     def __init__(self, folder):
         self.folder = folder
         self.app, self.dependencies, self.guest = (folder / name for name in self.ORDER)
+        # What `include` has added, with the places that it has there.
+        self._included = {}
         # componentize-py adds the active environment to what is importable. This one is empty.
         self.environment = folder / "environment"
         for place in (self.app, self.dependencies, self.guest, self.environment / "lib/site-packages", folder / "tmp"):
@@ -164,11 +166,19 @@ class Stage:
         # A link in the app's folder is included under its own name.
         inside = [full for full in (Path(os.path.abspath(path)), path.resolve()) if full.is_relative_to(source)]
         full = path.resolve()
-        place = inside[0].relative_to(source) if inside else Path(full.name)
+        place = inside[0].relative_to(source) if inside else self._beside(full)
         if not full.is_dir():
             _copy(full, self.app / place)
             return []
+        self._included[full] = place
         return [(place / inner, kind) for inner, kind in take(full, self.app / place)]
+
+    def _beside(self, full):
+        """Beside the app's files, or where it is in a folder that is included."""
+        for folder, place in self._included.items():
+            if full.is_relative_to(folder):
+                return place / full.relative_to(folder)
+        return Path(full.name)
 
     def lacking(self, left_out):
         """What of it `--include` has not added."""
