@@ -1,10 +1,12 @@
 """What runs inside with Flask and Django, with stand-ins for them: python3 -m unittest discover guest-sdk/python/tests"""
 
+import contextlib
 import functools
 import io
 import linecache
 import logging
 import os
+import sqlite3
 import sys
 import types
 import unittest
@@ -12,7 +14,7 @@ from pathlib import Path
 from unittest import mock
 
 from test_guest import Folder, run
-from wasgi_guest import caught, django, flask
+from wasgi_guest import caught, databases, django, flask
 
 
 class Caught(unittest.TestCase):
@@ -126,7 +128,7 @@ class Flasks(unittest.TestCase):
 
     def app(self, rules, folder="/0/static", blueprints=()):
         app = self.flask()
-        app.static_folder, app.config = folder, {}
+        app.static_folder, app.config, app.extensions = folder, {}, {}
         app.before_request_funcs, app.after_request_funcs, app.url_value_preprocessors = {}, {}, {}
         app.blueprints = {}
         for name, place in blueprints:
@@ -214,6 +216,10 @@ class Flasks(unittest.TestCase):
         self.module.request_started = types.SimpleNamespace(receivers={1: plain})
         self.assert_kept(self.app([self.USUAL]), "request_started has receivers")
 
+    def test_files_are_the_apps_where_each_host_has_rules_of_its_own(self):
+        for other in [Rule("/<path:page>", "page", subdomain="<who>"), Rule("/", "page", host="a.example")]:
+            self.assert_kept(self.app([self.USUAL, other]), "rules for single subdomains or hosts")
+
     def test_functions_before_requests_count_where_flask_calls_them(self):
         rules = [self.USUAL, Rule("/a/s/<path:filename>", "admin.static"), Rule("/b/s/<path:filename>", "admin.sub.static")]
         check = run("def check(): pass\n")["check"]
@@ -287,21 +293,137 @@ class Flasks(unittest.TestCase):
         app.wsgi_app = lambda environ, start_response: None
         self.assert_kept(app, "<lambda> is around the app")
 
-    def test_databases_in_the_apps_folder_are_said(self):
-        for value, is_said in [
-            ("sqlite:///project.db", True),
-            ("sqlite+pysqlite:////0/project.db", True),
-            ("/0/instance/flaskr.sqlite", True),
-            ("/data/flaskr.sqlite", False),
-            ("/0/words.txt", False),
-            ("sqlite:////data/project.db", False),
-            ("sqlite:///:memory:", False),
-            ("sqlite://", False),
-            ("postgresql://a/b", False),
+    def test_databases_that_settings_name_are_found(self):
+        for value, path in [
+            ("sqlite:///project.db", "project.db"),
+            ("sqlite+pysqlite:////0/project.db?timeout=3", "/0/project.db"),
+            ("/0/instance/flaskr.sqlite", "/0/instance/flaskr.sqlite"),
+            ("/0/words.txt", None),
+            ("sqlite:///:memory:", None),
+            ("sqlite://", None),
+            ("postgresql://a/b", None),
         ]:
             app = self.app([])
-            app.config["SQLALCHEMY_DATABASE_URI"] = value
-            self.assertEqual(bool(self.report(app)["places"]), is_said, value)
+            app.config["DATABASE"] = value
+            self.assertEqual(flask.finish(app, {}), [path] if path else [], value)
+        # Those of SQLAlchemy's are where its engines say.
+        app.extensions = {"sqlalchemy": mock.Mock()}
+        app.config = {"SQLALCHEMY_DATABASE_URI": "sqlite:///project.db", "DATABASE": "/0/a.db"}
+        self.assertEqual(flask.finish(app, {}), ["/0/a.db"])
+
+
+class Databases(Folder):
+    """With folders of this test's in place of those inside."""
+
+    def setUp(self):
+        super().setUp()
+        self.app, self.data = self.folder / "0", self.folder / "data"
+        self.app.mkdir()
+        self.data.mkdir()
+        here = os.getcwd()
+        os.chdir(self.app)
+        self.addCleanup(os.chdir, here)
+        for name, value in {"_APP": str(self.app), "_PACKAGES": str(self.folder / "1"), "_DATA": str(self.data), "asked": set(), "_connected": {}, "_kept": [], "_is_built": False}.items():
+            patch = mock.patch.object(databases, name, value)
+            patch.start()
+            self.addCleanup(patch.stop)
+        self.sqlite = types.SimpleNamespace(connect=sqlite3.connect)
+        databases._wrap(self.sqlite)
+
+    def rows(self, name, *statements):
+        with contextlib.closing(self.sqlite.connect(name)) as connection, connection:
+            for statement in statements:
+                connection.execute(statement)
+            return [row for row, in connection.execute("SELECT * FROM t")]
+
+    def finish(self, *named):
+        report = {}
+        databases.finish(named, report)
+        databases.wake()
+        return report
+
+    MAKE = "CREATE TABLE IF NOT EXISTS t (a)"
+
+    def test_a_database_beside_the_code_is_in_data_when_it_is_served(self):
+        report = self.finish("shop.db", f"{self.app}/var/two.db", "/srv/three.db")
+        self.assertEqual([what for _, _, what in report["places"]], [
+            f"the database {name} would be in the app's folder, where nothing can be written when it is served: it is {self.data}/{kept} instead"
+            for name, kept in [("shop.db", "shop.db"), ("var/two.db", "var-two.db")]
+        ])
+        self.assertTrue(report["data"])
+        for name in ["shop.db", b"shop.db", self.app / "shop.db"]:
+            self.rows(name, self.MAKE, "INSERT INTO t VALUES (1)")
+        self.assertEqual(self.rows(f"{self.data}/shop.db"), [1, 1, 1])
+        self.assertEqual(list(self.app.iterdir()), [])
+
+    def test_what_an_import_makes_is_what_the_database_in_data_begins_with(self):
+        self.rows("shop.db", self.MAKE, "INSERT INTO t VALUES ('of the import')")
+        self.sqlite.connect("empty.db").close()
+        report = self.finish("shop.db")
+        self.assertFalse((self.app / "empty.db").exists())
+        self.assertEqual((report["data"], report["begun"]), (True, ["shop.db"]))
+        self.assertIn(f"{self.data}/shop.db begins as a copy of it", str(report["places"]))
+        self.assertEqual(self.rows("shop.db", "INSERT INTO t VALUES (2)"), ["of the import", 2])
+        # It stays, over instances and releases.
+        self.assertEqual(self.rows("shop.db"), ["of the import", 2])
+        self.assertEqual(sorted(path.name for path in self.data.iterdir()), ["shop.db"])
+        self.assertEqual(self.rows("empty.db", self.MAKE), [])
+
+    def test_a_database_that_travels_in_the_file_is_read_there(self):
+        self.rows("shop.db", self.MAKE, "INSERT INTO t VALUES (1)")
+        databases.asked.clear()
+        report = self.finish("shop.db")
+        self.assertNotIn("data", report)
+        self.assertIn("it can be read only", str(report["places"]))
+        self.assertEqual(self.rows("shop.db"), [1])
+        self.assertEqual(list(self.data.iterdir()), [])
+
+    def test_others_are_where_they_are(self):
+        self.assertEqual(self.finish(":memory:", "file:x.db", "", "/srv/x.db"), {"begun": []})
+        self.assertEqual(self.rows(":memory:", self.MAKE), [])
+        self.assertEqual(self.rows(str(self.folder / "data/own.db"), self.MAKE), [])
+        self.assertEqual(list(self.app.iterdir()), [])
+
+    def test_who_has_no_data_is_told_how_to_have_some(self):
+        self.rows("made.db", self.MAKE)
+        self.finish()
+        self.data.rmdir()
+        for name, said in [("shop.db", " is in the app's folder.*"), ("made.db", " is in the app's folder.*"), (f"{self.data}/own.db", ": ")]:
+            with self.assertRaisesRegex(sqlite3.OperationalError, rf"{name}{said}there is no .*data = true.*grant"):
+                self.sqlite.connect(name)
+
+    def test_a_connection_that_an_import_keeps_is_opened_again(self):
+        connection = self.sqlite.connect("shop.db", check_same_thread=False)
+        connection.row_factory = sqlite3.Row
+        cursor = connection.cursor()
+        cursor.execute(self.MAKE)
+        cursor.execute("INSERT INTO t VALUES ('not committed')")
+        memory = self.sqlite.connect(":memory:")
+        memory.execute(self.MAKE)
+        databases.finish([], {})
+        with self.assertRaisesRegex(sqlite3.ProgrammingError, "closed"):
+            connection.execute("SELECT 1")
+        databases.wake()
+        self.assertEqual([row["a"] for row in connection.execute("SELECT * FROM t")], ["not committed"])
+        self.assertEqual([row["a"] for row in cursor.execute("SELECT * FROM t")], ["not committed"])
+        connection.execute("INSERT INTO t VALUES (2)")
+        connection.commit()
+        self.assertEqual(self.rows(f"{self.data}/shop.db"), ["not committed", 2])
+        self.assertEqual(list(memory.execute("SELECT * FROM t")), [])
+        connection.close()
+
+    def test_what_engines_of_sqlalchemys_are_for_is_known_and_their_connections_are_closed(self):
+        class Engine:
+            def __init__(self, dialect, database):
+                self.dialect, self.url = types.SimpleNamespace(name=dialect), types.SimpleNamespace(database=database)
+                self.dispose = mock.Mock()
+
+        engines = [Engine("sqlite", "shop.db"), Engine("sqlite", None), Engine("sqlite", ":memory:"), Engine("postgresql", "shop")]
+        with mock.patch.dict(sys.modules, {"sqlalchemy.engine": types.SimpleNamespace(Engine=Engine)}):
+            report = self.finish()
+        self.assertEqual([engine.dispose.called for engine in engines], [True, False, False, False])
+        self.assertEqual(len(report["places"]), 1)
+        self.assertTrue(report["data"])
 
 
 class Djangos(Folder):
@@ -340,6 +462,11 @@ class Djangos(Folder):
         ]:
             databases = {"default": {"ENGINE": f"django.db.backends.{engine}", "NAME": name}}
             self.assertEqual((self.notes(databases, self.SOURCE), databases["default"]["NAME"]), ([], name))
+
+    def test_a_database_that_an_import_has_connected_to_is_left_to_who_connects(self):
+        settings = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "/0/db.sqlite3"}}
+        with mock.patch.object(databases, "asked", {"/0/db.sqlite3"}), mock.patch.object(os.path, "exists", lambda path: True):
+            self.assertEqual(self.notes(settings, self.SOURCE), [])
 
     def test_a_database_that_travels_in_the_file_is_read_only(self):
         databases = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "/0/db.sqlite3"}}

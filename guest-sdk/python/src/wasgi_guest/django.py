@@ -5,7 +5,7 @@ import ast
 import os
 import sys
 
-from . import caught
+from . import caught, databases
 
 # Where they go if the project does not say.
 _STATIC = "/0/staticfiles"
@@ -19,10 +19,12 @@ def finish(report):
         return
     from django import template
     from django.core.signals import got_request_exception
+    from django.db import connections
     from django.urls import get_resolver
 
     get_resolver().url_patterns
     template.engines.all()
+    connections.close_all()
     caught.watch(got_request_exception)
     report["places"] = _move_databases(settings) + _read_only_media(settings)
     report["data"] = any(_is_data(database.get("NAME")) for database in settings.DATABASES.values()) or _is_data(
@@ -42,16 +44,17 @@ def _move_databases(settings):
     notes = []
     for database in settings.DATABASES.values():
         name = str(database.get("NAME") or "")
-        if "sqlite" not in database.get("ENGINE", "") or not name or name == ":memory:" or name.startswith("file:"):
+        if "sqlite" not in database.get("ENGINE", ""):
             continue
-        full = os.path.abspath(name)
-        if not full.startswith("/0/") and os.path.dirname(full) != "/":
+        full, kept = os.path.abspath(name), databases.place(name)
+        if kept is None or full in databases.asked:
+            # What an import has connected to is known there.
             continue
         if os.path.exists(full):
             what = "is in the file, where nothing can be written when the project is served: it can be read only"
         else:
-            database["NAME"] = f"/data/{os.path.relpath(full, '/0').replace('../', '').replace('/', '-')}"
-            what = f"would be in the app's folder, where nothing can be written when it is served: it is {database['NAME']} instead"
+            database["NAME"] = kept
+            what = f"would be in the app's folder, where nothing can be written when it is served: it is {kept} instead"
         notes.append([*_line_of(settings, "DATABASES", "NAME"), f"the database {os.path.basename(full)} {what}"])
     return notes
 

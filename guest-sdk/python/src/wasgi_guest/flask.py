@@ -1,5 +1,4 @@
-"""What a Flask application says of itself: its static files, which the host serves without waking it; and databases at places where
-nothing can be written."""
+"""What a Flask application says of itself: its static files, which the host serves without waking it; and its databases."""
 
 import ast
 import functools
@@ -15,7 +14,7 @@ from . import caught
 # Servers around an application that change nothing of what is at which path.
 _TRANSPARENT = {"werkzeug.middleware.proxy_fix.ProxyFix"}
 # A URL of SQLAlchemy's, or a file as Flask's tutorial has it.
-_BESIDE_THE_CODE = re.compile(r"(sqlite(?:\+\w+)?:///)(?!:memory:|file:|/data/)\S+|/0/.+\.(?:db|sqlite3?)")
+_DATABASE = re.compile(r"sqlite(?:\+\w+)?:///(?!:memory:|file:)([^?]+)(?:\?.*)?|/.+\.(?:db|sqlite3?)")
 
 # What a request for a static file passes in Flask. Where one of them is somebody else's, it may refuse the request.
 _ON_THE_WAY = (
@@ -44,7 +43,7 @@ _DISPATCHER = "werkzeug.middleware.dispatcher.DispatcherMiddleware"
 
 
 def finish(app, report):
-    """Called once the app is imported."""
+    """Called once the app is imported. Returns the databases that its settings name."""
     flask = sys.modules["flask"]
     caught.watch(flask.got_request_exception)
     caught.watch_handlers(flask.Flask)
@@ -65,7 +64,7 @@ def finish(app, report):
         report["static"] = static
     report["kept"] = [[*why, own] for why, own in kept.items()]
     once = {id(inner): inner for _, inner, _ in found}.values()
-    report["places"] = report.get("places", []) + [note for inner in once for note in _databases(inner)]
+    return [database for inner in once for database in _databases(inner)]
 
 
 def _applications(app, place, mounts, around=None):
@@ -121,7 +120,9 @@ def _static(app, around):
             continue
         folder = os.path.normpath(owner.static_folder)
         if folder.startswith(("/0/", "/1/")) and any(names for _, _, names in os.walk(folder)):
-            yield prefix, folder.strip("/"), _refusal(app, owner, rule.endpoint, around)
+            has_others = any(other.subdomain or other.host for other in rules)
+            why = (None, 0, "the app has rules for single subdomains or hosts") if has_others else _refusal(app, owner, rule.endpoint, around)
+            yield prefix, folder.strip("/"), why
 
 
 def _refusal(app, owner, endpoint, around):
@@ -189,12 +190,12 @@ def _described(function, what):
 
 
 def _databases(app):
-    """Those of SQLite that are beside the code, or in Flask's instance folder there."""
-    for name, value in app.config.items():
-        found = isinstance(value, str) and _BESIDE_THE_CODE.fullmatch(value)
-        if found:
-            place = f"{'sqlite:///' if found[1] else ''}/data/{os.path.basename(value)}"
-            yield None, 0, (
-                f"{name} is {value}, in the app's folder, where nothing can be written when it is served: a database is kept in /data, as {place} "
-                "(docs/guide-python.md)"
-            )
+    """Those of SQLite, by their paths."""
+    is_sqlalchemys = "sqlalchemy" in app.extensions
+    for value in app.config.values():
+        if isinstance(value, str) and (found := _DATABASE.fullmatch(value)):
+            if found[1] is None:
+                yield value
+            elif not is_sqlalchemys:
+                # That has engines, which know where theirs are.
+                yield found[1]

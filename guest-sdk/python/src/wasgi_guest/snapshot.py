@@ -10,7 +10,7 @@ import re
 import sys
 import tempfile
 
-from . import caught, digests, django, executor, failure, flask, handles, outbound, servers, targets, temporary, warm
+from . import caught, databases, digests, django, executor, failure, flask, folders, handles, logs, outbound, servers, targets, temporary, warm
 from .watch import Watch
 
 # Where this package lies, and the folders of the app and of what it depends on (see `wasgi.stage`).
@@ -65,18 +65,24 @@ def _import(order, report):
     digests.install()
     temporary.install()
     executor.install()
+    folders.install()
+    databases.install()
+    logs.install()
     outbound.install()
     watch = Watch(lambda file: file.startswith(f"{_APP}/"))
-    before = set(sys.modules)
+    before, named = set(sys.modules), []
     try:
         with watch:
             app = targets.load(order["module"], order["expression"])
             if "django.conf" in sys.modules:
                 django.finish(report)
             if "flask" in sys.modules:
-                flask.finish(app, report)
+                named = flask.finish(app, report)
             report["warmed"] = warm.app(app, order["warm"])
-        report["data"] = report.get("data") or _keeps_data(app, order["environ"])
+            databases.finish(named, report)
+            logs.finish(report)
+            folders.finish(report)
+        report["data"] = report.get("data") or _names_data([*order["environ"].values(), *_settings(app)])
     finally:
         report["variables"] = _listed(watch.variables)
         report["copies"] = sorted(watch.copies)
@@ -97,10 +103,14 @@ def _called(app):
     return f"{type(app).__module__}.{type(app).__qualname__}"
 
 
-def _keeps_data(app, environ):
-    """Whether a variable that it was given, or a setting of a Flask app, names a place below /data."""
+def _settings(app):
+    """The values of a Flask app's settings."""
     config = getattr(app, "config", None)
-    values = [*environ.values(), *(config.values() if isinstance(config, dict) else ())]
+    return list(config.values()) if isinstance(config, dict) else []
+
+
+def _names_data(values):
+    """Whether one of them names a place below /data."""
     return any(re.match(r"/data/|[\w+]+:////data/", value) for value in values if isinstance(value, str))
 
 
@@ -131,6 +141,9 @@ def _forget():
 def thaw():
     """At the beginning of an instance's first call."""
     outbound.wake()
+    folders.wake()
+    databases.wake()
+    logs.wake()
     if place := os.environ.get("TMPDIR"):
         with contextlib.suppress(OSError):
             os.makedirs(place, exist_ok=True)

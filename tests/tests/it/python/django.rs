@@ -19,7 +19,10 @@ fn a_django_project_works_from_migrate_to_admin() {
     static_files_are_the_hosts(&host);
     the_admin_works(&mut visitor);
     fails_alone(&host);
+    // In a database of its own, which the import made beside the code.
+    check(&host.get("/mysite/visits"), 200, "visit 1 of all");
     let host = host.restart();
+    check(&host.get("/mysite/visits"), 200, "visit 2 of all");
     check(&host.get("/mysite/"), 200, "<li>a note</li>");
     a_new_release_has_the_old_data(&host);
 }
@@ -34,6 +37,7 @@ fn a_new_release_has_the_old_data(host: &Host) {
     host.drop_in("mysite.wasm", wasm);
     eventually("the new release is live", || (release() != old).then_some(()));
     check(&host.get("/mysite/"), 200, "<li>a note</li>");
+    check(&host.get("/mysite/visits"), 200, "visit 3 of all");
     let mut visitor = Visitor::new(host);
     check(&visitor.get("/mysite/admin/login/"), 200, "Django administration");
     let login = visitor.post("/mysite/admin/login/?next=/mysite/admin/", "username=ann&password=open+sesame");

@@ -4,5 +4,6 @@ from . import views
 
 urlpatterns = [
     path("", views.index, name="index"),
+    path("visits", views.visits),
     path("fail", views.fail, name="fail"),
 ]

@@ -1,8 +1,24 @@
+import sqlite3
+
 from django.contrib import messages
+from django.http import HttpResponse
 from django.shortcuts import redirect, render
 
 from .forms import NoteForm
 from .models import Note
+
+# As programs do that make their tables when they start: beside the code.
+BESIDE = "visits.db"
+with sqlite3.connect(BESIDE) as beside:
+    beside.execute("CREATE TABLE IF NOT EXISTS visits (number INTEGER PRIMARY KEY)")
+beside.close()
+
+
+def visits(request):
+    with sqlite3.connect(BESIDE) as connection:
+        number = connection.execute("INSERT INTO visits DEFAULT VALUES").lastrowid
+    connection.close()
+    return HttpResponse(f"visit {number} of all")
 
 
 def index(request):
