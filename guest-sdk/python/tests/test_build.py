@@ -161,6 +161,7 @@ class Bundles(Folder):
         self.write("app/a.py", "a = 1\n")
         self.write("app/__pycache__/a.pyc")
         self.assertEqual([path.name for path in bundle.files(self.folder / "app")], ["a.py"])
+        (self.folder / "app/instance").mkdir()
         self.write("library/python/os.py")
         self.write("library/python/test/test_os.py")
         library = self.folder / "library.tar"
@@ -168,7 +169,7 @@ class Bundles(Folder):
             tar.add(self.folder / "library/python", arcname="python")
         packed = bundle.archive({"0": self.folder / "app"}, library)
         with tarfile.open(fileobj=io.BytesIO(gzip.decompress(packed))) as tar:
-            self.assertEqual(sorted(tar.getnames()), ["0/a.py", "python/os.py"])
+            self.assertEqual(sorted(tar.getnames()), ["0/a.py", "0/instance", "python/os.py"])
             self.assertEqual(tar.extractfile("0/a.py").read(), b"a = 1\n")
 
 

@@ -1,5 +1,6 @@
 """What runs inside with the app, as far as it needs nothing of the sandbox: python3 -m unittest discover guest-sdk/python/tests"""
 
+import getpass
 import importlib
 import os
 import random
@@ -97,6 +98,21 @@ class Imports(Folder):
                 self.assertEqual(importlib.import_module("pkg").serve(), "ours")
                 with self.assertRaises(ImportError):
                     importlib.import_module("not.there")
+
+
+class Commands(unittest.TestCase):
+    def test_who_asks_for_the_user_is_told_as_ever_that_there_is_none(self):
+        wit = {"wit_world": types.ModuleType("wit_world"), "wit_world.imports": mock.Mock()}
+        nobody = mock.patch.object(getpass, "getuser", mock.Mock(side_effect=OSError("No username set in the environment")))
+        with mock.patch.dict(sys.modules, wit), mock.patch.dict(os.environ), nobody:
+            os.environ.pop("DJANGO_SETTINGS_MODULE", None)
+            command = importlib.import_module("wasgi_guest.command")
+            self.addCleanup(sys.modules.pop, "wasgi_guest.command", None)
+            with self.assertRaises(SystemExit):
+                command._manage(None, [])
+            for kind in (OSError, KeyError):
+                with self.assertRaises(kind):
+                    getpass.getuser()
 
 
 # What a program has of Bottle: `app` is a stack there, which gives the application when it is called.

@@ -4,7 +4,9 @@ sees them (docs/decisions/0012-python-apps.md)."""
 import gzip
 import io
 import json
+import os
 import tarfile
+from pathlib import Path
 
 # Of the standard library: what no server needs.
 _LIBRARY_LEFT_OUT = {
@@ -58,6 +60,13 @@ def files(folder):
             yield path
 
 
+def _empty_folders(folder):
+    """Those that an import has made (`os.makedirs(app.instance_path, exist_ok=True)`) and asks for again when a command runs it once more."""
+    for path, folders, names in os.walk(folder):
+        if path != str(folder) and not names and not folders:
+            yield Path(path)
+
+
 def archive(folders, library):
     """A compressed tar of `folders` (name in the archive → folder) and the standard library's tar."""
     buffer = io.BytesIO()
@@ -66,6 +75,10 @@ def archive(folders, library):
             for name, folder in folders.items():
                 for path in files(folder):
                     _add(tar, f"{name}/{path.relative_to(folder)}", path.read_bytes(), path.stat().st_mtime)
+                for path in _empty_folders(folder):
+                    entry = tarfile.TarInfo(f"{name}/{path.relative_to(folder)}")
+                    entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+                    tar.addfile(entry)
             with tarfile.open(library) as source:
                 for entry in source:
                     if entry.isfile() and not _LIBRARY_LEFT_OUT.intersection(entry.name.split("/")):

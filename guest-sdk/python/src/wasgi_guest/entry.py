@@ -28,5 +28,5 @@ class Application(exports.Application):
 class Run(exports.Run):
     def run(self):
         snapshot.thaw()
-        if not command.run():
+        if not command.run(_app):
             raise Err(None)

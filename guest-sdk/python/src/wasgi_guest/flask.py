@@ -67,6 +67,11 @@ def finish(app, report):
     return [database for inner in once for database in _databases(inner)]
 
 
+def first(app):
+    """The application of Flask's behind what is served, if there is one."""
+    return next((inner for _, inner, _ in _applications(app, "", set())), None)
+
+
 def _applications(app, place, mounts, around=None):
     """Flask's applications behind what is served, each with its place, and who stands before it of whom it is not known what he does."""
     flask = sys.modules["flask"].Flask

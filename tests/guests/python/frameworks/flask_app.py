@@ -23,6 +23,9 @@ from werkzeug.utils import secure_filename
 app = Flask(__name__)
 app.config.update(SECRET_KEY="only for tests", MAX_CONTENT_LENGTH=1 << 20)
 
+# As Flask's tutorial does.
+os.makedirs(app.instance_path, exist_ok=True)
+
 shop = Blueprint("shop", __name__, url_prefix="/shop", static_folder="shop_static")
 passwords = {}
 
@@ -31,6 +34,13 @@ passwords = {}
 def mark(response):
     response.headers["X-App"] = "flask"
     return response
+
+
+@app.cli.command("registered")
+def registered():
+    """As `flask registered` would."""
+    os.makedirs(app.instance_path, exist_ok=True)
+    print(f"{len(passwords)} registered, {app.instance_path}")
 
 
 @app.get("/")

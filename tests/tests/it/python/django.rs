@@ -65,9 +65,14 @@ fn a_project_without_data_says_what_is_missing_and_development_mode_why_it_faile
 
 #[track_caller]
 fn manage(host: &Host, arguments: &[&str]) -> (bool, String) {
+    run(host, "apps/mysite.wasm", arguments)
+}
+
+/// `wasgi manage`: whether it went well, and what it said.
+pub(super) fn run(host: &Host, file: &str, arguments: &[&str]) -> (bool, String) {
     let mut command = wasgi();
     command.current_dir(host.folder()).args(["manage", "--state-dir"]).arg(host.state_dir());
-    command.args(["-e", "DJANGO_SUPERUSER_PASSWORD=open sesame", "apps/mysite.wasm"]).args(arguments);
+    command.args(["-e", "DJANGO_SUPERUSER_PASSWORD=open sesame", file]).args(arguments);
     let Output { status, stdout, stderr } = command.output().expect("the binary can be run");
     (status.success(), String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned())
 }

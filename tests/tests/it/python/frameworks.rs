@@ -2,6 +2,8 @@
 
 use tests::{Client, End, Host, Request, Response, guest};
 
+use super::django;
+
 fn host() -> Host {
     // Hashing passwords is work on purpose, and machines that test are busy.
     Host::start(|host| {
@@ -61,6 +63,7 @@ fn flask_bottle_and_cgi_work_unchanged() {
     flask_checks_passwords(&mut client);
     flask_streams(&mut client);
     flask_fails_alone(&host);
+    flask_has_its_commands(&host);
     bottle_works(&mut client);
     cgi_works(&mut client);
 }
@@ -147,6 +150,15 @@ fn flask_fails_alone(host: &Host) {
     let traced = host.log().all(|event| event.message() == "Traceback (most recent call last):");
     assert_eq!(traced.len(), 2, "{traced:?}");
     check(&host.get("/site/shop/cart"), 200, "nobody");
+}
+
+fn flask_has_its_commands(host: &Host) {
+    let (done, said) = django::run(host, "apps/site.wasm", &["registered"]);
+    assert!(done && said.contains("0 registered, /0/instance"), "{said}");
+    let (done, said) = django::run(host, "apps/site.wasm", &["routes"]);
+    assert!(done && said.contains("/shop/cart"), "{said}");
+    let (done, said) = django::run(host, "apps/site.wasm", &["no-such-command"]);
+    assert!(!done && said.contains("No such command 'no-such-command'"), "{said}");
 }
 
 fn bottle_works(client: &mut Client) {
