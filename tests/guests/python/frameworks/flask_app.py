@@ -27,10 +27,22 @@ shop = Blueprint("shop", __name__, url_prefix="/shop", static_folder="shop_stati
 passwords = {}
 
 
+marked = []
+
+
 @app.after_request
 def mark(response):
+    marked.append(request.path)
     response.headers["X-App"] = "flask"
     return response
+
+
+@app.get("/practised")
+def practised():
+    """What was done before the first request: templates were compiled, and nothing of this file was run."""
+    environment = vars(app).get("jinja_env")
+    templates = sorted(name for _, name in environment.cache.keys()) if environment else None
+    return jsonify(before=marked, templates=templates)
 
 
 @app.get("/")
