@@ -142,6 +142,12 @@ browser-test: host python-examples ## Drive the admin of the Django example in a
 fuzz: ## Try the pure parts with many random inputs (CASES=100000: some minutes).
 	PROPTEST_CASES=$(or $(CASES),100000) $(CARGO) test --locked -p wasgi-host --lib -- properties forwarded proxy_protocol
 
+# Miri belongs to nightly toolchains: rustup toolchain install nightly --component miri,rust-src
+.PHONY: miri
+miri: ## Run the tests of sandboxes' memories under Miri, with a kernel of our own (some minutes).
+	cd tests/miri && CARGO_TARGET_DIR=$(CURDIR)/target/miri MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-permissive-provenance" \
+		$(CARGO) +nightly miri test --locked
+
 .PHONY: lint
 lint: ## Formatting and clippy, as CI wants them.
 	$(CARGO) fmt --all --check

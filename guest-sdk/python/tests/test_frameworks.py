@@ -305,11 +305,11 @@ class Flasks(unittest.TestCase):
         ]:
             app = self.app([])
             app.config["DATABASE"] = value
-            self.assertEqual(flask.finish(app, {}), [path] if path else [], value)
+            self.assertEqual(flask.finish(app, {})[1], [path] if path else [], value)
         # Those of SQLAlchemy's are where its engines say.
         app.extensions = {"sqlalchemy": mock.Mock()}
         app.config = {"SQLALCHEMY_DATABASE_URI": "sqlite:///project.db", "DATABASE": "/0/a.db"}
-        self.assertEqual(flask.finish(app, {}), ["/0/a.db"])
+        self.assertEqual(flask.finish(app, {})[1], ["/0/a.db"])
 
 
 class Databases(Folder):

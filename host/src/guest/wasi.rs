@@ -1,17 +1,24 @@
 //! WASI for guests: what every sandbox has (clocks and randomness as the operator says, environment, lines to its log, the files of its bundle), the
 //! directories and the connections that an app was granted, and nothing else that would need a grant.
 
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use rustix::fs::OFlags;
 use tokio::io::AsyncWrite;
+use wasmtime::StoreContextMut;
 use wasmtime::component::{HasData, Linker, ResourceTable};
-use wasmtime_wasi::cli::{IsTerminal, StdinStream, StdoutStream};
+use wasmtime_wasi::cli::{IsTerminal, StdinStream, StdoutStream, WasiCliView};
+use wasmtime_wasi::filesystem::Dir;
+use wasmtime_wasi::p2::bindings::cli::environment::Host;
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
-use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, async_trait};
+use wasmtime_wasi::{FsPerms, OpenMode, WasiCtx, async_trait};
 
 use super::sockets::{self, Sockets};
 use super::{clocks, random};
@@ -23,10 +30,14 @@ use crate::telemetry::{AppLog, LineBuffer, LogStream, RequestId};
 /// What a write to the log takes at once; WASI makes guests ask before each write.
 const LOG_WRITE_BYTES: usize = 64 << 10;
 
+/// In the version that `wasmtime-wasi` offers.
+const ENVIRONMENT: &str = "wasi:cli/environment@0.2.12";
+
 /// Where guests see their data.
 pub(crate) const DATA: &str = "/data";
 
-/// Offers WASI 0.2. Streams and polls need the table alone: a context is made when a guest first asks for something of it.
+/// Offers WASI 0.2. A context is made when a guest first asks for something of it: streams and polls need the table alone, and what every
+/// interpreter asks for first, variables and arguments, the app has.
 pub(crate) fn link_p2(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     use wasmtime_wasi::p2::bindings::io;
 
@@ -35,6 +46,13 @@ pub(crate) fn link_p2(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     io::error::add_to_linker::<State, Table>(linker, |state| &mut state.table)?;
     io::poll::add_to_linker::<State, Table>(linker, |state| &mut state.table)?;
     io::streams::add_to_linker::<State, Table>(linker, |state| &mut state.table)?;
+    let mut environment = linker.instance(ENVIRONMENT)?;
+    environment.func_wrap("get-environment", |mut store: StoreContextMut<'_, State>, ()| {
+        Ok((store.data_mut().environment()?,))
+    })?;
+    environment.func_wrap("get-arguments", |mut store: StoreContextMut<'_, State>, ()| {
+        Ok((store.data_mut().arguments()?,))
+    })?;
     linker.allow_shadowing(false);
     Ok(())
 }
@@ -61,14 +79,35 @@ pub(crate) struct Process {
     pub(crate) stderr: Option<Box<dyn StdoutStream + Sync>>,
 }
 
-/// A sandbox's WASI: the app's files at `/`, read-only, and its data at `/data`, where there are any. What is no program has the
-/// app's own variables, and prints to its log.
-pub(crate) fn context(
-    app: &AppContext,
-    stdio: &Stdio,
-    sockets: Option<&Sockets>,
-    process: Option<Process>,
-) -> (WasiCtx, Option<Held>) {
+impl State {
+    /// A program's own variables are in its context.
+    fn environment(&mut self) -> wasmtime::Result<Vec<(String, String)>> {
+        if self.has_context() {
+            return self.cli().get_environment();
+        }
+        self.was_asked();
+        Ok(variables(&self.app))
+    }
+
+    fn arguments(&mut self) -> wasmtime::Result<Vec<String>> {
+        if self.has_context() {
+            return self.cli().get_arguments();
+        }
+        self.was_asked();
+        Ok(arguments(&self.app))
+    }
+}
+
+fn variables(app: &AppContext) -> Vec<(String, String)> {
+    app.variables().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+fn arguments(app: &AppContext) -> Vec<String> {
+    vec![app.name.clone()]
+}
+
+/// A sandbox's WASI, but for its [`Preopens`]. What is no program has the app's own variables, and prints to its log.
+pub(crate) fn context(app: &AppContext, stdio: &Stdio, sockets: Option<&Sockets>, process: Option<Process>) -> WasiCtx {
     let mut builder = WasiCtx::builder();
     builder.stderr(stdio.stderr.clone());
     match process {
@@ -78,10 +117,7 @@ pub(crate) fn context(
             }
             builder.envs(&env).args(&args).stdin(stdin).stdout(stdout)
         }
-        None => {
-            let variables: Vec<_> = app.variables().collect();
-            builder.envs(&variables).args(&[&app.name]).stdout(stdio.stdout.clone())
-        }
+        None => builder.envs(&variables(app)).args(&arguments(app)).stdout(stdio.stdout.clone()),
     };
     builder
         .max_random_size(random::BYTES_MAX)
@@ -95,42 +131,60 @@ pub(crate) fn context(
     if let Some(sockets) = sockets.filter(|_| connects) {
         sockets::allow(&mut builder, sockets);
     }
-    let held = preopen_all(&mut builder, app);
-    (builder.build(), held)
+    builder.build()
 }
 
-/// Opens what a sandbox finds open, with the right to that many descriptors.
-fn preopen_all(builder: &mut WasiCtxBuilder, app: &AppContext) -> Option<Held> {
-    let files = app.files.iter().map(|files| (files.root(), "/", FsPerms::ReadOnly));
-    let data = app.data.iter().map(|data| (data.root(), DATA, FsPerms::ReadWrite));
-    let others = app.directories.iter().map(|directory| {
-        let perms = match directory.spec.access {
-            Access::Read => FsPerms::ReadOnly,
-            Access::Write => FsPerms::ReadWrite,
+/// What a sandbox sees of directories: the app's files at `/`, read-only, its data at `/data`, and what else it was granted. Opened
+/// when a guest asks for them, since most calls never do.
+#[derive(Default)]
+pub(crate) struct Preopens {
+    pub(crate) directories: Vec<(Dir, String)>,
+    /// The right to that many descriptors.
+    _held: Option<Held>,
+}
+
+impl Preopens {
+    /// One that cannot be opened the guest goes without, and says what it makes of that.
+    pub(crate) fn open(app: &AppContext) -> Self {
+        let files = app.files.iter().map(|files| (files.root(), "/", FsPerms::ReadOnly));
+        let data = app.data.iter().map(|data| (data.root(), DATA, FsPerms::ReadWrite));
+        let others = app.directories.iter().map(|directory| {
+            let perms = match directory.spec.access {
+                Access::Read => FsPerms::ReadOnly,
+                Access::Write => FsPerms::ReadWrite,
+            };
+            (directory.root(), directory.spec.place.as_str(), perms)
+        });
+        let count = files.len() + data.len() + others.len();
+        if count == 0 {
+            return Self::default();
+        }
+        let Some(held) = app.account.take_descriptors(count as u64) else {
+            let line =
+                "a sandbox goes without its directories: its tenant has budget.descriptors, or its part of LimitNOFILE";
+            app.log.line(LogStream::Errors, None, line.as_bytes());
+            return Self::default();
         };
-        (directory.root(), directory.spec.place.as_str(), perms)
-    });
-    let count = files.len() + data.len() + others.len();
-    if count == 0 {
-        return None;
+        let opened = files.chain(data).chain(others).filter_map(|(host, guest, perms)| match open(&host, perms) {
+            Ok(directory) => Some((directory, guest.to_owned())),
+            Err(error) => {
+                tracing::error!(app = %app.name, "a sandbox goes without {guest}: {error:#}");
+                None
+            }
+        });
+        Self { directories: opened.collect(), _held: Some(held) }
     }
-    let Some(held) = app.account.take_descriptors(count as u64) else {
-        let line =
-            "a sandbox goes without its directories: its tenant has budget.descriptors, or its part of LimitNOFILE";
-        app.log.line(LogStream::Errors, None, line.as_bytes());
-        return None;
-    };
-    for (host, guest, perms) in files.chain(data).chain(others) {
-        preopen(builder, app, &host, guest, perms);
-    }
-    Some(held)
 }
 
-/// Opens a directory for a sandbox. Without one the guest finds no files, and says what it makes of that.
-fn preopen(builder: &mut WasiCtxBuilder, app: &AppContext, host: &Path, guest: &str, perms: FsPerms) {
-    if let Err(error) = builder.preopened_dir(host, guest, perms) {
-        tracing::error!(app = %app.name, "a sandbox goes without {guest}: {error:#}");
-    }
+fn open(path: &Path, perms: FsPerms) -> io::Result<Dir> {
+    let flags = OFlags::DIRECTORY | OFlags::PATH;
+    let opened = File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
+    let mode = match perms {
+        FsPerms::ReadOnly => OpenMode::READ,
+        FsPerms::ReadWrite => OpenMode::READ | OpenMode::WRITE,
+    };
+    // As in the context: files that are opened below it are as it is.
+    Ok(Dir::new(opened, perms, mode, false))
 }
 
 /// Standard output and standard error of a sandbox as lines of the app's log.

@@ -118,7 +118,9 @@ fn release(engine: &Arc<Engine>, config: &Config, hunter: &Hunter, instances: In
 
 /// What hunters find in turns, in instances of this policy, where there may be so many.
 async fn hunt(instances: Instances, sandboxes: u32, rounds: usize) -> BTreeSet<String> {
-    let config = Config { sandboxes, ..Config::default() };
+    let mut config = Config { sandboxes, ..Config::default() };
+    // A long hunt is one for idle moments of the machine: the process may wait for minutes in the middle of a call.
+    config.limits.cpu_time = Duration::from_secs(3600);
     let engine = Arc::new(Engine::new(&config).expect("there is address space"));
     let releases: Vec<_> =
         HUNTERS.iter().map(|hunter| (hunter, release(&engine, &config, hunter, instances))).collect();

@@ -5,7 +5,7 @@
 //! Which pages were written the kernel says (`PAGEMAP_SCAN`, Linux 6.7): they are copied back, or zeroed, in place, so that the
 //! next call finds them mapped. Where it can't say, all pages are given back to it instead, which is as exact and slower.
 //!
-//! This and what it is made of ([`image`], [`region`], [`pool`], [`scan`], [`stack`]) is all the `unsafe` code of the sandbox. What it
+//! This and what it is made of ([`image`], [`region`], [`pool`], [`scan`], [`beginning`], [`stack`]) is all the `unsafe` code of the sandbox. What it
 //! rests on:
 //!
 //! 1. *The mappings are ours.* A slot ([`region::Region`]) is part of a reservation of address space, made by `mmap` at a place that
@@ -28,6 +28,7 @@
 
 #![expect(unsafe_code, reason = "mapping memory; the argument is above")]
 
+mod beginning;
 mod image;
 mod pool;
 mod region;
@@ -44,22 +45,13 @@ use std::sync::{Arc, OnceLock};
 use wasmtime::component::{Instance, InstancePre};
 use wasmtime::{LinearMemory, MemoryCreator, MemoryType, Store};
 
+use beginning::{begins_with, begun_with};
 pub use image::{Image, MemoryImages};
 use pool::Lease;
 pub(crate) use pool::{Pool, Shelves};
-use region::Region;
-use scan::Dirty;
+pub(crate) use region::PAGE_BYTES;
 pub(crate) use scan::Scanner;
 pub(super) use stack::Stacks;
-
-/// A page of WebAssembly. Every size here is a multiple of it, and so of the kernel's pages.
-pub(crate) const PAGE_BYTES: usize = 64 << 10;
-
-/// What is put back in place; with more than this dirty, all pages are given back to the kernel.
-const KEPT_BYTES: usize = 4 << 20;
-
-/// A memory's pages, once written, count as dirty for good. So all of them are given back after so many uses.
-const USES_PER_RELEASE: u32 = 256;
 
 thread_local! {
     /// The instance that this thread is just making.
@@ -238,52 +230,6 @@ impl Memories {
         }
         Ok(())
     }
-}
-
-/// What a memory holds, as an image.
-///
-/// # Safety
-/// Nobody else may use the memory's contents meanwhile (point 3).
-unsafe fn begun_with(region: &Region, scanner: &Scanner) -> io::Result<Arc<Image>> {
-    if let Some(image) = region.mapped()
-        && is_untouched(region, scanner)?
-    {
-        return Ok(image);
-    }
-    let end = if region.mapped().is_some() { region.size() } else { written_end(region, scanner)? };
-    // SAFETY: as the caller promises.
-    Ok(Arc::new(Image::new(unsafe { region.bytes(0, end) })?))
-}
-
-/// Whether a memory holds what the image says.
-///
-/// # Safety
-/// As [`begun_with`].
-unsafe fn begins_with(region: &Region, image: &Arc<Image>, scanner: &Scanner) -> io::Result<bool> {
-    if region.size() != region.minimum() {
-        return Ok(false);
-    }
-    if region.has(Some(image)) && is_untouched(region, scanner)? {
-        return Ok(true);
-    }
-    let end = if region.mapped().is_some() { region.size() } else { written_end(region, scanner)?.max(image.end()) };
-    // SAFETY: as the caller promises.
-    Ok(image.end() <= region.size() && image.is(unsafe { region.bytes(0, end) }))
-}
-
-/// Where in a memory without an image the last page ends that was written, as far as the kernel knows.
-fn written_end(region: &Region, scanner: &Scanner) -> io::Result<usize> {
-    let mut last = 0;
-    let is_complete = scanner.scan(region.at(0), region.size(), |Dirty { end, is_zero, .. }| {
-        last = if is_zero { last } else { end };
-        true
-    })?;
-    Ok(if is_complete { last } else { region.size() })
-}
-
-/// Whether the kernel says that nothing was written to a memory.
-fn is_untouched(region: &Region, scanner: &Scanner) -> io::Result<bool> {
-    scanner.scan(region.at(0), region.size(), |Dirty { .. }| false)
 }
 
 #[cfg(test)]

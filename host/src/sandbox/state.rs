@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use wasmtime::component::ResourceTable;
+use wasmtime_wasi::filesystem::Dir;
 use wasmtime_wasi::sockets::{WasiSocketsCtx, WasiSocketsCtxView};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
@@ -181,6 +182,10 @@ pub struct State {
     pub(crate) chance: Option<Chance>,
     /// What it has open at all.
     pub(crate) opened: Opened,
+    /// The directories that it begins with, from when it first asks for them.
+    preopens: Option<Box<wasi::Preopens>>,
+    /// It has asked for something that could differ for another, for which no WASI is made.
+    was_asked: bool,
     /// Made where the app may connect to anything at all.
     sockets: Option<Box<Sockets>>,
     /// What guests have handles of: streams, fields, bodies.
@@ -194,8 +199,6 @@ pub struct State {
 struct Wasi {
     context: WasiCtx,
     stdio: wasi::Stdio,
-    /// For the directories that it begins with, those of an earlier context too: handles of them stay valid.
-    held: Vec<Held>,
     /// For who may have none.
     no_sockets: WasiSocketsCtx,
 }
@@ -215,6 +218,8 @@ impl State {
             counted: Counted::default(),
             chance: None,
             opened: Opened::default(),
+            preopens: None,
+            was_asked: false,
             sockets: None,
             table,
             process: None,
@@ -239,7 +244,23 @@ impl State {
     /// Whether an instance was made without asking the host for anything that could differ for another: the time, randomness,
     /// variables.
     pub(crate) fn was_not_asked(&mut self) -> bool {
-        self.wasi.is_none() && self.chance.is_none() && self.handles_are_as_new()
+        !self.was_asked && self.wasi.is_none() && self.chance.is_none() && self.handles_are_as_new()
+    }
+
+    /// Something is given to it that could differ for another.
+    pub(crate) fn was_asked(&mut self) {
+        self.was_asked = true;
+    }
+
+    /// Whether there is a context of WASI that knows more than the app, or will be.
+    pub(crate) fn has_context(&self) -> bool {
+        self.wasi.is_some() || self.process.is_some()
+    }
+
+    /// The directories that it begins with.
+    pub(crate) fn preopened(&mut self) -> Vec<(Dir, String)> {
+        let app = &self.app;
+        self.preopens.get_or_insert_with(|| Box::new(wasi::Preopens::open(app))).directories.clone()
     }
 
     /// Becomes a new state, but for what the instance has of memory: the call's is over.
@@ -287,9 +308,7 @@ impl State {
         match &mut self.wasi {
             Some(made) => {
                 let sockets = self.app.sockets().is_some().then(|| &**self.sockets.get_or_insert_default());
-                let held;
-                (made.context, held) = wasi::context(&self.app, &made.stdio, sockets, Some(process));
-                made.held.extend(held);
+                made.context = wasi::context(&self.app, &made.stdio, sockets, Some(process));
             }
             None => self.process = Some(process),
         }
@@ -326,8 +345,8 @@ impl WasiView for State {
         let wasi = self.wasi.get_or_insert_with(|| {
             let stdio = wasi::Stdio::new(&self.app.log, self.speaker);
             let sockets = self.app.sockets().is_some().then(|| &**self.sockets.get_or_insert_default());
-            let (context, held) = wasi::context(&self.app, &stdio, sockets, self.process.take());
-            Box::new(Wasi { context, stdio, held: Vec::from_iter(held), no_sockets: WasiSocketsCtx::default() })
+            let context = wasi::context(&self.app, &stdio, sockets, self.process.take());
+            Box::new(Wasi { context, stdio, no_sockets: WasiSocketsCtx::default() })
         });
         WasiCtxView { ctx: &mut wasi.context, table: &mut self.table }
     }

@@ -17,7 +17,7 @@ _TRANSPARENT = {"werkzeug.middleware.proxy_fix.ProxyFix"}
 _DATABASE = re.compile(r"sqlite(?:\+\w+)?:///(?!:memory:|file:)([^?]+)(?:\?.*)?|/.+\.(?:db|sqlite3?)")
 
 # What a request for a static file passes in Flask. Where one of them is somebody else's, it may refuse the request.
-_ON_THE_WAY = (
+ON_THE_WAY = (
     "__call__",
     "wsgi_app",
     "request_context",
@@ -43,7 +43,7 @@ _DISPATCHER = "werkzeug.middleware.dispatcher.DispatcherMiddleware"
 
 
 def finish(app, report):
-    """Called once the app is imported. Returns the databases that its settings name."""
+    """Called once the app is imported. Returns the applications that it found, and the databases that their settings name."""
     flask = sys.modules["flask"]
     caught.watch(flask.got_request_exception)
     caught.watch_handlers(flask.Flask)
@@ -63,8 +63,8 @@ def finish(app, report):
     if static := {prefix: folder for prefix, folder in static.items() if not any(prefix in own for own in kept.values())}:
         report["static"] = static
     report["kept"] = [[*why, own] for why, own in kept.items()]
-    once = {id(inner): inner for _, inner, _ in found}.values()
-    return [database for inner in once for database in _databases(inner)]
+    once = list({id(inner): inner for _, inner, _ in found}.values())
+    return once, [database for inner in once for database in _databases(inner)]
 
 
 def first(app):
@@ -135,14 +135,14 @@ def _refusal(app, owner, endpoint, around):
     pass. The host, which asks nobody, would give it away."""
     if around is not None:
         return None, 0, f"{around} is around the app"
-    if not _is_flasks(view := app.view_functions[endpoint]):
+    if not is_flasks(view := app.view_functions[endpoint]):
         return _described(view, "is the app's own view of them")
-    for object, names in ((app, _ON_THE_WAY), (owner, ("send_static_file",))):
+    for object, names in ((app, ON_THE_WAY), (owner, ("send_static_file",))):
         for name in names:
             function = getattr(type(object), name, None)
             if name != "wsgi_app" and name in vars(object):
                 return _described(vars(object)[name], f"is {name} of the app")
-            if function is not None and not _is_flasks(function):
+            if function is not None and not is_flasks(function):
                 return _described(function, "is not Flask's")
     # As Flask has it: the app's, and those of the blueprints that the endpoint is in.
     parts = endpoint.split(".")[:-1]
@@ -157,7 +157,7 @@ def _refusal(app, owner, endpoint, around):
     return None
 
 
-def _is_flasks(function):
+def is_flasks(function):
     code = getattr(function, "__code__", None)
     return code is not None and code.co_filename.startswith(os.path.dirname(sys.modules["flask"].__file__) + "/")
 

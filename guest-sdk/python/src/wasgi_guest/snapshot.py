@@ -10,7 +10,26 @@ import re
 import sys
 import tempfile
 
-from . import caught, databases, digests, django, executor, failure, flask, folders, handles, logs, outbound, servers, targets, temporary, warm
+from . import (
+    caught,
+    chance,
+    databases,
+    digests,
+    django,
+    executor,
+    failure,
+    flask,
+    folders,
+    handles,
+    logs,
+    outbound,
+    practice,
+    servers,
+    settled,
+    targets,
+    temporary,
+    warm,
+)
 from .watch import Watch
 
 # Where this package lies, and the folders of the app and of what it depends on (see `wasgi.stage`).
@@ -77,7 +96,10 @@ def _import(order, report):
             if "django.conf" in sys.modules:
                 django.finish(report)
             if "flask" in sys.modules:
-                named = flask.finish(app, report)
+                found, named = flask.finish(app, report)
+                # It is nobody's request: what goes wrong there goes wrong again where somebody asks.
+                with contextlib.suppress(Exception):
+                    practice.flask(found)
             report["warmed"] = warm.app(app, order["warm"])
             databases.finish(named, report)
             logs.finish(report)
@@ -93,6 +115,7 @@ def _import(order, report):
     report["open"] = handles.left_open()
     report["modules"] = sorted(set(sys.modules) - before)
     report["application"] = _called(app)
+    settled.settle()
     return app
 
 
@@ -136,6 +159,7 @@ def _forget():
         for name in vars(uuid):
             if name == "_node" or name.startswith("_last_"):
                 setattr(uuid, name, None if name != "_last_counter_v7" else 0)
+    chance.install()
 
 
 def thaw():

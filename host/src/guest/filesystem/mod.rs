@@ -19,7 +19,6 @@ use std::time::Duration;
 use wasmtime::StoreContextMut;
 use wasmtime::component::{Accessor, Linker, Resource, ResourceTableError};
 use wasmtime_wasi::filesystem::{Descriptor, OpenMode, WasiFilesystem, WasiFilesystemCtxView, WasiFilesystemView};
-use wasmtime_wasi::p2::bindings::filesystem::preopens::Host;
 use wasmtime_wasi::p2::bindings::filesystem::types::HostDescriptor;
 use wasmtime_wasi::{FsPerms, p2 as wasi_p2, p3 as wasi_p3};
 
@@ -107,7 +106,11 @@ impl State {
 
     /// Its directories, those to write to as they are counted.
     fn directories(&mut self) -> wasmtime::Result<Vec<(Fd, String)>> {
-        let opened = Host::get_directories(&mut self.files())?;
+        let preopened = self.preopened();
+        let mut opened = Vec::with_capacity(preopened.len());
+        for (directory, place) in preopened {
+            opened.push((self.table.push(Descriptor::Dir(directory))?, place));
+        }
         if !self.app.grip.has_files() {
             self.cut();
             return Ok(opened);

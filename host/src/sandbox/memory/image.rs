@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 
-use super::PAGE_BYTES;
+use super::region::PAGE_BYTES;
 
 /// What the memories of a release's instances begin with, in the order in which they are made; zeros where there is none.
 #[derive(Clone, Default)]

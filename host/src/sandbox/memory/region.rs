@@ -6,12 +6,21 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
 
 use super::image::Image;
 use super::scan::{Dirty, Faults, Scanner};
-use super::{KEPT_BYTES, PAGE_BYTES, USES_PER_RELEASE};
 use crate::sandbox::step::Step;
+
+/// A page of WebAssembly. Every size here is a multiple of it, and so of the kernel's pages.
+pub(crate) const PAGE_BYTES: usize = 64 << 10;
+
+/// What is put back in place; with more than this dirty, all pages are given back to the kernel.
+pub(super) const KEPT_BYTES: usize = 4 << 20;
+
+/// A memory's pages, once written, count as dirty for good. So all of them are given back after so many uses.
+const USES_PER_RELEASE: u32 = 256;
 
 /// What is given back to the kernel in one call: some hundred microseconds where all of it was written.
 const FORGOTTEN_TOGETHER: usize = 4 << 20;
@@ -112,8 +121,7 @@ impl Region {
             // SAFETY: `&mut self`: nobody else uses what is in it.
             unsafe { self.overlay(image)? };
         }
-        self.small_pages();
-        Ok(())
+        self.small_pages()
     }
 
     /// Takes everything out of it: what was in it is gone, and out of reach.
@@ -267,14 +275,18 @@ impl Region {
         }
         *self.image() = Some(Arc::clone(image));
         *self.written() = None;
-        self.small_pages();
-        Ok(())
+        self.small_pages()
     }
 
-    /// A huge page would be one page of two megabytes to put back. A kernel without huge pages does not know the advice.
-    fn small_pages(&self) {
+    /// A huge page would be one page of two megabytes to put back; and the kernel makes some by itself, of pages to which nobody has
+    /// written, and without a fault: what is known of [`Written`] pages would be wrong. So the advice has to be taken.
+    fn small_pages(&self) -> io::Result<()> {
         // SAFETY: inside of the slot; it changes no content.
-        let _ = unsafe { rustix::mm::madvise(self.at(0), self.minimum, Advice::LinuxNoHugepage) };
+        match unsafe { rustix::mm::madvise(self.at(0), self.minimum, Advice::LinuxNoHugepage) } {
+            // A kernel that has no huge pages does not know the advice.
+            Ok(()) | Err(Errno::INVAL) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Makes a range what the memory begins with there.

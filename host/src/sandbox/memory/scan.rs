@@ -23,7 +23,7 @@ pub(crate) struct Scanner {
 }
 
 /// Page faults of this process since it began, of all its threads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 pub(super) struct Faults(u64);
 
 /// The kernel walks through all pages of a memory, and sums up all threads: from here on the second is quicker.
@@ -226,7 +226,7 @@ impl Scanner {
 }
 
 /// None if the kernel does not say.
-fn count_faults() -> Option<Faults> {
+pub(super) fn count_faults() -> Option<Faults> {
     let mut usage = MaybeUninit::<libc::rusage>::uninit();
     // SAFETY: the kernel writes all of it, and nothing else, if it returns 0.
     let usage = unsafe {

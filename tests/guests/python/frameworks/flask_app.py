@@ -30,8 +30,12 @@ shop = Blueprint("shop", __name__, url_prefix="/shop", static_folder="shop_stati
 passwords = {}
 
 
+marked = []
+
+
 @app.after_request
 def mark(response):
+    marked.append(request.path)
     response.headers["X-App"] = "flask"
     return response
 
@@ -41,6 +45,14 @@ def registered():
     """As `flask registered` would."""
     os.makedirs(app.instance_path, exist_ok=True)
     print(f"{len(passwords)} registered, {app.instance_path}")
+
+
+@app.get("/practised")
+def practised():
+    """What was done before the first request: templates were compiled, and nothing of this file was run."""
+    environment = vars(app).get("jinja_env")
+    templates = sorted(name for _, name in environment.cache.keys()) if environment else None
+    return jsonify(before=marked, templates=templates)
 
 
 @app.get("/")

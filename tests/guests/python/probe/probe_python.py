@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 import uuid
+import weakref
 from urllib.parse import unquote
 from wsgiref.validate import validator
 
@@ -301,6 +302,28 @@ def chance(environ, query, start_response):
     return text(start_response, " ".join(map(str, values)))
 
 
+class Watched:
+    """Somebody waits for its end."""
+
+
+watched = Watched()
+unwatched = Watched()
+ended = []
+weakref.finalize(watched, ended.append, "ended")
+# It has a finaliser.
+buffer = io.StringIO()
+
+
+def settled(environ, query, start_response):
+    """Whether references are counted to what an import has made: not, where nobody waits for its end; and an end that somebody waits for comes."""
+    global watched
+    staying = (settled, ProbeError, PATHS, unwatched, settled.__code__, settled.__code__.co_consts, sys.modules[__name__])
+    immortal = [sys.getrefcount(each) >= 1 << 30 for each in staying]
+    counted = [sys.getrefcount(each) < 1 << 30 for each in (watched, buffer, environ)]
+    watched = None
+    return text(start_response, f"{immortal} {counted} {ended}")
+
+
 def promise(environ, query, start_response):
     return text(start_response, promises.try_(query.text("of")))
 
@@ -332,5 +355,6 @@ PATHS = {
     "/then": then,
     "/state": state,
     "/chance": chance,
+    "/settled": settled,
     "/promise": promise,
 }

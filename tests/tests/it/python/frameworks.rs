@@ -56,6 +56,7 @@ fn cookie(response: &Response) -> String {
 fn flask_bottle_and_cgi_work_unchanged() {
     let host = host();
     let mut client = host.connect();
+    flask_has_practised_without_the_app(&mut client);
     flask_routes(&mut client);
     flask_renders_and_serves_files(&mut client);
     flask_keeps_sessions(&mut client);
@@ -66,6 +67,13 @@ fn flask_bottle_and_cgi_work_unchanged() {
     flask_has_its_commands(&host);
     bottle_works(&mut client);
     cgi_works(&mut client);
+}
+
+/// The first request of the instance.
+fn flask_has_practised_without_the_app(client: &mut Client) {
+    let practised = client.get("/site/practised").text();
+    let expected = r#"{"before":[],"templates":["base.html","index.html","missing.html"]}"#;
+    assert_eq!(practised.trim(), expected);
 }
 
 fn flask_routes(client: &mut Client) {

@@ -70,6 +70,19 @@ fn instances_share_neither_chance_nor_time() {
     }
 }
 
+/// Pages with objects that many refer to would be written to in every call.
+#[test]
+fn references_are_counted_to_what_somebody_waits_for_and_to_what_is_new() {
+    let expected = "[True, True, True, True, True, True, True] [True, True, True] ['ended']";
+    for policy in ["fresh", "reuse"] {
+        assert_eq!(
+            host(&format!("instances = '{policy}'"), |host| host).get("/probe/settled").text(),
+            expected,
+            "{policy}"
+        );
+    }
+}
+
 #[test]
 fn the_environment_is_that_of_the_app() {
     let sidecar = format!("{REUSE}[env]\nGREETING = 'hello'\n");

@@ -1,5 +1,5 @@
 //! `_wasgi_kdf`: the key derivations of `hashlib` that CPython leaves to OpenSSL, which a sandbox does not have. Zig's standard library
-//! computes them; here they only meet Python.
+//! computes them; here they only meet Python. And `settle`, for the build alone: see `wasgi_guest/settled.py`.
 
 const std = @import("std");
 const sha1 = std.crypto.hash.Sha1;
@@ -43,6 +43,11 @@ extern var PyExc_ValueError: ?*Object;
 extern fn PyMem_RawMalloc(usize) ?[*]u8;
 extern fn PyMem_RawFree(?*anyopaque) void;
 extern fn Py_DecRef(?*Object) void;
+extern fn PyList_Size(?*Object) isize;
+extern fn PyList_GetItem(?*Object, isize) ?*Head;
+extern fn PyType_GetFlags(?*anyopaque) c_ulong;
+extern fn PyType_GetSlot(?*anyopaque, c_int) ?*anyopaque;
+extern fn PyLong_FromSsize_t(isize) ?*Object;
 
 /// pbkdf2(hash, password, salt, iterations, length)
 fn pbkdf2(_: ?*Object, arguments: ?*Object) callconv(.c) ?*Object {
@@ -150,6 +155,75 @@ fn scrypt(_: ?*Object, arguments: ?*Object) callconv(.c) ?*Object {
     return result;
 }
 
+/// PEP 683, on a machine with 32-bit pointers: from so many references on an object is immortal, and nobody counts any more.
+const IMMORTAL_MINIMUM: isize = 1 << 30;
+const IMMORTAL: isize = 5 << 28;
+const HAVE_GC: c_ulong = 1 << 14;
+/// Of integers, bytes and strings.
+const PLAIN: c_ulong = 1 << 24 | 1 << 27 | 1 << 28;
+const SLOT_TRAVERSE = 71;
+const Visit = fn (?*Head, ?*anyopaque) callconv(.c) c_int;
+const Traverse = fn (?*Head, *const Visit, ?*anyopaque) callconv(.c) c_int;
+
+/// settle(objects): makes the objects of a list immortal, and what they refer to of strings, bytes, integers, which the collector does not know.
+/// Returns how many these were.
+fn settle(_: ?*Object, arguments: ?*Object) callconv(.c) ?*Object {
+    var list: ?*Object = null;
+    if (PyArg_ParseTuple(arguments, "O", &list) == 0) return null;
+    var count: isize = 0;
+    var index: isize = 0;
+    while (index < PyList_Size(list)) : (index += 1) {
+        const object = PyList_GetItem(list, index) orelse return null;
+        count += keep(object);
+        if (PyType_GetFlags(object.type) & HAVE_GC == 0) continue;
+        const slot = PyType_GetSlot(object.type, SLOT_TRAVERSE) orelse continue;
+        const traverse: *const Traverse = @ptrCast(@alignCast(slot));
+        _ = traverse(object, visit, &count);
+    }
+    return PyLong_FromSsize_t(count);
+}
+
+fn visit(object: ?*Head, argument: ?*anyopaque) callconv(.c) c_int {
+    const count: *isize = @ptrCast(@alignCast(argument.?));
+    const flags = PyType_GetFlags(object.?.type);
+    if (flags & HAVE_GC == 0 and flags & PLAIN != 0) count.* += keep(object.?);
+    return 0;
+}
+
+fn keep(object: *Head) isize {
+    if (object.references >= IMMORTAL_MINIMUM) return 0;
+    object.references = IMMORTAL;
+    return 1;
+}
+
+const PIECE: usize = 1 << 20;
+
+/// fill(): takes what is free between what is in use, for good, so that whatever is allocated later lies side by side behind it all, where there
+/// is some room. Returns how many bytes these were.
+fn fill(_: ?*Object, _: ?*Object) callconv(.c) ?*Object {
+    // Behind it all is what made the memory grow.
+    var pieces: [64]?[*]u8 = @splat(null);
+    const size = @wasmMemorySize(0);
+    var count: usize = 0;
+    while (count < pieces.len and @wasmMemorySize(0) == size) : (count += 1) {
+        pieces[count] = PyMem_RawMalloc(PIECE) orelse return PyErr_NoMemory();
+    }
+    const behind = @intFromPtr(pieces[count - 1]);
+    var taken: usize = 0;
+    var block = PIECE / 2;
+    while (block >= 8) : (block -= if (block > 1024) block / 8 / 8 * 8 else 8) {
+        while (PyMem_RawMalloc(block)) |place| {
+            if (@intFromPtr(place) >= behind) {
+                PyMem_RawFree(place);
+                break;
+            }
+            taken += block;
+        }
+    }
+    while (count > 0) : (count -= 1) PyMem_RawFree(pieces[count - 1]);
+    return PyLong_FromSsize_t(@intCast(taken));
+}
+
 const python_memory: std.mem.Allocator = .{ .ptr = undefined, .vtable = &.{
     .alloc = allocate,
     .resize = std.mem.Allocator.noResize,
@@ -176,6 +250,8 @@ fn release(_: *anyopaque, memory: []u8, _: std.mem.Alignment, _: usize) void {
 var methods = [_]Method{
     .{ .name = "pbkdf2", .function = pbkdf2, .flags = VARARGS },
     .{ .name = "scrypt", .function = scrypt, .flags = VARARGS },
+    .{ .name = "settle", .function = settle, .flags = VARARGS },
+    .{ .name = "fill", .function = fill, .flags = VARARGS },
     .{},
 };
 var definition: Definition = .{ .name = "_wasgi_kdf", .methods = &methods };
