@@ -41,7 +41,7 @@ pub struct Account {
     /// Who runs guests that compute for long.
     pub(crate) crew: Arc<Crew>,
     company: Arc<Company>,
-    hoard: Arc<Hoard>,
+    shared_memory: Arc<Hoard>,
     shared_descriptors: Arc<Hoard>,
     /// Requests that wait.
     waiting: AtomicU32,
@@ -88,6 +88,7 @@ pub enum Spent {
 
 /// Memory and descriptors are given back without a word: who waits for some looks again after this time.
 const GIVEN_BACK_RETRY: Duration = Duration::from_millis(20);
+
 impl Account {
     fn new(tenant: &str, number: u64, budget: Budget, host: &Host) -> Self {
         let bytes = budget.log_bytes_per_second as f64;
@@ -99,7 +100,7 @@ impl Account {
             slots: Arc::clone(&host.slots),
             crew: Arc::clone(&host.crew),
             company: Arc::clone(&host.company),
-            hoard: Arc::clone(&host.hoard),
+            shared_memory: Arc::clone(&host.memory),
             shared_descriptors: Arc::clone(&host.descriptors),
             waiting: AtomicU32::new(0),
             next_call: AtomicU64::new(0),
@@ -180,7 +181,7 @@ impl Account {
         if let Some(time) = self.debt(budget, now) {
             return Some((Spent::Cpu, time));
         }
-        let memory_max = budget.memory_bytes.min(self.hoard.of_one());
+        let memory_max = budget.memory_bytes.min(self.shared_memory.of_one());
         if self.memory_bytes() >= memory_max {
             return Some((Spent::Memory, GIVEN_BACK_RETRY));
         }
@@ -190,12 +191,12 @@ impl Account {
 
     /// Takes memory. False, and nothing taken, if that would be too much.
     pub(crate) fn take_memory(&self, bytes: u64) -> bool {
-        self.hoard.take(bytes, &self.memory, self.terms().budget.memory_bytes)
+        self.shared_memory.take(bytes, &self.memory, self.terms().budget.memory_bytes)
     }
 
     pub(crate) fn give_memory(&self, bytes: u64) {
         self.memory.fetch_sub(bytes, Relaxed);
-        self.hoard.give(bytes);
+        self.shared_memory.give(bytes);
     }
 
     /// Whether a line that costs so much may be logged now.
@@ -248,7 +249,7 @@ struct Host {
     slots: Arc<Slots>,
     crew: Arc<Crew>,
     company: Arc<Company>,
-    hoard: Arc<Hoard>,
+    memory: Arc<Hoard>,
     descriptors: Arc<Hoard>,
 }
 
@@ -256,8 +257,8 @@ impl Host {
     fn new(calls: u32, crew: Arc<Crew>) -> Self {
         // As much as is asked for, until a configuration says what there is.
         let unbounded = || Arc::new(Hoard::new(u64::MAX));
-        let (hoard, descriptors) = (unbounded(), unbounded());
-        Self { slots: Slots::new(calls), crew, company: Arc::default(), hoard, descriptors }
+        let (memory, descriptors) = (unbounded(), unbounded());
+        Self { slots: Slots::new(calls), crew, company: Arc::default(), memory, descriptors }
     }
 }
 
@@ -289,7 +290,7 @@ impl Accounts {
     /// Budgets are from now on as the configuration says. What is in use stays counted; places for calls are counted
     /// anew where their number has changed.
     pub fn reconfigure(&self, config: &Config) {
-        self.host.hoard.resize(config.sandbox_memory_bytes);
+        self.host.memory.resize(config.sandbox_memory_bytes);
         self.host.descriptors.resize(Shares::of_process(config.edge.connections).guests);
         for account in self.book().by_tenant.values() {
             let tenant = config.tenant_of(&format!("{}/", account.tenant));

@@ -187,6 +187,8 @@ impl Default for Budget {
 pub struct EdgeLimits {
     /// Open client connections; further ones wait in the kernel's backlog.
     pub connections: u32,
+    /// Those of one client's address, if it is no proxy that is trusted; never more than half of all. Further ones are closed at once.
+    pub connections_per_address: u32,
     /// The request target, in bytes: more is a 414.
     pub request_target_bytes: u64,
     /// Requests of a connection at the same time, with HTTP/2.
@@ -210,6 +212,7 @@ impl Default for EdgeLimits {
     fn default() -> Self {
         Self {
             connections: 10_000,
+            connections_per_address: 2000,
             streams: 100,
             request_target_bytes: 8 * KIB,
             request_headers: 100,

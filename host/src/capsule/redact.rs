@@ -62,7 +62,11 @@ pub(super) fn without_secrets(text: String, secrets: &Secrets) -> String {
         // Logs and tracebacks are kept line by line, and so may be a key of several lines.
         let whole = secret.expose();
         let pieces = std::iter::once(whole).chain(whole.lines().map(str::trim));
-        pieces.filter(|piece| piece.len() >= SECRET_BYTES_MIN).fold(text, |text, piece| without(text, piece, name))
+        pieces.filter(|piece| piece.len() >= SECRET_BYTES_MIN).fold(text, |text, piece| {
+            let in_base64 = |alphabet: &'static [u8; 64]| (0..3).map(move |before| base64(piece, before, alphabet));
+            let written = ALPHABETS.into_iter().flat_map(in_base64);
+            written.fold(without(text, piece, name), |text, written| without(text, &written, name))
+        })
     })
 }
 
@@ -78,6 +82,25 @@ fn without(mut text: String, piece: &str, name: &str) -> String {
         from = start + instead.len();
     }
     text
+}
+
+/// Of base64, and of its variant for URLs (RFC 4648 §4 and §5).
+const ALPHABETS: [&[u8; 64]; 2] = [
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/",
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_",
+];
+
+/// How a piece looks in base64 behind so many bytes (of three: `user:` before a password), whatever these are and what follows. Of the
+/// characters at both ends that others have a part in nothing is said: four bits of the piece at most are in each.
+fn base64(piece: &str, before: usize, alphabet: &[u8; 64]) -> String {
+    let bytes: Vec<u8> = std::iter::repeat_n(0, before).chain(piece.bytes()).collect();
+    let characters = (before * 8).div_ceil(6)..bytes.len() * 8 / 6;
+    let sextet = |at: usize| {
+        let of = |byte: usize| usize::from(bytes.get(byte).copied().unwrap_or(0));
+        let byte = at * 6 / 8;
+        (of(byte) << 8 | of(byte + 1)) >> (10 - at * 6 % 8) & 0x3f
+    };
+    characters.map(|at| char::from(alphabet[sextet(at)])).collect()
 }
 
 /// Where a piece stands in a text, some of it percent-encoded, from a place on.
@@ -128,6 +151,29 @@ mod tests {
             assert_eq!(without_secrets(text.to_owned(), &secrets), expected);
         }
         assert_eq!(without_secrets(format!("all: {key}."), &secrets), "all: (the secret KEY).");
+    }
+
+    /// Between other bytes, by an encoder of another's: what is left does not say the secret.
+    #[test]
+    fn secrets_are_taken_out_of_base64_wherever_they_stand_in_it() {
+        let secret = "pä?>~ss w%rd?~>";
+        let secrets: Secrets = [("WORD".to_owned(), Secret::new(secret.to_owned()))].into();
+        for (alphabet, encoded) in [
+            ("standard, alone", "cMOkPz5+c3MgdyVyZD9+Pg=="),
+            ("standard, u:", "dTpww6Q/Pn5zcyB3JXJkP34+"),
+            ("standard, u: and behind it -end", "dTpww6Q/Pn5zcyB3JXJkP34+LWVuZA=="),
+            ("standard, x", "eHDDpD8+fnNzIHclcmQ/fj4="),
+            ("of URLs, alone", "cMOkPz5-c3MgdyVyZD9-Pg"),
+            ("of URLs, u:", "dTpww6Q_Pn5zcyB3JXJkP34-"),
+            ("of URLs, x", "eHDDpD8-fnNzIHclcmQ_fj4"),
+            ("in a query", "/?k=cMOkPz5%2Bc3MgdyVyZD9%2BPg%3D%3D"),
+        ] {
+            let text = without_secrets(format!("Basic {encoded}, and more"), &secrets);
+            let (before, after) = text.split_once("(the secret WORD)").unwrap_or_else(|| panic!("{alphabet}: {text}"));
+            let left = before.len() + after.len() - "Basic , and more".len();
+            assert!(left <= 14, "{alphabet}: {text}");
+        }
+        assert_eq!(without_secrets("cMOkPz5".to_owned(), &secrets), "cMOkPz5", "what only begins like one");
     }
 
     #[test]

@@ -169,6 +169,7 @@ pub(super) static BUDGET: &[Field<Budget>] = &[
 /// `[edge]`.
 pub(super) static EDGE: &[Field<EdgeLimits>] = &[
     count!("connections", connections, 1, 1_000_000),
+    count!("connections_per_address", connections_per_address, 1, 1_000_000),
     count!("streams", streams, 1, 1000),
     size!("request_target_size", request_target_bytes, 256, MIB),
     count!("request_headers", request_headers, 1, 1000),

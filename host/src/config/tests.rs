@@ -145,6 +145,7 @@ fn every_key_is_read_and_survives_printing() {
         fault_pause = "9s"
         [edge]
         connections = 10
+        connections_per_address = 9
         streams = 11
         request_target_size = "1KiB"
         request_headers = 20
@@ -376,8 +377,8 @@ fn flags_are_refused_by_their_names() {
     );
     check_flag_refused(
         |settings| settings.edge = vec!["speed=1".to_owned()],
-        "--edge: \"speed=1\": there is no \"speed\", but connections, streams, request_target_size, request_headers, \
-         request_head_size, header_time, client_idle_time, half_closed_time, drain_time",
+        "--edge: \"speed=1\": there is no \"speed\", but connections, connections_per_address, streams, request_target_size, \
+         request_headers, request_head_size, header_time, client_idle_time, half_closed_time, drain_time",
     );
     check_flag_refused(
         |settings| settings.access_log_format = Some("xml".to_owned()),

@@ -192,12 +192,18 @@ impl Stand {
     }
 }
 
+/// So many no attack opens.
+const CONNECTIONS_PER_ADDRESS: u32 = 2000;
+
 /// The paths in it, wherever it is read.
 fn with_whole_paths(mut config: Config) -> anyhow::Result<Config> {
     let certificate = config.certificate.iter_mut().flat_map(|files| [&mut files.certfile, &mut files.keyfile]);
     for path in certificate.chain(&mut config.outbound_cafile).chain([&mut config.data_dir]) {
         *path = std::path::absolute(&*path).with_context(|| path.display().to_string())?;
     }
+    // Attackers and neighbours have one address here.
+    let per_address = &mut config.edge.connections_per_address;
+    *per_address = CONNECTIONS_PER_ADDRESS.max(*per_address);
     // Its directories are those of whoever attacks.
     (config.user, config.group, config.confine_paths) = (None, None, Vec::new());
     if config.confine == Confine::Strict {

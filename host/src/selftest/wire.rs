@@ -1,8 +1,10 @@
 //! A client that says whatever it likes: blocking, on a plain socket, and patient only for so long.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
 
 /// A response as it came.
 #[derive(Debug, Default)]
@@ -42,6 +44,14 @@ pub(super) fn open(address: SocketAddr) -> std::io::Result<TcpStream> {
     stream.set_nodelay(true)?;
     stream.set_write_timeout(Some(Duration::from_secs(5)))?;
     Ok(stream)
+}
+
+/// By one of this machine's own addresses.
+pub(super) fn open_from(own: Ipv4Addr, address: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from((own, 0)).into())?;
+    socket.connect_timeout(&address.into(), Duration::from_secs(5))?;
+    Ok(socket.into())
 }
 
 pub(super) fn get(target: &str) -> Vec<u8> {

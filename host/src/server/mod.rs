@@ -1,5 +1,6 @@
 //! Listeners and connections: how many, how long a head may take, how slow a client may be, and the drain at the end.
 
+mod addresses;
 mod client;
 mod connection;
 pub(crate) mod framing;
@@ -27,6 +28,7 @@ use crate::descriptors::Shares;
 use crate::gateway::Gateway;
 use crate::limits::EdgeLimits;
 use crate::origin::Origin;
+use addresses::Addresses;
 use client::Client;
 pub use connection::Connection;
 pub use listener::Inherited;
@@ -63,6 +65,8 @@ pub struct Server {
     gateway: Arc<Gateway>,
     policy: Arc<ArcSwap<Policy>>,
     connections: Arc<Semaphore>,
+    /// So many there may be.
+    connections_max: usize,
     drain: Arc<Drain>,
 }
 
@@ -108,9 +112,9 @@ impl Server {
     pub fn new(doors: Doors, policy: Arc<ArcSwap<Policy>>, gateway: Arc<Gateway>) -> io::Result<Self> {
         let listeners = doors.0.into_iter().map(Listener::open).collect::<io::Result<Vec<_>>>()?;
         // Never so many that there is no descriptor left for the next: whoever comes then waits in the kernel.
-        let connections = Shares::of_process(policy.load().limits.connections).clients;
-        let connections = Arc::new(Semaphore::new(connections as usize));
-        Ok(Self { listeners, gateway, policy, connections, drain: Arc::default() })
+        let connections_max = Shares::of_process(policy.load().limits.connections).clients as usize;
+        let connections = Arc::new(Semaphore::new(connections_max));
+        Ok(Self { listeners, gateway, policy, connections, connections_max, drain: Arc::default() })
     }
 
     /// The addresses in use, as a client would write them: with port 0, the one that the kernel chose.
@@ -132,6 +136,8 @@ impl Server {
             gateway: self.gateway,
             policy: Arc::clone(&self.policy),
             connections: self.connections,
+            connections_max: self.connections_max,
+            addresses: Arc::default(),
             drain: Arc::clone(&self.drain),
             roll,
             alive,
@@ -157,6 +163,8 @@ struct Acceptor {
     gateway: Arc<Gateway>,
     policy: Arc<ArcSwap<Policy>>,
     connections: Arc<Semaphore>,
+    connections_max: usize,
+    addresses: Arc<Addresses>,
     drain: Arc<Drain>,
     roll: Arc<Roll>,
     alive: mpsc::Sender<()>,
@@ -193,6 +201,13 @@ impl Acceptor {
 
     fn serve(&self, listener: &Listener, (stream, remote, local): Accepted, permit: OwnedSemaphorePermit) {
         let policy = self.policy.load();
+        // A proxy has its clients' connections.
+        let client = remote.map(|remote| remote.ip()).filter(|peer| !policy.trusted.trusts_peer(Some(*peer)));
+        let of_one = policy.limits.connections_per_address;
+        let counted = client.map(|client| self.addresses.enter(client, of_one, self.connections_max));
+        if let Some(None) = counted {
+            return;
+        }
         let way = Way { tls: policy.tls.clone().filter(|_| listener.tls), proxied: listener.proxied };
         let origin = Origin::of_connection(remote, local, way.tls.is_some());
         let connection = Arc::new(Connection::new(origin, &policy));
@@ -201,7 +216,7 @@ impl Acceptor {
         let task = tokio::spawn(async move {
             let client = Client::new(stream, Arc::clone(&connection));
             serve::serve(client, connection, way, gateway, &drain).await;
-            drop((permit, alive));
+            drop((permit, counted, alive));
         });
         self.roll.enter(watched, task.abort_handle());
     }

@@ -56,16 +56,27 @@ struct Fared {
     /// Attackers' requests that were answered with 200, and with anything else, in a second.
     served: f64,
     refused: f64,
+    /// The part of both cores' time that the machine below took: what it takes is in the tail, whoever runs.
+    stolen: f64,
 }
 
-pub(crate) fn measure(machine: &Machine, programs: &Programs, rounds: usize, time: Duration) -> Result<String> {
+/// The attacks whose names contain `rows`.
+pub(crate) fn measure(
+    machine: &Machine,
+    programs: &Programs,
+    rows: &str,
+    rounds: usize,
+    time: Duration,
+) -> Result<String> {
+    let attacks: Vec<_> = ATTACKS.iter().filter(|(name, _)| name.contains(rows)).collect();
+    ensure!(!attacks.is_empty(), "no attack's name contains \"{rows}\"");
     let mut host = start(machine, programs)?;
-    let mut rows: Vec<Vec<(Fared, f64)>> = ATTACKS.iter().map(|_| Vec::new()).collect();
+    let mut rows: Vec<Vec<(Fared, f64)>> = attacks.iter().map(|_| Vec::new()).collect();
     let mut alone = Vec::new();
     for round in 1..=rounds {
         eprintln!("bench: fairness, round {round} of {rounds}");
         let quiet = turn(&mut host, &[], time)?;
-        for ((_, paths), row) in ATTACKS.iter().zip(&mut rows) {
+        for ((_, paths), row) in attacks.iter().zip(&mut rows) {
             let fared = turn(&mut host, paths, time)?;
             let ratio = fared.p99.as_secs_f64() / quiet.p99.as_secs_f64();
             row.push((fared, ratio));
@@ -80,9 +91,10 @@ pub(crate) fn measure(machine: &Machine, programs: &Programs, rounds: usize, tim
          answer. The default configuration. {rounds} rounds of {} s in turns; medians of the rounds, \"worst\" is of all.\n",
         time.as_secs()
     );
-    let mut table = Table::new(&["", "p50 ms", "p99 ms", "worst ms", "p99 × alone", "served/s", "refused/s"]);
+    let mut table =
+        Table::new(&["", "p50 ms", "p99 ms", "worst ms", "p99 × alone", "served/s", "refused/s", "stolen %"]);
     table_row(&mut table, "alone", &alone);
-    for ((name, _), row) in ATTACKS.iter().zip(&rows) {
+    for ((name, _), row) in attacks.iter().zip(&rows) {
         table_row(&mut table, name, row);
     }
     let _ = write!(section, "{table}");
@@ -100,6 +112,7 @@ fn table_row(table: &mut Table, name: &str, row: &[(Fared, f64)]) {
         format!("{:.2}", median(row.iter().map(|(_, ratio)| *ratio))),
         format!("{:.0}", middle(|fared| fared.served)),
         format!("{:.0}", middle(|fared| fared.refused)),
+        format!("{:.1}", middle(|fared| fared.stolen * 100.0)),
     ]);
 }
 
@@ -135,14 +148,37 @@ fn turn(host: &mut Host, paths: &[&'static str], time: Duration) -> Result<Fared
     // What an attack is at its beginning is not what it is later.
     std::thread::sleep(Duration::from_secs(1));
     attack.counted.reset();
-    let began = Instant::now();
+    let (began, before) = (Instant::now(), Processors::now()?);
     let mut took = visit(host.address, time)?;
+    let stolen = Processors::now()?.stolen_since(&before);
     let (served, refused) = attack.counted.rates(began.elapsed());
     attack.end();
     host.server.still_runs()?;
     took.sort_unstable();
     let at = |part: f64| took[((took.len() - 1) as f64 * part) as usize];
-    Ok(Fared { p50: at(0.5), p99: at(0.99), worst: at(1.0), served, refused })
+    Ok(Fared { p50: at(0.5), p99: at(0.99), worst: at(1.0), served, refused, stolen })
+}
+
+/// What the kernel has counted of all processors' time, in ticks.
+struct Processors {
+    all: u64,
+    stolen: u64,
+}
+
+impl Processors {
+    fn now() -> Result<Self> {
+        let text = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
+        let line =
+            text.lines().next().and_then(|line| line.strip_prefix("cpu ")).context("no line of all processors")?;
+        let ticks: Vec<u64> = line.split_whitespace().map_while(|ticks| ticks.parse().ok()).collect();
+        // user, nice, system, idle, iowait, irq, softirq, steal; guests' time is in the first.
+        let (all, stolen) = (ticks.iter().take(8).sum(), ticks.get(7).copied().unwrap_or(0));
+        Ok(Self { all, stolen })
+    }
+
+    fn stolen_since(&self, before: &Self) -> f64 {
+        self.stolen.saturating_sub(before.stolen) as f64 / self.all.saturating_sub(before.all).max(1) as f64
+    }
 }
 
 /// Asks at a fixed rate. Who is late asks at once, and the delay counts: a client that waits for answers would ask less often when
@@ -153,7 +189,7 @@ fn visit(address: SocketAddr, time: Duration) -> Result<Vec<Duration>> {
     let began = Instant::now();
     let mut took = Vec::new();
     for number in 0..count {
-        let due = began + Duration::from_secs(number.into()) / RATE;
+        let due = began + (Duration::from_secs(number.into()) + unsteady(number)) / RATE;
         std::thread::sleep(due.saturating_duration_since(Instant::now()));
         stream.write_all(b"GET /good/hello HTTP/1.1\r\nHost: bench\r\n\r\n")?;
         let status = answer(&mut stream)?;
@@ -161,6 +197,13 @@ fn visit(address: SocketAddr, time: Duration) -> Result<Vec<Duration>> {
         took.push(due.elapsed());
     }
     Ok(took)
+}
+
+/// A part of a second, another one for each number and evenly spread: who asks in step with the kernel's tick (some have 250 in a second,
+/// too) meets it at the same moment for seconds.
+fn unsteady(number: u32) -> Duration {
+    // The golden ratio's, of 2^32.
+    Duration::from_secs_f64(f64::from(number.wrapping_mul(0x9e37_79b9)) / f64::from(u32::MAX) / 2.0)
 }
 
 fn connect(address: SocketAddr) -> Result<TcpStream> {

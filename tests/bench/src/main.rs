@@ -181,7 +181,7 @@ fn density(arguments: &Arguments, machine: &Machine, programs: &Programs) -> Res
 fn fairness(arguments: &Arguments, machine: &Machine, programs: &Programs) -> Result<String> {
     let rounds = arguments.or(arguments.rounds, 3, 1);
     let time = Duration::from_secs(arguments.or(arguments.seconds, 8, 2));
-    fairness::measure(machine, programs, rounds, time)
+    fairness::measure(machine, programs, &arguments.rows, rounds, time)
 }
 
 fn python(arguments: &Arguments, machine: &Machine, programs: &Programs) -> Result<String> {

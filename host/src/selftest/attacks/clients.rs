@@ -1,7 +1,7 @@
 //! Clients that say too much, too slowly, or two things at once.
 
 use std::io::Write;
-use std::net::{Shutdown, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::reach::program;
@@ -50,7 +50,7 @@ pub(super) fn attacks() -> Vec<Attack> {
         Attack::hand("endless-body", "a chunked body that never ends", endless_body),
         Attack::hand("slow-bodies", "a hundred bodies that come a byte at a time", slow_bodies),
         Attack::hand("ignored-input", "requests in a body that the app does not read", ignored_input),
-        Attack::hand("connections", "five hundred connections that say nothing", connections),
+        Attack::hand("connections", "seven hundred connections of one address that say nothing", connections),
         Attack::hand("pipelined", "two thousand requests at once on one connection", pipelined),
         Attack::hand("not-http", "a megabyte of noise", |stand| {
             let noise: Vec<u8> =
@@ -199,8 +199,11 @@ fn ignored_input(stand: &mut Stand) -> Outcome {
     }
 }
 
+/// Of an address that is not the neighbour's. What is closed at once counts for the attacker: others are to be served all the same.
 fn connections(stand: &mut Stand) -> Outcome {
-    let streams = (0..500).map(|_| open(stand)).collect::<Result<Vec<_>, _>>()?;
+    const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+    let one = || wire::open_from(ELSEWHERE, stand.address).map_err(|error| format!("no connection: {error}"));
+    let streams = (0..700).map(|_| one()).collect::<Result<Vec<_>, _>>()?;
     let reply = stand.talk(&wire::get("/neighbour"))?;
     if reply.status == 200 {
         Ok(format!("beside {} of them others are served", streams.len()))

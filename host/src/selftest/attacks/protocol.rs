@@ -77,8 +77,8 @@ pub(super) fn attacks() -> Vec<Attack> {
             "a header of a megabyte",
             Source::wsgi(format!(
                 r#"(memory $memory (export "memory") 20) {} {CALL}
-                (memory.fill (i32.const 131072) (i32.const 120) (i32.const 1048576))
-                (i32.store (i32.const 2136) (i32.const 131072)) (i32.store (i32.const 2140) (i32.const 1048576)) (global.get $bad))"#,
+                (memory.fill (i32.const 131072) (i32.const 120) (i32.const 1000000))
+                (i32.store (i32.const 2136) (i32.const 131072)) (i32.store (i32.const 2140) (i32.const 1000000)) (global.get $bad))"#,
                 part("bad", 2048, Some(("200 OK", &[("X", "y")])), "x", false)
             )),
             Expected::Fails(502, &["response_head"]),

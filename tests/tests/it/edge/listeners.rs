@@ -1,11 +1,13 @@
 //! Where the host listens: Unix sockets, inherited descriptors, systemd's sockets.
 
-use std::net::TcpListener;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::mpsc;
+use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -131,6 +133,55 @@ fn a_listener_to_which_nobody_comes_keeps_no_connection() {
         }
         assert_eq!(get_unix(&host.folder().join("http.sock"), "/probe/hello").text(), "hello");
     }
+}
+
+/// A connection that has been answered and stays; none if it was closed.
+fn answered(address: SocketAddr) -> Option<TcpStream> {
+    let mut stream = TcpStream::connect(address).expect("the host listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("the time is not zero");
+    let _ = stream.write_all(b"GET /probe/hello HTTP/1.1\r\nHost: a\r\n\r\n");
+    match stream.read(&mut [0; 4096]) {
+        Ok(0) => None,
+        Ok(_) => Some(stream),
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+            None
+        }
+    }
+}
+
+/// The same, where others of this address may not be closed yet.
+#[track_caller]
+fn until_answered(address: SocketAddr) -> TcpStream {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match answered(address) {
+            Some(stream) => return stream,
+            None => assert!(Instant::now() < deadline, "waited in vain for a place"),
+        }
+    }
+}
+
+#[test]
+fn an_address_has_so_many_connections_and_leaves_the_rest_to_others() {
+    let host = Host::start(|host| {
+        let host = host.app("probe", guest("probe")).bind(&["127.0.0.1:0", "unix:http.sock"]);
+        host.config("[edge]\nconnections_per_address = 2\n")
+    });
+    let address = host.address_of(0);
+    let held = [until_answered(address), until_answered(address)];
+    assert!(answered(address).is_none());
+    host.log_contains("the client at 127.0.0.1 has 2 connections open");
+    assert_eq!(get_unix(&host.folder().join("http.sock"), "/probe/hello").text(), "hello");
+    // What it closes is free again.
+    let [first, _second] = held;
+    drop(first);
+    let _third = until_answered(address);
+    assert!(answered(address).is_none());
+    // Whose word counts for others has theirs.
+    host.write_config("forwarded_allow_ips = ['127.0.0.1']\n[edge]\nconnections_per_address = 2\n");
+    host.signal(Signal::HUP);
+    until_answered(address);
 }
 
 #[test]
