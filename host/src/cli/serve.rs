@@ -27,7 +27,7 @@ use wasgi_host::gateway::{Faults, Gateway};
 use wasgi_host::limits::EdgeLimits;
 use wasgi_host::outbound::Plan;
 use wasgi_host::rebuild;
-use wasgi_host::sandbox::Engine;
+use wasgi_host::sandbox::{Engine, go_first};
 use wasgi_host::server::{Doors, Inherited, Policy, Server, Tls};
 use wasgi_host::telemetry::{self, AccessLog};
 
@@ -81,6 +81,11 @@ impl Serve {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.workers)
             .thread_name("worker")
+            .on_thread_start(|| {
+                if let Err(error) = go_first() {
+                    tracing::debug!("a thread that serves has slices as all others: {error}");
+                }
+            })
             .enable_all()
             .build()
             .context("the worker threads cannot be started")?;

@@ -18,6 +18,7 @@ use super::compile::Failure;
 use crate::config::Confine;
 use crate::confine;
 use crate::confine::child::Sees;
+use crate::sandbox::go_as_usual;
 
 /// What a process may say.
 const STDERR_BYTES_MAX: u64 = 16 << 10;
@@ -191,6 +192,8 @@ pub(super) fn limit_self(bounds: &Bounds, sees: Sees<'_>) -> anyhow::Result<()> 
     limit(Resource::Core, 0)?;
     limit(Resource::Nofile, 64)?;
     rustix::process::nice(NICENESS).context("nice")?;
+    // A thread that serves has started it, and has short slices.
+    let _ = go_as_usual();
     rustix::thread::set_no_new_privs(true).context("no_new_privs")?;
     confine::child::confine(confine_of(confine)?, sees)
 }

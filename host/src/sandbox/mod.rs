@@ -30,8 +30,9 @@ use wasmtime::component::{Instance, InstancePre};
 use wasmtime::{Store, UpdateDeadline};
 
 pub use call::CallState;
-pub use crew::Crew;
 use crew::Yields;
+pub(crate) use crew::go_as_usual;
+pub use crew::{Crew, go_first};
 pub(crate) use engine::Keeper;
 pub use engine::{Abi, Engine, Variant, compiler, kernel_finds_written_pages, reset_text};
 pub(crate) use memory::PAGE_BYTES;

@@ -8,6 +8,7 @@
 mod loan;
 mod scope;
 mod shares;
+mod slice;
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -21,6 +22,8 @@ use crate::account::Account;
 
 pub(crate) use loan::{Lendable, Payer};
 pub(super) use scope::{Moment, Yields, interrupted, pause};
+pub(crate) use slice::go_as_usual;
+pub use slice::go_first;
 
 /// How much the crew yields to the workers where both want all processors: it has a quarter of them then. (A thread of the nice value
 /// 5 weighs 335, of 0 1024.)
@@ -101,6 +104,7 @@ impl Crew {
                 let _entered = runtime.enter();
                 // Where it is not allowed they share with the workers as equals.
                 let _ = setpriority_process(None, NICE);
+                let _ = go_as_usual();
                 shared.work();
             };
             match std::thread::Builder::new().name("crew".into()).spawn(work) {
