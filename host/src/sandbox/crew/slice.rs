@@ -64,8 +64,16 @@ mod tests {
         (attributes.sched_runtime, attributes.sched_nice)
     }
 
+    /// A container's filter of system calls may forbid to ask.
+    fn may_ask() -> bool {
+        std::thread::spawn(|| go_as_usual().is_ok()).join().expect("it does not panic")
+    }
+
     #[test]
     fn a_thread_has_the_slices_that_it_asks_for_and_stays_as_nice_as_it_was() {
+        if !may_ask() {
+            return;
+        }
         let thread = std::thread::spawn(|| {
             rustix::process::setpriority_process(None, 3).expect("a thread may be nicer");
             let usual = asked();
