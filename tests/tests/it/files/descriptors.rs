@@ -1,6 +1,8 @@
 //! Descriptors of the host's process: what a tenant's guests have open is bounded, and whatever guests and clients do, the host has some
 //! for itself.
 
+use std::io::{Read, Write};
+
 use super::{disk, kinds};
 use tests::{Bundle, Client, Host, Request, eventually, guest, tcp};
 
@@ -77,7 +79,14 @@ fn whatever_guests_and_clients_take_the_host_has_descriptors_for_itself() {
     assert_eq!(hello(&mut neighbour), "50", "another tenant has its own");
     assert!(open(&host, "acme") <= 52.0);
     drop(others);
-    assert_eq!(host.get("/hive/new/hello").text(), "hello");
+    // Until the host has noticed, who comes from the same address gets no connection.
+    eventually("a new client is served", || {
+        let mut client = tcp(host.address());
+        client.write_all(b"GET /hive/new/hello HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).ok()?;
+        answer.ends_with("hello").then_some(())
+    });
     assert!(host.log().all(|event| event.message().contains("cannot accept")).is_empty());
     holders.clear();
     eventually("it has nothing open any more", || (open(&host, "acme") <= 1.0).then_some(()));
