@@ -27,7 +27,7 @@ release: ## Build the host for production: target/release/wasgi.
 	$(CARGO) build --locked --release -p wasgi-host
 
 .PHONY: release-pgo
-release-pgo: ## The same, optimised by a trial run: target/pgo/release/wasgi (twice the time, a quarter less per request).
+release-pgo: ## The same, optimised by a trial run: target/pgo/release/wasgi (twice the time, less per request).
 	$(MAKE) -C tests/bench pgo
 
 # Workspaces of their own where they need the SDK with other features: cargo would unite them.
