@@ -223,6 +223,8 @@ mod tests {
     fn an_unusual_reason_is_kept() {
         assert_eq!(check("200 Fine", &[]).unwrap().reason.as_deref(), Some(&b"Fine"[..]));
         assert_eq!(check("200 Tr\u{e8}s", &[]).unwrap().reason.as_deref(), Some(&b"Tr\xe8s"[..]), "a byte each");
+        // No control character of HTTP's: bytes of UTF-8 are such.
+        assert_eq!(check("200 \u{80}", &[]).unwrap().reason.as_deref(), Some(&b"\x80"[..]));
     }
 
     #[test]
