@@ -14,7 +14,7 @@ from pathlib import Path
 from unittest import mock
 
 from test_guest import Folder, run
-from wasgi_guest import caught, databases, django, flask
+from wasgi_guest import caught, databases, django, flask, world
 
 
 class Caught(unittest.TestCase):
@@ -323,8 +323,14 @@ class Databases(Folder):
         here = os.getcwd()
         os.chdir(self.app)
         self.addCleanup(os.chdir, here)
-        for name, value in {"_APP": str(self.app), "_PACKAGES": str(self.folder / "1"), "_DATA": str(self.data), "asked": set(), "_connected": {}, "_kept": [], "_is_built": False}.items():
-            patch = mock.patch.object(databases, name, value)
+        places = {"APP": str(self.app), "PACKAGES": str(self.folder / "1"), "DATA": str(self.data), "is_served": False}
+        for owner, name, value in [
+            *((world, name, value) for name, value in places.items()),
+            (databases, "asked", set()),
+            (databases, "_connected", {}),
+            (databases, "_kept", []),
+        ]:
+            patch = mock.patch.object(owner, name, value)
             patch.start()
             self.addCleanup(patch.stop)
         self.sqlite = types.SimpleNamespace(connect=sqlite3.connect)
@@ -339,6 +345,7 @@ class Databases(Folder):
     def finish(self, *named):
         report = {}
         databases.finish(named, report)
+        world.wake()
         databases.wake()
         return report
 
@@ -403,6 +410,7 @@ class Databases(Folder):
         databases.finish([], {})
         with self.assertRaisesRegex(sqlite3.ProgrammingError, "closed"):
             connection.execute("SELECT 1")
+        world.wake()
         databases.wake()
         self.assertEqual([row["a"] for row in connection.execute("SELECT * FROM t")], ["not committed"])
         self.assertEqual([row["a"] for row in cursor.execute("SELECT * FROM t")], ["not committed"])

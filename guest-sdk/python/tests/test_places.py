@@ -9,7 +9,7 @@ import unittest
 from unittest import mock
 
 from test_guest import Folder
-from wasgi_guest import folders, logs
+from wasgi_guest import folders, logs, world
 
 
 class Logs(Folder):
@@ -17,7 +17,7 @@ class Logs(Folder):
 
     def setUp(self):
         super().setUp()
-        for owner, name in [(logging.FileHandler, "_open"), (logs, "_is_built")]:
+        for owner, name in [(logging.FileHandler, "_open"), (world, "is_served")]:
             patch = mock.patch.object(owner, name, getattr(owner, name))
             patch.start()
             self.addCleanup(patch.stop)
@@ -38,26 +38,26 @@ class Logs(Folder):
 
     def test_what_cannot_be_written_to_a_file_goes_to_the_apps_log(self):
         for number, kind in enumerate(self.kinds):
-            logs._is_built = False
+            world.is_served = False
             handler = kind(self.folder / f"none{number}/app.log")
             self.assertEqual(self.log(handler, "of the import"), "of the import\n")
             report = {}
             logs.finish(report)
             self.assertIn(f"none{number}/app.log goes to the app's log", str(report["places"]))
-            logs.wake()
+            world.wake()
             for text in ["first", "second, of some length"]:
                 self.assertEqual(self.log(handler, text), f"{text}\n")
 
     def test_a_file_is_opened_when_there_is_something_to_log(self):
         for number, kind in enumerate(self.kinds):
-            logs._is_built = False
+            world.is_served = False
             folder = self.folder / f"data{number}"
             handler = kind(folder / "app.log")
             self.log(handler, "of the import")
             logs.finish({})
             # It is there when the app is served.
             folder.mkdir()
-            logs.wake()
+            world.wake()
             self.assertEqual(self.log(handler, "text"), "")
             self.assertEqual((folder / "app.log").read_text(), "text\n")
 
@@ -74,7 +74,7 @@ class Logs(Folder):
 class Folders(Folder):
     def test_folders_in_data_are_made_when_there_is_one(self):
         data = self.folder / "data"
-        for owner, name, value in [(folders, "_DATA", str(data)), (folders, "_wanted", []), (os, "mkdir", os.mkdir)]:
+        for owner, name, value in [(world, "DATA", str(data)), (folders, "_wanted", []), (os, "mkdir", os.mkdir)]:
             patch = mock.patch.object(owner, name, value)
             patch.start()
             self.addCleanup(patch.stop)

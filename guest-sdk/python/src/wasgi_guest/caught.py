@@ -5,12 +5,11 @@ import functools
 import logging
 import sys
 
+from . import world
+
 # Of the call in progress, which begins with None: the exception that a framework told of last, and the last log record that has one, whoever
 # logged it.
 last = logged = None
-
-# What the app logs by itself, it knows of: what it answers then is meant so.
-_APP = "/0/"
 
 
 def begin():
@@ -46,7 +45,8 @@ def install():
         record = make(*arguments, **keywords)
         if record.levelno >= logging.ERROR and record.exc_info and record.exc_info[1] is not None:
             logged = record
-            if not record.pathname.startswith(_APP):
+            # What the app logs by itself, it knows of: what it answers then is meant so.
+            if not world.is_in(world.APP, record.pathname):
                 last = record.exc_info[1]
         return record
 

@@ -8,18 +8,13 @@ import os
 import shutil
 import sys
 
-from . import imports
-
-_DATA = "/data"
-# The app's folder and its packages, as they are in the file.
-_APP, _PACKAGES = "/0", "/1"
+from . import imports, world
 
 # Those that were not there before the app was imported, and that the import has asked for.
 asked = set()
 # How each connection of an import was made, by its identity (they have no weak references); those that it keeps, which every instance opens again.
 _connected = {}
 _kept = []
-_is_built = False
 
 
 def install():
@@ -33,7 +28,7 @@ def _wrap(module):
     @functools.wraps(connect)
     def connect_in_data(database, *arguments, **keywords):
         connection = connect(_resolved(database), *arguments, **keywords)
-        if not _is_built:
+        if not world.is_served:
             _connected[id(connection)] = database, arguments, keywords
         return connection
 
@@ -50,25 +45,25 @@ def place(database):
         return None
     full = os.path.abspath(name)
     # Who goes up from a module to the folder of its project may come out here.
-    is_at_top = os.path.dirname(full) == os.path.dirname(_APP)
-    if not full.startswith((f"{_APP}/", f"{_PACKAGES}/")) and not is_at_top:
+    is_at_top = os.path.dirname(full) == os.path.dirname(world.APP)
+    if not is_at_top and not world.is_in(world.APP, full) and not world.is_in(world.PACKAGES, full):
         return None
-    return f"{_DATA}/{_short(full).strip('/').replace('/', '-')}"
+    return f"{world.DATA}/{_short(full).strip('/').replace('/', '-')}"
 
 
 def _short(full):
-    return full.removeprefix(f"{_APP}/")
+    return full.removeprefix(f"{world.APP}/")
 
 
 def _resolved(database):
     kept = place(database)
     if kept is None:
-        if _is_built and str(database).startswith(f"{_DATA}/") and not os.path.isdir(_DATA):
+        if world.is_served and world.is_in(world.DATA, str(database)) and not os.path.isdir(world.DATA):
             raise _no_data(str(database))
         return database
     full = os.path.abspath(os.fsdecode(database))
     travels = os.path.exists(full)
-    if not _is_built:
+    if not world.is_served:
         if not travels:
             asked.add(full)
         return database
@@ -77,7 +72,7 @@ def _resolved(database):
             return database
     elif travels and not os.path.exists(kept):
         _begin(full, kept)
-    if not os.path.isdir(_DATA):
+    if not os.path.isdir(world.DATA):
         raise _no_data(full)
     return kept
 
@@ -92,9 +87,9 @@ def _begin(made, kept):
 def _no_data(full):
     from sqlite3 import OperationalError
 
-    where = "" if full.startswith(f"{_DATA}/") else f" is in the app's folder, where nothing can be written: a database is kept in {_DATA}, but"
+    where = "" if world.is_in(world.DATA, full) else f" is in the app's folder, where nothing can be written: a database is kept in {world.DATA}, but"
     return OperationalError(
-        f"unable to open database file: {full}{where or ':'} there is no {_DATA}. The app asks for it (data = true in its sidecar), and the operator grants it "
+        f"unable to open database file: {full}{where or ':'} there is no {world.DATA}. The app asks for it (data = true in its sidecar), and the operator grants it "
         "([grant] data in wasgi.toml)"
     )
 
@@ -108,13 +103,14 @@ def finish(named, report):
             # Opened, and nothing was written.
             os.unlink(full)
     for full in sorted(named | asked):
-        report.setdefault("places", []).append([None, 0, _told(full)])
+        report.setdefault("places", []).append([None, 0, told(full)])
     if any(full in asked or not os.path.exists(full) for full in named | asked):
         report["data"] = True
     report["begun"] = sorted(_short(full) for full in asked if os.path.exists(full))
 
 
-def _told(full):
+def told(full):
+    """What becomes of a database beside the code."""
     what = f"the database {_short(full)}"
     if not os.path.exists(full):
         return f"{what} would be in the app's folder, where nothing can be written when it is served: it is {place(full)} instead"
@@ -156,8 +152,6 @@ def _close_connections():
 
 def wake():
     """There is a host."""
-    global _is_built
-    _is_built = True
     while _kept:
         connection, (database, arguments, keywords), rows, text = _kept.pop()
         keywords.pop("factory", None)

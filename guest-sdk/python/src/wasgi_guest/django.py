@@ -5,10 +5,10 @@ import ast
 import os
 import sys
 
-from . import caught, databases
+from . import caught, databases, world
 
 # Where they go if the project does not say.
-_STATIC = "/0/staticfiles"
+_STATIC = f"{world.APP}/staticfiles"
 
 
 def finish(report):
@@ -35,7 +35,7 @@ def finish(report):
 
 
 def _is_data(path):
-    return str(path).startswith("/data/")
+    return world.is_in(world.DATA, str(path))
 
 
 def _move_databases(settings):
@@ -50,20 +50,17 @@ def _move_databases(settings):
         if kept is None or full in databases.asked:
             # What an import has connected to is known there.
             continue
-        if os.path.exists(full):
-            what = "is in the file, where nothing can be written when the project is served: it can be read only"
-        else:
+        notes.append([*_line_of(settings, "DATABASES", "NAME"), databases.told(full)])
+        if not os.path.exists(full):
             database["NAME"] = kept
-            what = f"would be in the app's folder, where nothing can be written when it is served: it is {kept} instead"
-        notes.append([*_line_of(settings, "DATABASES", "NAME"), f"the database {os.path.basename(full)} {what}"])
     return notes
 
 
 def _read_only_media(settings):
     place = os.path.abspath(settings.MEDIA_ROOT) if settings.MEDIA_ROOT else ""
-    if not place.startswith("/0/"):
+    if not world.is_in(world.APP, place):
         return []
-    what = f"MEDIA_ROOT is in the app's folder, where nothing can be written when it is served: say /data/{os.path.basename(place)}"
+    what = f"MEDIA_ROOT is in the app's folder, where nothing can be written when it is served: say {world.DATA}/{os.path.basename(place)}"
     return [[*_line_of(settings, "MEDIA_ROOT"), what]]
 
 
@@ -73,14 +70,14 @@ def _line_of(settings, name, key=None):
     # Settings may be a package that imports one module from another: it is where most of them end.
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None) or ""
-        if not file.startswith("/0/") or getattr(module, name, None) is not value:
+        if not world.is_in(world.APP, file) or getattr(module, name, None) is not value:
             continue
         for node in ast.walk(_parsed(file)):
             match node:
                 case ast.Assign(targets=[ast.Name(id=found)], value=assigned) if found == name:
                     keys = [part for part in ast.walk(assigned) if isinstance(part, ast.Constant) and part.value == key]
                     return file, (keys[0] if key and keys else node).lineno
-    return getattr(sys.modules.get(settings.SETTINGS_MODULE), "__file__", "/0/settings.py"), 1
+    return getattr(sys.modules.get(settings.SETTINGS_MODULE), "__file__", f"{world.APP}/settings.py"), 1
 
 
 def _parsed(file):
@@ -92,7 +89,7 @@ def _collect(settings):
     """`manage.py collectstatic`; URL prefix → folder of the archive."""
     from django.core.management import call_command
 
-    if not str(settings.STATIC_ROOT or "").startswith("/0/"):
+    if not world.is_in(world.APP, str(settings.STATIC_ROOT or "")):
         settings.STATIC_ROOT = _STATIC
     call_command("collectstatic", interactive=False, verbosity=0)
     prefix = settings.STATIC_URL

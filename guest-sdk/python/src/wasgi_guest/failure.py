@@ -2,8 +2,7 @@
 
 import traceback
 
-# Where the app's files are, and those of its packages (see `wasgi.stage`).
-_OWN = ("/0/", "/1/")
+from . import world
 
 
 def described(error):
@@ -22,7 +21,7 @@ def described(error):
 
 def _own_frames(described):
     """Those of the app and its packages: the interpreter's, and what led to the app, are nobody's mistake."""
-    own = [frame for frame in described.stack if frame.filename.startswith(_OWN)]
+    own = [frame for frame in described.stack if world.is_in(world.APP, frame.filename) or world.is_in(world.PACKAGES, frame.filename)]
     described.stack = traceback.StackSummary.from_list(own) if own else None
     for other in (described.__cause__, described.__context__):
         if other is not None:

@@ -9,7 +9,7 @@ import sys
 import textwrap
 import types
 
-from . import caught
+from . import caught, world
 
 # Servers around an application that change nothing of what is at which path.
 _TRANSPARENT = {"werkzeug.middleware.proxy_fix.ProxyFix"}
@@ -33,7 +33,7 @@ ON_THE_WAY = (
     "send_static_file",
 )
 # Hooks of packages that let every GET request pass, by their code: a name could be another's.
-_HARMLESS = {("/1/flask_wtf/csrf.py", "CSRFProtect.init_app.<locals>.csrf_protect")}
+_HARMLESS = {(f"{world.PACKAGES}/flask_wtf/csrf.py", "CSRFProtect.init_app.<locals>.csrf_protect")}
 # And this one, as docs/guide-python.md has it, in the way that ast.unparse writes it.
 _READS_SECRET = re.compile(
     r"(\w+)\.secret_key = (?:\1\.secret_key or )?os\.(?:environ\['\w+'\]|environ\.get\('\w+'\)|getenv\('\w+'\))(?: or os\.urandom\(\d+\))?"
@@ -124,7 +124,7 @@ def _static(app, around):
         if owner.static_folder is None or any(other is not rule and other.rule.startswith(prefix) for other in rules):
             continue
         folder = os.path.normpath(owner.static_folder)
-        if folder.startswith(("/0/", "/1/")) and any(names for _, _, names in os.walk(folder)):
+        if (world.is_in(world.APP, folder) or world.is_in(world.PACKAGES, folder)) and any(names for _, _, names in os.walk(folder)):
             has_others = any(other.subdomain or other.host for other in rules)
             why = (None, 0, "the app has rules for single subdomains or hosts") if has_others else _refusal(app, owner, rule.endpoint, around)
             yield prefix, folder.strip("/"), why
@@ -189,7 +189,7 @@ def _described(function, what):
         function = function.func
     function = inspect.unwrap(function)
     code = getattr(function, "__code__", None)
-    if code is not None and code.co_filename.startswith("/0/"):
+    if code is not None and world.is_in(world.APP, code.co_filename):
         return code.co_filename, code.co_firstlineno, f"{function.__qualname__}() {what}"
     return None, 0, f"{_called(function)} {what}"
 

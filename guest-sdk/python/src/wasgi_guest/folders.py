@@ -4,7 +4,7 @@ import contextlib
 import functools
 import os
 
-_DATA = "/data"
+from . import world
 
 _wanted = []
 _mkdir = os.mkdir
@@ -16,7 +16,7 @@ def install():
     @functools.wraps(_mkdir)
     def mkdir(path, mode=0o777, *, dir_fd=None):
         full = os.path.abspath(os.fsdecode(path)) if dir_fd is None else ""
-        if full not in (os.path.dirname(_DATA), _DATA) and not full.startswith(f"{_DATA}/"):
+        if full not in (os.path.dirname(world.DATA), world.DATA) and not world.is_in(world.DATA, full):
             return _mkdir(path, mode, dir_fd=dir_fd)
         if full not in _wanted:
             _wanted.append(full)
@@ -26,7 +26,7 @@ def install():
 
 def finish(report):
     """Once the app is imported."""
-    if any(full.startswith(f"{_DATA}/") for full in _wanted):
+    if any(world.is_in(world.DATA, full) for full in _wanted):
         report["data"] = True
 
 

@@ -4,7 +4,7 @@ but in /data, what is logged goes to standard error, which is the app's log."""
 import logging
 import sys
 
-_is_built = False
+from . import world
 
 
 class _AppsLog:
@@ -34,7 +34,7 @@ def install():
     opened = logging.FileHandler._open
 
     def _open(self):
-        if not _is_built:
+        if not world.is_served:
             return _AppsLog()
         try:
             return opened(self)
@@ -52,16 +52,10 @@ def finish(report):
             continue
         if isinstance(handler.stream, _AppsLog):
             handler.stream = None
-        if handler.baseFilename.startswith("/data/"):
+        if world.is_in(world.DATA, handler.baseFilename):
             report["data"] = True
         else:
-            name = handler.baseFilename.removeprefix("/0/")
+            name = handler.baseFilename.removeprefix(f"{world.APP}/")
             report.setdefault("places", []).append(
-                [None, 0, f"what is logged to {name} goes to the app's log: nothing can be written there when it is served. A log file is kept in /data"]
+                [None, 0, f"what is logged to {name} goes to the app's log: nothing can be written there when it is served. A log file is kept in {world.DATA}"]
             )
-
-
-def wake():
-    """There is a host."""
-    global _is_built
-    _is_built = True

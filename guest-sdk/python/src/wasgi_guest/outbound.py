@@ -14,7 +14,7 @@ import sys
 from componentize_py_types import Err
 from wit_world.imports import outgoing_handler, streams, wasi_http_types as types
 
-from . import imports
+from . import imports, world
 
 # What WASI takes at once in the form that waits, and what is asked for at once.
 _WRITE_BYTES = 4 << 10
@@ -35,8 +35,6 @@ _METHODS = {
 _HOSTS_OWN = frozenset(("host", "connection", "keep-alive", "proxy-connection", "transfer-encoding", "te", "upgrade", "http2-settings"))
 
 
-# While the app is built nobody would answer.
-_asleep = True
 _NO_NETWORK = "there is no network while the app is built"
 
 
@@ -59,17 +57,11 @@ def install():
 def _refused_while_asleep(function, kind, number):
     @functools.wraps(function)
     def call(*arguments, **keywords):
-        if _asleep:
+        if not world.is_served:
             raise kind(number, _NO_NETWORK)
         return function(*arguments, **keywords)
 
     return call
-
-
-def wake():
-    """There is a host."""
-    global _asleep
-    _asleep = False
 
 
 def _take_over(_):
@@ -154,7 +146,7 @@ class _Request:
     """One request under way."""
 
     def __init__(self, head, wire):
-        if _asleep:
+        if not world.is_served:
             raise OSError(errno.ENETDOWN, _NO_NETWORK)
         start, *lines = head.decode("latin-1").split("\r\n")
         method, _, rest = start.partition(" ")

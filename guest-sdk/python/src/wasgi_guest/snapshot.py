@@ -2,6 +2,7 @@
 order is `build.json` beside this package, and what it is told is `report.json`."""
 
 import contextlib
+import functools
 import importlib
 import inspect
 import json
@@ -29,12 +30,12 @@ from . import (
     targets,
     temporary,
     warm,
+    world,
 )
 from .watch import Watch
 
-# Where this package lies, and the folders of the app and of what it depends on (see `wasgi.stage`).
+# Where this package lies.
 _HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_APP = "/0"
 
 # Imported late by nearly every app, and so by every fresh instance.
 _EARLY = (
@@ -75,7 +76,7 @@ def take():
 def _import(order, report):
     os.environ.update(order["environ"])
     # As under a server that was started in the app's folder: without a file, the program would pass for an interactive session.
-    os.chdir(_APP)
+    os.chdir(world.APP)
     sys.modules["__main__"].__file__ = f"{_HERE}/wasgi_guest/entry.py"
     for name in _EARLY:
         importlib.import_module(name)
@@ -88,7 +89,7 @@ def _import(order, report):
     databases.install()
     logs.install()
     outbound.install()
-    watch = Watch(lambda file: file.startswith(f"{_APP}/"))
+    watch = Watch(functools.partial(world.is_in, world.APP))
     before, named = set(sys.modules), []
     try:
         with watch:
@@ -134,7 +135,7 @@ def _settings(app):
 
 def _names_data(values):
     """Whether one of them names a place below /data."""
-    return any(re.match(r"/data/|[\w+]+:////data/", value) for value in values if isinstance(value, str))
+    return any(re.match(rf"([\w+]+:///)?{world.DATA}/", value) for value in values if isinstance(value, str))
 
 
 def _listed(notes):
@@ -149,7 +150,7 @@ def _forget():
             del sys.path_importer_cache[path]
         elif hasattr(finder, "invalidate_caches"):
             finder.invalidate_caches()
-    os.chdir(_APP)
+    os.chdir(world.APP)
     tempfile.tempdir = None
     # The names of temporary files come from a generator of random numbers of their own.
     tempfile._name_sequence = None
@@ -164,10 +165,9 @@ def _forget():
 
 def thaw():
     """At the beginning of an instance's first call."""
-    outbound.wake()
+    world.wake()
     folders.wake()
     databases.wake()
-    logs.wake()
     if place := os.environ.get("TMPDIR"):
         with contextlib.suppress(OSError):
             os.makedirs(place, exist_ok=True)

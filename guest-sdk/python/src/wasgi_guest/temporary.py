@@ -5,8 +5,10 @@ import io
 import os
 import tempfile
 
+from . import world
+
 # Where TMPDIR names nothing else.
-_PLACE = "/data/tmp"
+_PLACE = f"{world.DATA}/tmp"
 
 
 class MemoryFile(io.BytesIO):

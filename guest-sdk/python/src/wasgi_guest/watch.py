@@ -4,6 +4,8 @@ import os
 import random
 import sys
 
+from . import world
+
 # Everything in the standard library that draws random bytes of the system comes by one of these.
 _DRAWS = (
     (os, "urandom"),
@@ -99,7 +101,7 @@ class Watch:
 
 def _reads_for_others(file):
     """A package that reads settings, or what it and the app have of the standard library for that."""
-    if file.startswith("/1/"):
+    if world.is_in(world.PACKAGES, file):
         return file.split("/")[2].removesuffix(".py") in _READERS
     # Some of it is frozen into the interpreter: `<frozen os>`.
     return _is_library(file) and os.path.basename(file).removeprefix("<frozen ").removesuffix(".py").rstrip(">") in _STANDARD_READERS
@@ -107,6 +109,6 @@ def _reads_for_others(file):
 
 def _is_library(file):
     """The standard library, or what is like it; not the import system, which asks for nobody."""
-    if file.startswith("/1/"):
+    if world.is_in(world.PACKAGES, file):
         return _reads_for_others(file)
     return file.startswith("/python/") or file.startswith("<frozen ") and not file.startswith("<frozen importlib")

@@ -1,0 +1,17 @@
+"""What surrounds the app: its places in the sandbox (see `wasgi.stage`), and whether there is a host yet."""
+
+# The app's folder and its packages, as they are in the file; and what an app keeps that is granted something to keep.
+APP, PACKAGES, DATA = "/0", "/1", "/data"
+
+# While the app is built nobody answers it: there is no network and no /data, and what it makes goes into the file.
+is_served = False
+
+
+def is_in(place, path):
+    return path.startswith(f"{place}/")
+
+
+def wake():
+    """There is a host."""
+    global is_served
+    is_served = True
