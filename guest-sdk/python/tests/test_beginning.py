@@ -4,6 +4,7 @@ import gc
 import importlib
 import io
 import random
+import struct
 import sys
 import types
 import unittest
@@ -12,7 +13,7 @@ from unittest import mock
 
 import test_frameworks
 from test_guest import run
-from wasgi_guest import chance, practice
+from wasgi_guest import practice
 
 
 class Settled(unittest.TestCase):
@@ -60,24 +61,48 @@ class Settled(unittest.TestCase):
 
 
 class Chance(unittest.TestCase):
+    """With a part that is not Python's in Python: it finds the state, or does not."""
+
+    def setUp(self):
+        self.scattered, self.real = [], random.seed
+        self.addCleanup(setattr, random, "seed", self.real)
+
+    def chance(self, is_known=True):
+        def state(generator):
+            words = generator.getstate()[1]
+            return struct.pack("=624Ii", *words) if is_known else bytes(2500)
+
+        def scatter(generator, key):
+            self.scattered.append(len(key))
+            generator.seed(key)
+
+        with mock.patch.dict(sys.modules, {"_wasgi_kdf": types.SimpleNamespace(state=state, scatter=scatter)}):
+            sys.modules.pop("wasgi_guest.chance", None)
+            return importlib.import_module("wasgi_guest.chance")
+
     def test_the_first_seed_is_the_systems_and_the_function_is_pythons_again(self):
-        real = random.seed
-        self.addCleanup(setattr, random, "seed", real)
-        for seed in (lambda: random.seed(), lambda: random.seed(None)):
-            numbers = set()
-            for _ in range(3):
-                random.seed = real
-                random.seed(1)
-                chance.install()
-                seed()
-                self.assertIs(random.seed, real)
-                numbers.add(random.random())
-            self.assertEqual(len(numbers), 3)
-        chance.install()
-        random.seed(1)
-        first = random.random()
-        random.seed(1)
-        self.assertEqual(random.random(), first)
+        for is_known in (True, False):
+            chance = self.chance(is_known)
+            for seed in (lambda: random.seed(), lambda: random.seed(None)):
+                numbers = set()
+                for _ in range(3):
+                    random.seed = self.real
+                    random.seed(1)
+                    random.gauss()
+                    chance.install()
+                    # Nothing is left of what the build has drawn.
+                    self.assertIsNone(random._inst.gauss_next)
+                    seed()
+                    self.assertIs(random.seed, self.real)
+                    numbers.add(random.random())
+                self.assertEqual(len(numbers), 3)
+            self.assertEqual(set(self.scattered), {32} if is_known else set())
+            chance.install()
+            random.seed(1)
+            first = random.random()
+            random.seed(1)
+            self.assertEqual(random.random(), first)
+            self.scattered.clear()
 
 
 class Practised(unittest.TestCase):

@@ -328,7 +328,7 @@ class Databases(Folder):
             *((world, name, value) for name, value in places.items()),
             (databases, "asked", set()),
             (databases, "_connected", {}),
-            (databases, "_kept", []),
+            (databases, "kept_open", []),
         ]:
             patch = mock.patch.object(owner, name, value)
             patch.start()

@@ -74,15 +74,16 @@ class Logs(Folder):
 class Folders(Folder):
     def test_folders_in_data_are_made_when_there_is_one(self):
         data = self.folder / "data"
-        for owner, name, value in [(world, "DATA", str(data)), (folders, "_wanted", []), (os, "mkdir", os.mkdir)]:
+        for owner, name, value in [(world, "DATA", str(data)), (folders, "wanted", []), (os, "mkdir", os.mkdir)]:
             patch = mock.patch.object(owner, name, value)
             patch.start()
             self.addCleanup(patch.stop)
         folders.install()
-        report = {}
+        stand_in, report = os.mkdir, {}
         os.mkdir(self.folder / "other")
         folders.finish(report)
         self.assertEqual((report, (self.folder / "other").is_dir()), ({}, True))
+        folders.install()
         os.makedirs(data / "a/b", exist_ok=True)
         (data / "c").mkdir()
         folders.finish(report)
@@ -93,6 +94,10 @@ class Folders(Folder):
         folders.wake()
         self.assertTrue((data / "a/b").is_dir())
         self.assertIs(os.mkdir, folders._mkdir)
+        # An app may have taken hold of what stood in for it.
+        with mock.patch.object(world, "is_served", True):
+            stand_in(data / "d")
+        self.assertTrue((data / "d").is_dir())
 
 
 if __name__ == "__main__":

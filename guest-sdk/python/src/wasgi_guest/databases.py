@@ -14,7 +14,7 @@ from . import imports, world
 asked = set()
 # How each connection of an import was made, by its identity (they have no weak references); those that it keeps, which every instance opens again.
 _connected = {}
-_kept = []
+kept_open = []
 
 
 def install():
@@ -146,14 +146,14 @@ def _close_connections():
             # One that is closed raises, and one in memory is in the snapshot, whole.
             if next(iter(thing.execute("PRAGMA database_list")))[2]:
                 thing.commit()
-                _kept.append((thing, _connected[id(thing)], thing.row_factory, thing.text_factory))
+                kept_open.append((thing, _connected[id(thing)], thing.row_factory, thing.text_factory))
                 thing.close()
 
 
 def wake():
     """There is a host."""
-    while _kept:
-        connection, (database, arguments, keywords), rows, text = _kept.pop()
+    while kept_open:
+        connection, (database, arguments, keywords), rows, text = kept_open.pop()
         keywords.pop("factory", None)
         try:
             connection.__init__(_resolved(database), *arguments, **keywords)

@@ -6,7 +6,7 @@ import os
 
 from . import world
 
-_wanted = []
+wanted = []
 _mkdir = os.mkdir
 
 
@@ -15,24 +15,24 @@ def install():
 
     @functools.wraps(_mkdir)
     def mkdir(path, mode=0o777, *, dir_fd=None):
-        full = os.path.abspath(os.fsdecode(path)) if dir_fd is None else ""
+        full = "" if world.is_served or dir_fd is not None else os.path.abspath(os.fsdecode(path))
         if full not in (os.path.dirname(world.DATA), world.DATA) and not world.is_in(world.DATA, full):
             return _mkdir(path, mode, dir_fd=dir_fd)
-        if full not in _wanted:
-            _wanted.append(full)
+        if full not in wanted:
+            wanted.append(full)
 
     os.mkdir = mkdir
 
 
 def finish(report):
     """Once the app is imported."""
-    if any(world.is_in(world.DATA, full) for full in _wanted):
+    os.mkdir = _mkdir
+    if any(world.is_in(world.DATA, full) for full in wanted):
         report["data"] = True
 
 
 def wake():
     """There is a host."""
-    os.mkdir = _mkdir
-    for full in _wanted:
+    for full in wanted:
         with contextlib.suppress(OSError):
             os.mkdir(full)

@@ -4,6 +4,7 @@ The host enforces it for every guest; it is checked here too so that the mistake
 """
 
 import re
+from http import HTTPStatus
 
 _STATUS = re.compile(r"[0-9]{3} [^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*").fullmatch
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch
@@ -25,9 +26,39 @@ _HOP_BY_HOP = frozenset(
     )
 )
 
-# Names that passed, as they were written: applications use few, and ask for each of them in every response.
-_passed = set()
-_passed_statuses = set()
+# Names that passed, as they were written: applications use few, and ask for each of them in every response. A fresh instance has to have heard of them.
+_USUAL = (
+    "Accept-Ranges",
+    "Access-Control-Allow-Origin",
+    "Allow",
+    "Cache-Control",
+    "Content-Disposition",
+    "Content-Encoding",
+    "Content-Language",
+    "Content-Length",
+    "Content-Range",
+    "Content-Security-Policy",
+    "Content-Type",
+    "Cross-Origin-Opener-Policy",
+    "Date",
+    "ETag",
+    "Expires",
+    "Last-Modified",
+    "Link",
+    "Location",
+    "Permissions-Policy",
+    "Referrer-Policy",
+    "Retry-After",
+    "Server",
+    "Set-Cookie",
+    "Strict-Transport-Security",
+    "Vary",
+    "WWW-Authenticate",
+    "X-Content-Type-Options",
+    "X-Frame-Options",
+)
+_passed = {written for name in _USUAL for written in (name, name.lower(), name.capitalize())}
+_passed_statuses = {f"{status.value} {status.phrase}" for status in HTTPStatus if status >= 200}
 _PASSED_MAX = 1000
 
 

@@ -161,13 +161,16 @@ def _forget():
             if name == "_node" or name.startswith("_last_"):
                 setattr(uuid, name, None if name != "_last_counter_v7" else 0)
     chance.install()
+    world.wake()
 
 
 def thaw():
-    """At the beginning of an instance's first call."""
-    world.wake()
-    folders.wake()
-    databases.wake()
-    if place := os.environ.get("TMPDIR"):
+    """At the beginning of an instance's first call: each fresh call pays for what is done here."""
+    if folders.wanted:
+        folders.wake()
+    if databases.kept_open:
+        databases.wake()
+    # As bytes, beside `os.environ`, which would take as long for this as for the rest of a small call.
+    if b"TMPDIR" in os.environ._data:
         with contextlib.suppress(OSError):
-            os.makedirs(place, exist_ok=True)
+            os.makedirs(os.environ["TMPDIR"], exist_ok=True)

@@ -3,7 +3,7 @@
 # The app's folder and its packages, as they are in the file; and what an app keeps that is granted something to keep.
 APP, PACKAGES, DATA = "/0", "/1", "/data"
 
-# While the app is built nobody answers it: there is no network and no /data, and what it makes goes into the file.
+# While the app is imported nobody answers it: there is no network and no /data, and what it makes goes into the file.
 is_served = False
 
 
@@ -12,6 +12,6 @@ def is_in(place, path):
 
 
 def wake():
-    """There is a host."""
+    """The build is done: whoever asks next has a host."""
     global is_served
     is_served = True

@@ -1,5 +1,6 @@
 //! `_wasgi_kdf`: the key derivations of `hashlib` that CPython leaves to OpenSSL, which a sandbox does not have. Zig's standard library
-//! computes them; here they only meet Python. And `settle`, for the build alone: see `wasgi_guest/settled.py`.
+//! computes them; here they only meet Python. And what Python has no word for: `settle` and `fill`, for the build alone (`wasgi_guest/settled.py`), and
+//! `scatter` (`wasgi_guest/chance.py`).
 
 const std = @import("std");
 const sha1 = std.crypto.hash.Sha1;
@@ -224,6 +225,47 @@ fn fill(_: ?*Object, _: ?*Object) callconv(.c) ?*Object {
     return PyLong_FromSsize_t(@intCast(taken));
 }
 
+/// `RandomObject` (Modules/_randommodule.c), with the state of MT19937: whether it is that is asked by `state`.
+const Generator = extern struct { head: Head, index: c_int, words: [624]u32 };
+const KEY = 32;
+
+/// state(generator): the words of its state, and the index.
+fn state(_: ?*Object, arguments: ?*Object) callconv(.c) ?*Object {
+    var generator: ?*Generator = null;
+    if (PyArg_ParseTuple(arguments, "O", &generator) == 0) return null;
+    const words = std.mem.sliceAsBytes(&generator.?.words);
+    const result = PyBytes_FromStringAndSize(null, @intCast(words.len + @sizeOf(c_int))) orelse return null;
+    const bytes = PyBytes_AsString(result);
+    @memcpy(bytes[0..words.len], words);
+    @memcpy(bytes[words.len..][0..@sizeOf(c_int)], std.mem.asBytes(&generator.?.index));
+    return result;
+}
+
+/// scatter(generator, key): makes a state of 32 random bytes.
+fn scatter(_: ?*Object, arguments: ?*Object) callconv(.c) ?*Object {
+    var generator: ?*Generator = null;
+    var key: [*]const u8 = undefined;
+    var length: isize = 0;
+    if (PyArg_ParseTuple(arguments, "Oy#", &generator, &key, &length) == 0) return null;
+    if (length != KEY) {
+        PyErr_SetString(PyExc_ValueError, "the key is not of 32 bytes");
+        return null;
+    }
+    var source: std.Random.Xoshiro256 = .{ .s = undefined };
+    @memcpy(std.mem.asBytes(&source.s), key[0..KEY]);
+    // A state of zeros stays one.
+    source.s[0] |= 1;
+    var index: usize = 0;
+    while (index < generator.?.words.len) : (index += 2) {
+        const both = source.next();
+        generator.?.words[index] = @truncate(both);
+        generator.?.words[index + 1] = @truncate(both >> 32);
+    }
+    // All of it is used: the next number is of the next state.
+    generator.?.index = generator.?.words.len;
+    return PyLong_FromSsize_t(0);
+}
+
 const python_memory: std.mem.Allocator = .{ .ptr = undefined, .vtable = &.{
     .alloc = allocate,
     .resize = std.mem.Allocator.noResize,
@@ -252,6 +294,8 @@ var methods = [_]Method{
     .{ .name = "scrypt", .function = scrypt, .flags = VARARGS },
     .{ .name = "settle", .function = settle, .flags = VARARGS },
     .{ .name = "fill", .function = fill, .flags = VARARGS },
+    .{ .name = "state", .function = state, .flags = VARARGS },
+    .{ .name = "scatter", .function = scatter, .flags = VARARGS },
     .{},
 };
 var definition: Definition = .{ .name = "_wasgi_kdf", .methods = &methods };
