@@ -8,6 +8,13 @@ EXAMPLES := examples/target/$(WASM)/release
 CGI := examples/target/cgi
 ADDRESS ?= 127.0.0.1:8000
 
+# `make gate`: clippy compiles the workspace, and what it has looked through is tested. Otherwise all that wasgi rests on would be compiled twice.
+ifdef LINT
+workspace := $(CARGO) --config 'build.rustc-workspace-wrapper="clippy-driver"'
+else
+workspace := $(CARGO)
+endif
+
 # A guest's build may need another rustc than the host's (see guest-sdk/wasm-target.sh), and never shares its target directory.
 # $(1): the guest's workspace; $(2): the target directory; $(3): another target than the usual one; $(4): further arguments.
 guest_build = env="$$(./guest-sdk/wasm-target.sh $(3))" && eval "$$env" && cd $(1) && \
@@ -20,7 +27,7 @@ help: ## Show this.
 .PHONY: host
 host: ## Build the host: target/debug/wasgi (dependencies optimised).
 	# The features of the whole workspace, as `cargo test` has them: otherwise wasmtime would be compiled twice.
-	$(CARGO) build --locked --workspace --bin wasgi
+	$(workspace) build --locked --workspace --bin wasgi
 
 .PHONY: release
 release: ## Build the host for production: target/release/wasgi.
@@ -104,7 +111,7 @@ test-servers:
 
 .PHONY: test-programs
 test-programs: host
-	$(CARGO) test --locked --workspace --no-run
+	$(workspace) test --locked --workspace --no-run
 
 # One by one: they install things.
 .PHONY: test-inputs
@@ -116,9 +123,9 @@ test-inputs:
 test: export PROPTEST_RNG_SEED ?= 20261128
 test: ## Run all tests.
 	$(MAKE) --jobs=2 test-programs test-inputs
-	$(CARGO) test --locked --workspace
+	$(workspace) test --locked --workspace
 	# What the SDK has only with its features: alone, so that the host's dependencies stay as they are.
-	$(CARGO) test --locked -p wasgi --features cookie,fetch,form,http
+	$(workspace) test --locked -p wasgi --features cookie,fetch,form,http
 	python3 -m unittest discover guest-sdk/python/tests
 
 # The rules under each policy on instances, with and without the passes that are not needed. Not with `make test`: each cell compiles the guests
@@ -149,6 +156,11 @@ fuzz: ## Try the pure parts with many random inputs (CASES=100000: some minutes)
 miri: ## Run the tests of sandboxes' memories under Miri, with a kernel of our own (some minutes).
 	cd tests/miri && CARGO_TARGET_DIR=$(CURDIR)/target/miri MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-permissive-provenance" \
 		$(CARGO) +nightly miri test --locked
+
+.PHONY: gate
+gate: ## What has to pass before a change lands: formatting, clippy, all tests. One build for all of it.
+	$(CARGO) fmt --all --check
+	CLIPPY_ARGS=-Dwarnings__CLIPPY_HACKERY__ $(MAKE) test LINT=1
 
 .PHONY: lint
 lint: ## Formatting and clippy, as CI wants them.
