@@ -1,4 +1,4 @@
-"""Compiles the one part of the package that is not Python: `_wasgi_kdf`, for the interpreter inside the sandbox.
+"""Compiles the parts of the package that are not Python: `_wasgi_native`, for the interpreter inside the sandbox.
 
 It is the same for every machine, so the wheel is for any."""
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-SOURCE = Path("src/wasgi/native/kdf.zig")
-LIBRARY = "_wasgi_kdf.cpython-314-wasm32-wasi.so"
+SOURCE = Path("src/wasgi/native/module.zig")
+LIBRARY = "_wasgi_native.cpython-314-wasm32-wasi.so"
 
 
 class Build(build_py):
@@ -27,7 +27,7 @@ def compile_library(library):
     """Position-independent code, linked as a WebAssembly library for CPython's dynamic linker (componentize-py links it)."""
     with tempfile.TemporaryDirectory() as scratch:
         caches = {"ZIG_LOCAL_CACHE_DIR": scratch, "ZIG_GLOBAL_CACHE_DIR": scratch}
-        objects = f"{scratch}/kdf.o"
+        objects = f"{scratch}/module.o"
         compiler = [
             sys.executable,
             "-m",
@@ -50,7 +50,7 @@ def compile_library(library):
             "--unresolved-symbols=import-dynamic",
         ]
         subprocess.run([*compiler, str(SOURCE), f"-femit-bin={objects}"], check=True, env=os.environ | caches)
-        subprocess.run([*linker, objects, "--export=PyInit__wasgi_kdf", "-o", str(library)], check=True)
+        subprocess.run([*linker, objects, "--export=PyInit__wasgi_native", "-o", str(library)], check=True)
 
 
 setup(cmdclass={"build_py": Build})

@@ -21,7 +21,7 @@ class Settled(unittest.TestCase):
         """What is made immortal, of what the collector knows."""
         given = []
         native = types.SimpleNamespace(settle=lambda objects: given.extend(objects) or len(given), fill=lambda: 0)
-        with mock.patch.dict(sys.modules, {"_wasgi_kdf": native}):
+        with mock.patch.dict(sys.modules, {"_wasgi_native": native}):
             sys.modules.pop("wasgi_guest.settled", None)
             settled = importlib.import_module("wasgi_guest.settled")
             self.assertEqual(settled.settle(), len(given))
@@ -76,7 +76,7 @@ class Chance(unittest.TestCase):
             self.scattered.append(len(key))
             generator.seed(key)
 
-        with mock.patch.dict(sys.modules, {"_wasgi_kdf": types.SimpleNamespace(state=state, scatter=scatter)}):
+        with mock.patch.dict(sys.modules, {"_wasgi_native": types.SimpleNamespace(state=state, scatter=scatter)}):
             sys.modules.pop("wasgi_guest.chance", None)
             return importlib.import_module("wasgi_guest.chance")
 

@@ -3,13 +3,13 @@ calls it before an instance's first call.
 
 CPython's own seed is as long as the generator's state, 2,500 bytes, which the host makes and hands over in ten pieces: a fifth of a
 small call. 32 bytes are more than anybody could guess, too, and `random` promises nobody that it could not be predicted. To spread them over the state
-takes CPython three passes with multiplications, and `_wasgi_kdf` one without."""
+takes CPython three passes with multiplications, and `_wasgi_native` one without."""
 
 import os
 import random
 import struct
 
-import _wasgi_kdf
+import _wasgi_native
 
 _BYTES = 32
 
@@ -23,7 +23,7 @@ _PRACTICE = 32
 
 def install():
     """The last thing of the build."""
-    seed, scatter = random.seed, _wasgi_kdf.scatter
+    seed, scatter = random.seed, _wasgi_native.scatter
     is_known = _is_where_it_is_looked_for()
 
     def begin(a=None, version=2):
@@ -43,7 +43,7 @@ def install():
 
 
 def _is_where_it_is_looked_for():
-    """Whether this interpreter's generators have their state where `_wasgi_kdf` writes it."""
+    """Whether this interpreter's generators have their state where `_wasgi_native` writes it."""
     trial = random.Random(1)
     words = trial.getstate()[1]
-    return _wasgi_kdf.state(trial) == struct.pack(f"={_WORDS}Ii", *words)
+    return _wasgi_native.state(trial) == struct.pack(f"={_WORDS}Ii", *words)

@@ -1,10 +1,10 @@
-"""`hashlib.pbkdf2_hmac` and `hashlib.scrypt`: CPython has them from OpenSSL, which is not in the sandbox; ours are in `_wasgi_kdf`,
+"""`hashlib.pbkdf2_hmac` and `hashlib.scrypt`: CPython has them from OpenSSL, which is not in the sandbox; ours are in `_wasgi_native`,
 and run inside it."""
 
 import hashlib
 import hmac
 
-# Those that `_wasgi_kdf` knows; any other is computed here, slowly.
+# Those that `_wasgi_native` knows; any other is computed here, slowly.
 _FAST = frozenset(("sha1", "sha224", "sha256", "sha384", "sha512"))
 _MAX = (1 << 31) - 1
 # What OpenSSL allows scrypt where nobody says otherwise.
@@ -30,9 +30,9 @@ def pbkdf2_hmac(hash_name, password, salt, iterations, dklen=None):
         raise ValueError("key length must be greater than 0 and no more than 2**31 - 1")
     password, salt = bytes(memoryview(password)), bytes(memoryview(salt))
     if name in _FAST:
-        import _wasgi_kdf
+        import _wasgi_native
 
-        return _wasgi_kdf.pbkdf2(name, password, salt, iterations, length)
+        return _wasgi_native.pbkdf2(name, password, salt, iterations, length)
     return _pbkdf2(name, password, salt, iterations, length)
 
 
@@ -57,7 +57,7 @@ def _step(keyed, block):
 
 def scrypt(password, *, salt, n, r, p, maxmem=0, dklen=64):
     """scrypt password-based key derivation function (RFC 7914)."""
-    import _wasgi_kdf
+    import _wasgi_native
 
     if n < 2 or n & (n - 1):
         raise ValueError("n must be a power of 2")
@@ -69,4 +69,4 @@ def scrypt(password, *, salt, n, r, p, maxmem=0, dklen=64):
         raise ValueError("maxmem must be positive and smaller than 2**31")
     if 128 * r * (p + n + 2) > (maxmem or _SCRYPT_MEMORY):
         raise ValueError("memory limit exceeded: scrypt needs a larger maxmem")
-    return _wasgi_kdf.scrypt(bytes(memoryview(password)), bytes(memoryview(salt)), n.bit_length() - 1, r, p, dklen)
+    return _wasgi_native.scrypt(bytes(memoryview(password)), bytes(memoryview(salt)), n.bit_length() - 1, r, p, dklen)

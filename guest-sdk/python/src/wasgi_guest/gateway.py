@@ -6,6 +6,7 @@ It runs for every request. What a small response needs is done in one call of th
 
 import traceback
 
+import _wasgi_native
 from componentize_py_types import Err
 from wit_world.imports import gateway, wasgi_gateway_types as types
 
@@ -23,6 +24,64 @@ _ALWAYS = {
     "wsgi.errors": errors,
     "wsgi.file_wrapper": FileWrapper,
 }
+
+# Names of variables that most requests have: made once, hashed once.
+_USUAL = (
+    "AUTH_TYPE",
+    "CONTENT_LENGTH",
+    "CONTENT_TYPE",
+    "GATEWAY_INTERFACE",
+    "HTTPS",
+    "HTTP_ACCEPT",
+    "HTTP_ACCEPT_ENCODING",
+    "HTTP_ACCEPT_LANGUAGE",
+    "HTTP_AUTHORIZATION",
+    "HTTP_CACHE_CONTROL",
+    "HTTP_CONNECTION",
+    "HTTP_COOKIE",
+    "HTTP_DNT",
+    "HTTP_FORWARDED",
+    "HTTP_HOST",
+    "HTTP_IF_MODIFIED_SINCE",
+    "HTTP_IF_NONE_MATCH",
+    "HTTP_ORIGIN",
+    "HTTP_PRAGMA",
+    "HTTP_PRIORITY",
+    "HTTP_RANGE",
+    "HTTP_REFERER",
+    "HTTP_SEC_CH_UA",
+    "HTTP_SEC_CH_UA_MOBILE",
+    "HTTP_SEC_CH_UA_PLATFORM",
+    "HTTP_SEC_FETCH_DEST",
+    "HTTP_SEC_FETCH_MODE",
+    "HTTP_SEC_FETCH_SITE",
+    "HTTP_SEC_FETCH_USER",
+    "HTTP_TE",
+    "HTTP_TRACEPARENT",
+    "HTTP_UPGRADE_INSECURE_REQUESTS",
+    "HTTP_USER_AGENT",
+    "HTTP_VIA",
+    "HTTP_X_FORWARDED_FOR",
+    "HTTP_X_FORWARDED_HOST",
+    "HTTP_X_FORWARDED_PROTO",
+    "HTTP_X_REAL_IP",
+    "HTTP_X_REQUESTED_WITH",
+    "HTTP_X_REQUEST_ID",
+    "PATH_INFO",
+    "QUERY_STRING",
+    "REMOTE_ADDR",
+    "REMOTE_PORT",
+    "REQUEST_METHOD",
+    "REQUEST_URI",
+    "SCRIPT_NAME",
+    "SERVER_NAME",
+    "SERVER_PORT",
+    "SERVER_PROTOCOL",
+    "SERVER_SOFTWARE",
+    "wasgi.request_id",
+)
+_wasgi_native.know(_USUAL)
+_environ = _wasgi_native.environ
 
 # What the log gets of one exception, in characters.
 _MESSAGE_MAX = 4 << 10
@@ -180,10 +239,7 @@ def call(app, variables, https, multiprocess, run_once):
     try:
         errors.renew()
         caught.begin()
-        fields = variables.decode("latin-1").split("\0")
-        fields = iter(fields)
-        # Twice the same iterator: names and values take turns. What follows the last NUL has no value.
-        environ = dict(zip(fields, fields))
+        environ = _environ(variables)
         environ.update(_ALWAYS)
         environ["wsgi.url_scheme"] = "https" if https else "http"
         environ["wsgi.multiprocess"] = multiprocess

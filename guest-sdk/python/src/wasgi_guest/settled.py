@@ -13,7 +13,7 @@ import gc
 import types
 import weakref
 
-import _wasgi_kdf
+import _wasgi_native
 
 # They end when what they are of does.
 _PASSING = (
@@ -30,10 +30,10 @@ def settle():
     gc.collect()
     staying = [each for each in gc.get_objects() if _stays(each)]
     staying += _constants([each.__code__ for each in staying if type(each) is types.FunctionType])
-    count = _wasgi_kdf.settle(staying)
+    count = _wasgi_native.settle(staying)
     del staying
     gc.freeze()
-    _wasgi_kdf.fill()
+    _wasgi_native.fill()
     return count
 
 

@@ -39,7 +39,7 @@ _HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 # Imported late by nearly every app, and so by every fresh instance.
 _EARLY = (
-    "_wasgi_kdf",
+    "_wasgi_native",
     "cgi",
     "encodings.ascii",
     "encodings.idna",
