@@ -12,8 +12,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use rustix::fs::OFlags;
 use tokio::io::AsyncWrite;
-use wasmtime::StoreContextMut;
-use wasmtime::component::{HasData, Linker, ResourceTable};
+use wasmtime::component::{HasData, HasSelf, Linker, ResourceTable};
 use wasmtime_wasi::cli::{IsTerminal, StdinStream, StdoutStream, WasiCliView};
 use wasmtime_wasi::filesystem::Dir;
 use wasmtime_wasi::p2::bindings::cli::environment::Host;
@@ -30,29 +29,20 @@ use crate::telemetry::{AppLog, LineBuffer, LogStream, RequestId};
 /// What a write to the log takes at once; WASI makes guests ask before each write.
 const LOG_WRITE_BYTES: usize = 64 << 10;
 
-/// In the version that `wasmtime-wasi` offers.
-const ENVIRONMENT: &str = "wasi:cli/environment@0.2.12";
-
 /// Where guests see their data.
 pub(crate) const DATA: &str = "/data";
 
 /// Offers WASI 0.2. A context is made when a guest first asks for something of it: streams and polls need the table alone, and what every
 /// interpreter asks for first, variables and arguments, the app has.
 pub(crate) fn link_p2(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    use wasmtime_wasi::p2::bindings::io;
+    use wasmtime_wasi::p2::bindings::{cli, io};
 
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
     linker.allow_shadowing(true);
     io::error::add_to_linker::<State, Table>(linker, |state| &mut state.table)?;
     io::poll::add_to_linker::<State, Table>(linker, |state| &mut state.table)?;
     io::streams::add_to_linker::<State, Table>(linker, |state| &mut state.table)?;
-    let mut environment = linker.instance(ENVIRONMENT)?;
-    environment.func_wrap("get-environment", |mut store: StoreContextMut<'_, State>, ()| {
-        Ok((store.data_mut().environment()?,))
-    })?;
-    environment.func_wrap("get-arguments", |mut store: StoreContextMut<'_, State>, ()| {
-        Ok((store.data_mut().arguments()?,))
-    })?;
+    cli::environment::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
     linker.allow_shadowing(false);
     Ok(())
 }
@@ -79,9 +69,9 @@ pub(crate) struct Process {
     pub(crate) stderr: Option<Box<dyn StdoutStream + Sync>>,
 }
 
-impl State {
-    /// A program's own variables are in its context.
-    fn environment(&mut self) -> wasmtime::Result<Vec<(String, String)>> {
+/// A program's own variables are in its context.
+impl Host for State {
+    fn get_environment(&mut self) -> wasmtime::Result<Vec<(String, String)>> {
         if self.has_context() {
             return self.cli().get_environment();
         }
@@ -89,12 +79,16 @@ impl State {
         Ok(variables(&self.app))
     }
 
-    fn arguments(&mut self) -> wasmtime::Result<Vec<String>> {
+    fn get_arguments(&mut self) -> wasmtime::Result<Vec<String>> {
         if self.has_context() {
             return self.cli().get_arguments();
         }
         self.was_asked();
         Ok(arguments(&self.app))
+    }
+
+    fn initial_cwd(&mut self) -> wasmtime::Result<Option<String>> {
+        self.cli().initial_cwd()
     }
 }
 

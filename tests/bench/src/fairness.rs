@@ -4,12 +4,13 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::client::{Client, free_port};
 use crate::lineup::Work;
@@ -83,11 +84,15 @@ pub(crate) fn measure(
         }
         alone.push((quiet, 1.0));
     }
+    let who = match std::thread::spawn(go_first).join() {
+        Ok(true) => "a thread that goes first (SCHED_FIFO)",
+        _ => "a thread like any other (chrt was refused: its own waits are in the tail)",
+    };
     let mut section = String::from("\n## Fairness\n\n");
     let _ = writeln!(
         section,
-        "{WORKERS} workers on all cores; a hello of one tenant is asked {RATE} times a second on one connection, and its latency counted from when it\n\
-         should have been asked. Beside it, on the same cores, apps of another tenant are asked by {ATTACKERS} connections for each kind of attack, as fast as they\n\
+        "{WORKERS} workers on all cores; a hello of one tenant is asked {RATE} times a second on one connection by {who}, and its latency\n\
+         counted from when it should have been asked. Beside it, on the same cores, apps of another tenant are asked by {ATTACKERS} connections for each kind of attack, as fast as they\n\
          answer. The default configuration. {rounds} rounds of {} s in turns; medians of the rounds, \"worst\" is of all.\n",
         time.as_secs()
     );
@@ -149,7 +154,9 @@ fn turn(host: &mut Host, paths: &[&'static str], time: Duration) -> Result<Fared
     std::thread::sleep(Duration::from_secs(1));
     attack.counted.reset();
     let (began, before) = (Instant::now(), Processors::now()?);
-    let mut took = visit(host.address, time)?;
+    // On a thread of its own: whoever goes first must start none of the others.
+    let mut took = std::thread::scope(|scope| scope.spawn(|| visit(host.address, time)).join())
+        .map_err(|_| anyhow!("the neighbour's thread has failed"))??;
     let stolen = Processors::now()?.stolen_since(&before);
     let (served, refused) = attack.counted.rates(began.elapsed());
     attack.end();
@@ -181,9 +188,18 @@ impl Processors {
     }
 }
 
+/// What is measured is the host, whose neighbour's visitors are on other machines: so who asks waits for nobody here, but for an answer. A thread
+/// of usual priority would wait for the kernel's next tick, in a turn that the attackers' clients or the host have. False where that is not allowed.
+fn go_first() -> bool {
+    let thread = fs::read_link("/proc/thread-self").ok().and_then(|thread| Some(thread.file_name()?.to_owned()));
+    let set = thread.and_then(|thread| Command::new("chrt").args(["--fifo", "--pid", "1"]).arg(thread).output().ok());
+    set.is_some_and(|set| set.status.success())
+}
+
 /// Asks at a fixed rate. Who is late asks at once, and the delay counts: a client that waits for answers would ask less often when
 /// they are slow.
 fn visit(address: SocketAddr, time: Duration) -> Result<Vec<Duration>> {
+    go_first();
     let mut stream = connect(address)?;
     let count = RATE * u32::try_from(time.as_secs()).unwrap_or(1);
     let began = Instant::now();
