@@ -123,7 +123,11 @@ test-inputs:
 test: export PROPTEST_RNG_SEED ?= 20261128
 test: ## Run all tests.
 	$(MAKE) --jobs=2 test-programs test-inputs
-	$(workspace) test --locked --workspace
+	# Tests from outside wait for half of their time: for what takes time, and for whoever is meant to be late.
+	RUST_TEST_THREADS=$$(($$(nproc) * 2)) $(workspace) test --locked --workspace --test it
+	# Targets, not packages, are chosen: with fewer packages their dependencies had other features, and were compiled again.
+	$(workspace) test --locked --workspace --lib --bins --test compile
+	$(workspace) test --locked --workspace --doc
 	# What the SDK has only with its features: alone, so that the host's dependencies stay as they are.
 	$(workspace) test --locked -p wasgi --features cookie,fetch,form,http
 	python3 -m unittest discover guest-sdk/python/tests
