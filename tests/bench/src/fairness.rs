@@ -33,6 +33,13 @@ const WORKERS: usize = 2;
 /// What may take long on a busy host.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The machine below may take so much of both cores' time in a turn. What it takes is in the tail, whoever runs: a turn in which it took more is tried again.
+const STOLEN_MAX: f64 = 0.01;
+
+/// So often, after a rest: a machine that takes time from a busy guest stops when that has been idle.
+const TRIES: usize = 4;
+const CALM: Duration = Duration::from_secs(10);
+
 /// A slow body sends a byte so often.
 const DRIP: Duration = Duration::from_millis(250);
 
@@ -57,8 +64,15 @@ struct Fared {
     /// Attackers' requests that were answered with 200, and with anything else, in a second.
     served: f64,
     refused: f64,
-    /// The part of both cores' time that the machine below took: what it takes is in the tail, whoever runs.
+    /// The part of both cores' time that the machine below took.
     stolen: f64,
+}
+
+/// Turns that were not counted, and those that were though the machine below took too much.
+#[derive(Default)]
+struct Disturbed {
+    repeated: usize,
+    counted: usize,
 }
 
 /// The attacks whose names contain `rows`.
@@ -74,11 +88,12 @@ pub(crate) fn measure(
     let mut host = start(machine, programs)?;
     let mut rows: Vec<Vec<(Fared, f64)>> = attacks.iter().map(|_| Vec::new()).collect();
     let mut alone = Vec::new();
+    let mut disturbed = Disturbed::default();
     for round in 1..=rounds {
         eprintln!("bench: fairness, round {round} of {rounds}");
-        let quiet = turn(&mut host, &[], time)?;
+        let quiet = calm_turn(&mut host, &[], time, &mut disturbed)?;
         for ((_, paths), row) in attacks.iter().zip(&mut rows) {
-            let fared = turn(&mut host, paths, time)?;
+            let fared = calm_turn(&mut host, paths, time, &mut disturbed)?;
             let ratio = fared.p99.as_secs_f64() / quiet.p99.as_secs_f64();
             row.push((fared, ratio));
         }
@@ -93,8 +108,14 @@ pub(crate) fn measure(
         section,
         "{WORKERS} workers on all cores; a hello of one tenant is asked {RATE} times a second on one connection by {who}, and its latency\n\
          counted from when it should have been asked. Beside it, on the same cores, apps of another tenant are asked by {ATTACKERS} connections for each kind of attack, as fast as they\n\
-         answer. The default configuration. {rounds} rounds of {} s in turns; medians of the rounds, \"worst\" is of all.\n",
-        time.as_secs()
+         answer. The default configuration. {rounds} rounds of {} s in turns; medians of the rounds, \"worst\" is of all.\n\
+         A turn in which the machine below took more than {:.0} % of the cores' time was tried again after {} s of rest, {TRIES} times at most, and the one in which it took least is counted:\n\
+         {} turns were tried again, {} are counted though it took more.\n",
+        time.as_secs(),
+        STOLEN_MAX * 100.0,
+        CALM.as_secs(),
+        disturbed.repeated,
+        disturbed.counted,
     );
     let mut table =
         Table::new(&["", "p50 ms", "p99 ms", "worst ms", "p99 × alone", "served/s", "refused/s", "stolen %"]);
@@ -145,6 +166,24 @@ fn start(machine: &Machine, programs: &Programs) -> Result<Host> {
     client.wait_for(&mut server, "/good/hello", 200, Instant::now(), PATIENCE)?;
     client.check("/good/hello", None, &Work::Hello.answer())?;
     Ok(Host { server, address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)) })
+}
+
+/// A turn from which the machine below took little, if there is one among the tries.
+fn calm_turn(host: &mut Host, paths: &[&'static str], time: Duration, disturbed: &mut Disturbed) -> Result<Fared> {
+    let mut calmest = turn(host, paths, time)?;
+    for _ in 1..TRIES {
+        if calmest.stolen <= STOLEN_MAX {
+            return Ok(calmest);
+        }
+        disturbed.repeated += 1;
+        std::thread::sleep(CALM);
+        let again = turn(host, paths, time)?;
+        if again.stolen < calmest.stolen {
+            calmest = again;
+        }
+    }
+    disturbed.counted += usize::from(calmest.stolen > STOLEN_MAX);
+    Ok(calmest)
 }
 
 /// The neighbour asked for `time`, while these paths are attacked.

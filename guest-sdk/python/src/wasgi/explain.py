@@ -4,7 +4,7 @@ import os
 import re
 
 from . import bundle, dependencies
-from .stage import Kind
+from .stage import APP, PACKAGES, Kind
 
 # Modules that CPython for WebAssembly does not have, and what to do without.
 _ABSENT = {
@@ -101,7 +101,7 @@ def failure(report, stage, source, native):
 
 def _where(frames, stage, source):
     """The innermost line that is the app's own, else the innermost of what it depends on."""
-    for prefix in ("/0/", "/1/"):
+    for prefix in (APP, PACKAGES):
         for file, line in reversed(frames):
             if file.startswith(prefix):
                 return f"{stage.local(file, source)}:{line}"
@@ -112,7 +112,7 @@ def _missed(failed, report):
     """The variable of the environment for want of which it failed: by itself, or by a package that reads it for the app."""
     if failed["type"] == "KeyError" and any(file.endswith(("os.py", "<frozen os>")) for file, _ in failed["frames"]):
         return failed["message"].strip("'")
-    own = [frame for frame in failed["frames"] if frame[0].startswith("/0/")]
+    own = [frame for frame in failed["frames"] if frame[0].startswith(APP)]
     for file, line, names in report.get("variables", ()):
         if own and [file, line] == list(own[-1]):
             return next((name for name in names if re.search(rf"\b{re.escape(name)}\b", failed["message"])), None)
@@ -126,7 +126,7 @@ def _native_below(module, native):
 def _traceback(text, stage, source):
     """The app's frames, under the names that its files have here."""
     lines = [line for line in text.rstrip().split("\n")]
-    return "\n".join(line.replace('"/0/', f'"{os.path.relpath(source)}/').replace('"/1/', '"') for line in lines)
+    return "\n".join(line.replace(f'"{APP}', f'"{os.path.relpath(source)}/').replace(f'"{PACKAGES}', '"') for line in lines)
 
 
 def result(output, contents, files, stage, report, native, left_out):
@@ -139,7 +139,7 @@ def result(output, contents, files, stage, report, native, left_out):
     packages = dependencies.distributions(stage.dependencies)
     yield f"  packages     {', '.join(packages) or 'none'}"
     count = sum(1 for _ in bundle.files(stage.app))
-    yield f"  app's files  {count}, in the sandbox below /0"
+    yield f"  app's files  {count}, in the sandbox below {APP}"
     for prefix, folder in report.get("static", {}).items():
         yield f"  static       {prefix} is served by the host, from /{folder}"
     for path, outcome in report["warmed"]:

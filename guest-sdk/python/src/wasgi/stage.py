@@ -13,6 +13,9 @@ from pathlib import Path
 
 from .errors import BuildError
 
+# Below which the guest has the app's files, and its packages: componentize-py's python paths, in the order of `Stage.ORDER`.
+APP, PACKAGES = "/0/", "/1/"
+
 # What a project has beside the app, and nothing that is served should hold.
 _LEFT_OUT = {
     ".git",
@@ -141,7 +144,6 @@ def _is_hosts(path):
 class Stage:
     """A temporary folder with what goes into the component."""
 
-    # The guest sees them as /0, /1, …: the order of componentize-py's python paths.
     ORDER = ("app", "dependencies", "guest")
 
     def __init__(self, folder):
@@ -214,11 +216,9 @@ class Stage:
     def local(self, path, source):
         """A file as the guest sees it → as it is called here."""
         text = str(path)
-        if text.startswith("/0/"):
-            return os.path.relpath(source / text[3:])
-        if text.startswith("/1/"):
-            return text[3:]
-        return text
+        if text.startswith(APP):
+            return os.path.relpath(source / text.removeprefix(APP))
+        return text.removeprefix(PACKAGES)
 
 
 def take(source, place, output=None, apart_from=frozenset()):

@@ -46,7 +46,7 @@ def place(database):
     full = os.path.abspath(name)
     # Who goes up from a module to the folder of its project may come out here.
     is_at_top = os.path.dirname(full) == os.path.dirname(world.APP)
-    if not is_at_top and not world.is_in(world.APP, full) and not world.is_in(world.PACKAGES, full):
+    if not is_at_top and not world.is_own(full):
         return None
     return f"{world.DATA}/{_short(full).strip('/').replace('/', '-')}"
 

@@ -21,7 +21,7 @@ def described(error):
 
 def _own_frames(described):
     """Those of the app and its packages: the interpreter's, and what led to the app, are nobody's mistake."""
-    own = [frame for frame in described.stack if world.is_in(world.APP, frame.filename) or world.is_in(world.PACKAGES, frame.filename)]
+    own = [frame for frame in described.stack if world.is_own(frame.filename)]
     described.stack = traceback.StackSummary.from_list(own) if own else None
     for other in (described.__cause__, described.__context__):
         if other is not None:

@@ -124,7 +124,7 @@ def _static(app, around):
         if owner.static_folder is None or any(other is not rule and other.rule.startswith(prefix) for other in rules):
             continue
         folder = os.path.normpath(owner.static_folder)
-        if (world.is_in(world.APP, folder) or world.is_in(world.PACKAGES, folder)) and any(names for _, _, names in os.walk(folder)):
+        if world.is_own(folder) and any(names for _, _, names in os.walk(folder)):
             has_others = any(other.subdomain or other.host for other in rules)
             why = (None, 0, "the app has rules for single subdomains or hosts") if has_others else _refusal(app, owner, rule.endpoint, around)
             yield prefix, folder.strip("/"), why

@@ -11,6 +11,11 @@ def is_in(place, path):
     return path.startswith(f"{place}/")
 
 
+def is_own(path):
+    """Whether it came with the app: its own or its packages', and not the interpreter's."""
+    return is_in(APP, path) or is_in(PACKAGES, path)
+
+
 def wake():
     """The build is done: whoever asks next has a host."""
     global is_served
