@@ -23,6 +23,7 @@ mod grant;
 mod instances;
 mod load;
 mod machine;
+mod places;
 mod print;
 mod route;
 mod secret;
