@@ -40,6 +40,7 @@ pub use bind::{Bind, Place, Scheme};
 pub use directory::{Access, DirectoryGrant, DirectorySpec};
 use field::{Field, TOP};
 use file::{Given, Items, Section};
+pub(crate) use grant::tenant_of_data;
 pub use grant::{AppNames, Destination, Destinations, Grants, OutboundGrants, Protocol, host_name};
 use instances::{INSTANCES, Policy};
 pub use instances::{Instances, Kept};

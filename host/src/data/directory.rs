@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{RECOUNT_TIME, Volume, path_of, volume};
+use super::{RECOUNT_TIME, Volume, count, path_of};
 use crate::account::Account;
 use crate::config::{Access, DirectorySpec};
 use crate::unlinked::open_directory;
@@ -155,7 +155,7 @@ impl Shared {
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         if counted.is_none() {
             self.volume.will_be_counted();
-            self.volume.recount(volume::count(&self.handle)?);
+            self.volume.recount(count::count(&self.handle)?);
             *counted = Some(Instant::now());
         }
         Ok(())
@@ -163,7 +163,7 @@ impl Shared {
 
     fn count(&self) -> io::Result<()> {
         self.volume.will_be_counted();
-        let found = volume::count(&self.handle);
+        let found = count::count(&self.handle);
         // Where it fails, it is old news when it is tried again.
         *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         self.volume.recount(found?);
