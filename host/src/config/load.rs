@@ -7,6 +7,7 @@ use super::bind::{self, Place, Scheme};
 use super::field::{self, BUDGET, EDGE, Field, LIMITS};
 use super::file::{File, Given, Item, Source};
 use super::places::{self, real_path};
+use super::tenant::Named;
 use super::{
     AccessLogFormat, AccessLogTarget, CHUNKED_BODIES, CONFINE, Certificate, Config, ConfigError, Grants, INSTANCES,
     KEEP_CAPSULES, LOG_FORMATS, PASSES, Policy, RedisUrl, Settings, StoreBackend, TrustedPeers, apply_table, tenant,
@@ -34,8 +35,8 @@ pub(super) fn load(settings: &Settings) -> Result<Config, ConfigError> {
     }
     config.instances = config.policy(policy);
     // The last: their limits are those of all layers where nothing else is said.
-    let tenants_dir = tenants_dir(settings, file)?;
-    config.tenants = tenant::load(&config, file.map(|(source, file)| (source, &file.tenant)), &tenants_dir)?;
+    let (tenants_dir, named) = tenants_dir(settings, file)?;
+    config.tenants = tenant::load(&config, file.map(|(source, file)| (source, &file.tenant)), &tenants_dir, named)?;
     check_together(&config, settings, &tenants_dir)?;
     Ok(config)
 }
@@ -51,17 +52,19 @@ fn source(settings: &Settings) -> Result<Option<Source>, ConfigError> {
 pub(super) fn tenants_dir_of(settings: &Settings) -> Result<PathBuf, ConfigError> {
     let source = source(settings)?;
     let file: Option<File> = source.as_ref().map(Source::parse).transpose()?;
-    tenants_dir(settings, source.as_ref().zip(file.as_ref()))
+    tenants_dir(settings, source.as_ref().zip(file.as_ref())).map(|(folder, _)| folder)
 }
 
-/// The folder with the tenants' files.
-fn tenants_dir(settings: &Settings, file: Option<(&Source, &File)>) -> Result<PathBuf, ConfigError> {
+/// The folder with the tenants' files, and who says so.
+fn tenants_dir(settings: &Settings, file: Option<(&Source, &File)>) -> Result<(PathBuf, Named), ConfigError> {
     if let Some(path) = &settings.tenants_dir {
-        return Ok(path.clone());
+        return Ok((path.clone(), Named::ByOperator));
     }
-    let Some((source, file)) = file else { return Ok(PathBuf::from(TENANTS_DIR)) };
-    let said = file.tenants_dir.as_ref().map(|item| path(&source.given("tenants_dir", item))).transpose()?;
-    Ok(source.folder().join(said.unwrap_or_else(|| PathBuf::from(TENANTS_DIR))))
+    let Some((source, file)) = file else { return Ok((PathBuf::from(TENANTS_DIR), Named::ByDefault)) };
+    Ok(match &file.tenants_dir {
+        Some(item) => (source.folder().join(path(&source.given("tenants_dir", item))?), Named::ByOperator),
+        None => (source.folder().join(TENANTS_DIR), Named::ByDefault),
+    })
 }
 
 fn apply_file(source: &Source, file: &File, config: &mut Config, policy: &mut Policy) -> Result<(), ConfigError> {
