@@ -186,6 +186,8 @@ pub(super) fn limit_self(bounds: &Bounds, sees: Sees<'_>) -> anyhow::Result<()> 
         rustix::process::setrlimit(resource, Rlimit { current: Some(value), maximum: Some(maximum) })
             .context("setrlimit")
     };
+    // Where memory runs out it is this process that goes, and not the host. Not in every container may it say so.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     limit(Resource::As, memory_bytes)?;
     limit(Resource::Cpu, cpu_seconds)?;
     limit(Resource::Fsize, file_bytes)?;
