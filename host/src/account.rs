@@ -24,6 +24,7 @@ use crate::sandbox::Crew;
 use descriptors::Descriptors;
 pub(crate) use descriptors::Held;
 use disk::Disk;
+pub use disk::Room;
 use hoard::Hoard;
 use load::{Company, Load};
 use outbound::Rate;
@@ -117,6 +118,12 @@ impl Account {
     /// One for what is not served by a host: it has the default budget for itself.
     pub fn of_nobody() -> Arc<Self> {
         Arc::new(Self::new("", 0, Budget::default(), &Host::new(1, Crew::new(1, || ()))))
+    }
+
+    /// That of a tenant, for tests.
+    #[cfg(test)]
+    pub(crate) fn of(tenant: &str) -> Arc<Self> {
+        Arc::new(Self::new(tenant, 0, Budget::default(), &Host::new(1, Crew::new(1, || ()))))
     }
 
     pub fn tenant(&self) -> &str {
@@ -310,9 +317,14 @@ impl Accounts {
         }
     }
 
-    /// Closes accounts that no app has any more.
+    /// Closes accounts that no app has any more, and of whose tenants nothing is left.
     pub fn tidy(&self) {
-        self.book().by_tenant.retain(|_, account| Arc::strong_count(account) > 1);
+        self.book().by_tenant.retain(|_, account| Arc::strong_count(account) > 1 || account.keeps_something());
+    }
+
+    /// Those of which it is to be counted again what their apps have left behind.
+    pub(crate) fn to_recount(&self) -> Vec<Arc<Account>> {
+        self.book().by_tenant.values().filter(|account| account.wants_recount()).map(Arc::clone).collect()
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -374,5 +386,13 @@ mod tests {
         assert_eq!(account.terms().calls.available_permits(), 3);
         accounts.tidy();
         assert_eq!(accounts.book().by_tenant.len(), 1);
+        // What is left of its apps stays charged without them.
+        account.set_stored(1);
+        drop(account);
+        accounts.tidy();
+        assert_eq!(of(&config, "a/x").disk_bytes(), 1);
+        of(&config, "a/x").set_stored(0);
+        accounts.tidy();
+        assert_eq!(accounts.book().by_tenant.len(), 0);
     }
 }

@@ -4,6 +4,7 @@
 //! that would lead elsewhere is refused: what is confined cannot be freed.
 
 use std::fmt;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, ensure};
@@ -14,6 +15,7 @@ use landlock::{
 
 use super::kernel::{self, Wall};
 use crate::config::{self, AccessLogTarget, Config, Confine, Place, RedisUrl, SecretSource, Settings};
+use crate::unlinked::open_directory;
 
 /// What the host may do beneath a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,6 +212,10 @@ fn rules(config: &Config, settings: &Settings) -> Vec<Rule> {
     let mut rules: Vec<Rule> =
         MACHINE.iter().map(|(path, usage)| Rule { path: PathBuf::from(path), usage: *usage }).collect();
     let mut add = |path: PathBuf, usage| rules.push(Rule { path, usage });
+    // The compiler's process says there that it is to go first where memory runs out. Root could change the kernel's own settings there.
+    if !rustix::process::geteuid().is_root() {
+        add(PathBuf::from("/proc"), Use::Append);
+    }
     // Deployers put another directory in its place.
     add(beside(&config.apps_dir), Use::Read);
     add(real(&config.apps_dir), Use::Read);
@@ -247,7 +253,13 @@ fn rules(config: &Config, settings: &Settings) -> Vec<Rule> {
     config.confine_paths.iter().for_each(|path| add(real(path), Use::Write));
     for directory in grants().flat_map(|grants| grants.directories.values()) {
         let usage = if directory.access == config::Access::Write { Use::Write } else { Use::Read };
-        add(real(&directory.path), usage);
+        match open_directory(&directory.path) {
+            // Where it is in truth, whatever becomes of the path meanwhile.
+            Ok(handle) => add(real_of(&handle, &directory.path), usage),
+            // A guest may have made a link of what lies where it writes: that leads nowhere, here as well.
+            Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {}
+            Err(_) => add(absolute(&directory.path), usage),
+        }
     }
     if let Some(AccessLogTarget::File(file)) = &config.access_log {
         add(lexical_beside(file), Use::Append);
@@ -262,7 +274,16 @@ fn rules(config: &Config, settings: &Settings) -> Vec<Rule> {
 
 /// The path as the kernel resolves it; of what is not there, as it is written.
 fn real(path: &Path) -> PathBuf {
-    path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_owned())
+    path.canonicalize().unwrap_or_else(|_| absolute(path))
+}
+
+/// The path of what is open.
+fn real_of(handle: &OwnedFd, path: &Path) -> PathBuf {
+    std::fs::read_link(format!("/proc/self/fd/{}", handle.as_raw_fd())).unwrap_or_else(|_| absolute(path))
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// The folder of what a path leads to; the thing itself where that folder is the root of all.
@@ -273,7 +294,7 @@ fn beside(path: &Path) -> PathBuf {
 
 /// The folder that the name itself is in.
 fn lexical_beside(path: &Path) -> PathBuf {
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let absolute = absolute(path);
     folder(&absolute).map_or_else(|| real(&absolute), real)
 }
 

@@ -1,6 +1,7 @@
 //! One file (with its sidecar) → an app that is ready to be called, or the reason why not. It publishes nothing.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -24,7 +25,7 @@ use crate::apps::{App, Release};
 use crate::bundle::Tree;
 use crate::capsule::{Capsules, Recorder, Subject};
 use crate::config::{AppSpec, Config, Secrets};
-use crate::data::Volumes;
+use crate::data::{Left, Volumes};
 use crate::granted::{Granted, Grip};
 use crate::guest::{Guest, Kind};
 use crate::keyvalue::{Keyvalue, Stores};
@@ -53,6 +54,7 @@ pub struct Loader {
     load_guest: LoadGuest,
     common: Common,
     volumes: Volumes,
+    left: Left,
     pub(super) accounts: Accounts,
     /// Releases whose code is in memory.
     pub(super) awake: Arc<AtomicUsize>,
@@ -135,6 +137,7 @@ impl Loader {
         compiler: Compiler,
         load_guest: LoadGuest,
         common: Common,
+        data_dir: &Path,
     ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let hands = Semaphore::new(cores);
@@ -142,8 +145,8 @@ impl Loader {
         let crew = Crew::new(engine.workers(), move || ticking.wake_ticker());
         let accounts = Accounts::new(engine.sandboxes(), crew);
         let (awake, components) = (Arc::default(), Mutex::default());
-        let volumes = Volumes::default();
-        Self { engine, cache, library, compiler, load_guest, common, volumes, accounts, awake, components, hands }
+        let (volumes, left) = (Volumes::default(), Left::new(data_dir));
+        Self { engine, cache, library, compiler, load_guest, common, volumes, left, accounts, awake, components, hands }
     }
 
     /// Does all of it: read, inspect, compile or fetch, link.
@@ -180,17 +183,37 @@ impl Loader {
         let Some(parts) = self.parts(&order).await? else { return Ok(Outcome::Unchanged) };
         let origin = parts.origin;
         let account = self.accounts.of(&order.config, &parts.spec.name);
+        self.measure(&account).await?;
         let keyvalue = self.keyvalue(&parts.spec, &account);
-        if let Some(keyvalue) = keyvalue.clone() {
-            // Not with one of the hands: a file that was not closed in order is repaired now.
-            let measured = tokio::task::spawn_blocking(move || keyvalue.measure()).await;
-            measured.map_err(|error| Outcome::Passing(format!("its key-value stores cannot be measured: {error}")))?;
-        }
         self.by_hand(move |loader| {
             let app = loader.app(&order, parts, (account, keyvalue))?;
             Ok(Outcome::Ready(Box::new(Ready { app, origin, took: started.elapsed() })))
         })
         .await
+    }
+
+    /// Charges an account with what its tenant's apps have kept, whether or not they are there now: once, before the first can write.
+    async fn measure(self: &Arc<Self>, account: &Arc<Account>) -> Result<(), Outcome> {
+        let measure = || async {
+            let (loader, account) = (Arc::clone(self), Arc::clone(account));
+            // Not with one of the hands: a file that was not closed in order is repaired now.
+            tokio::task::spawn_blocking(move || {
+                loader.common.stores.measure(&account);
+                loader.left.charge(&account);
+            })
+            .await
+        };
+        let measured = account.measured().get_or_try_init(measure).await;
+        let refused = |error| Outcome::Passing(format!("what its tenant keeps cannot be measured: {error}"));
+        measured.map(|()| ()).map_err(refused)
+    }
+
+    /// Counts anew what apps that are gone have left behind, where somebody has no room who may have some by now.
+    pub fn recount(self: &Arc<Self>) {
+        for account in self.accounts.to_recount() {
+            let loader = Arc::clone(self);
+            tokio::task::spawn_blocking(move || loader.left.charge_again(&account));
+        }
     }
 
     /// One app for others than a host.

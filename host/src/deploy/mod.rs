@@ -191,7 +191,7 @@ impl Deployer {
         };
         let (notices, told) = mpsc::channel(1);
         let (ready, is_ready) = channel::channel(false);
-        let loader = Loader::new(engine, cache, library, compiler, load_guest, common);
+        let loader = Loader::new(engine, cache, library, compiler, load_guest, common, &config.data_dir);
         loader.accounts.reconfigure(&config);
         let now = Instant::now();
         let deployer = Self {
@@ -243,6 +243,7 @@ impl Deployer {
         let idle_time = self.config.app_idle_time;
         self.records.live().for_each(|app| app.guest.sweep(idle_time, app.admission.running()));
         self.loader.accounts.tidy();
+        self.loader.recount();
         // At the start, files may be there that are about to be used.
         if *self.ready.borrow() {
             self.loader.tidy();
@@ -404,7 +405,8 @@ pub async fn load_one(config: &Arc<Config>, engine: &Arc<Engine>, name: &str) ->
     let library = Library::open(&config.state_dir, compiler.unpacker())?;
     let (network, stores) = (Network::new(Plan::of(config)?), Stores::new(Arc::clone(config)));
     let common = Common { network, stores, capsules: Capsules::off(), granted: Granted::new(Arc::clone(config))? };
-    let loader = Arc::new(Loader::new(Arc::clone(engine), cache, library, compiler, guest::load, common));
+    let loader =
+        Arc::new(Loader::new(Arc::clone(engine), cache, library, compiler, guest::load, common, &config.data_dir));
     let scan = scan::scan(&config.apps_dir)?;
     let Some(&candidate) = scan.candidates.get(name) else {
         let refused = scan.refused.get(name).cloned();

@@ -285,8 +285,15 @@ fn a_tenant_may_have_a_file_of_its_own() {
     // The limits of all layers are the default of tenants, too.
     let flagged = load(&|settings| settings.limits = vec!["cpu_time=1s".to_owned()]).expect("it is right");
     assert_eq!(flagged.tenants["b"].limits.cpu_time, Duration::from_secs(1));
-    let elsewhere = load(&|settings| settings.tenants_dir = Some(folder.path().join("none"))).expect("it is right");
-    assert_eq!(elsewhere.tenants.len(), 1);
+    std::fs::create_dir(folder.path().join("empty")).expect("folders can be made");
+    let named = |name: &str| load(&|settings| settings.tenants_dir = Some(folder.path().join(name)));
+    assert_eq!(named("empty").expect("it is right").tenants.len(), 1);
+    // Without the files there would be no tenant, no limit of theirs, and nobody's places.
+    let missing = "none: the tenants' files cannot be read: No such file or directory (os error 2)";
+    assert_eq!(named("none").expect_err("it was named"), missing);
+    write("wasgi.toml", "tenants_dir = \"none\"");
+    assert_eq!(load(&|_| {}).expect_err("it was named"), missing);
+    write("wasgi.toml", "[limits]\ncpu_time = \"2s\"\n[tenant.a]");
 
     write("tenants.d/a.toml", "");
     let twice = "tenants.d/a.toml: there is a [tenant.a] in the settings file as well: remove one of them";

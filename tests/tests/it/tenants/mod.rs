@@ -3,6 +3,7 @@
 mod budgets;
 mod fairness;
 mod grants;
+mod links;
 mod places;
 mod senses;
 
