@@ -1,29 +1,29 @@
 //! One file (with its sidecar) → an app that is ready to be called, or the reason why not. It publishes nothing.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::{OnceCell, Semaphore};
 use wasmtime::component::Component;
 
 use super::Loaded;
 use super::cache::{Cache, Code};
-use super::code::{Known, Wanted};
+use super::code::{Components, Found, Known, wanted};
 use super::compile::{Compiler, Failure};
-use super::content::{Archive, Content, read_sidecar, read_wasm, refused_sidecar};
+use super::content::{Archive, read_sidecar, read_wasm, refused_sidecar};
 use super::library::Library;
 use super::notes::notes;
 use super::own::{assets, descriptors, is_settled, open_data, open_directories};
 use super::scan::Candidate;
 use super::sleeper::{AWAKE_AT_START, Recipe, Shelf, Sleeper};
+use super::turns::{Turn, Turns};
 use crate::account::{Account, Accounts};
 use crate::admission::Admission;
 use crate::apps::{App, Release};
 use crate::bundle::Tree;
 use crate::capsule::{Capsules, Recorder, Subject};
-use crate::config::{AppSpec, Config, Secrets};
+use crate::config::{AppSpec, Config, Secrets, tenant_name};
 use crate::data::Volumes;
 use crate::granted::{Granted, Grip};
 use crate::guest::{Guest, Kind};
@@ -57,9 +57,11 @@ pub struct Loader {
     /// Releases whose code is in memory.
     pub(super) awake: Arc<AtomicUsize>,
     /// The same bytes under two names are compiled and mapped once.
-    pub(super) components: Mutex<HashMap<Wanted, Arc<OnceCell<Known>>>>,
+    pub(super) components: Mutex<Components>,
     /// Files in memory at the same time, and threads that read, hash and link.
-    pub(super) hands: Semaphore,
+    hands: Turns,
+    /// Threads that load and link code for calls that wait. They do not wait for files of any number or size.
+    pub(super) waking: Turns,
 }
 
 /// What is to be loaded.
@@ -101,6 +103,16 @@ pub enum Origin {
     Shared,
 }
 
+/// What a file and its sidecar say.
+struct Read {
+    spec: AppSpec,
+    secrets: Arc<Secrets>,
+    hash: String,
+    code_hash: String,
+    archive_hash: Option<String>,
+    found: Found,
+}
+
 /// All that an app is made of.
 struct Parts {
     spec: AppSpec,
@@ -137,13 +149,27 @@ impl Loader {
         common: Common,
     ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let hands = Semaphore::new(cores);
+        // One tenant has all cores where it is alone, and another never waits for it.
+        let (hands, waking) = (Turns::new(cores + 1, cores), Turns::new(cores + 1, cores));
         let ticking = Arc::clone(&engine);
         let crew = Crew::new(engine.workers(), move || ticking.wake_ticker());
         let accounts = Accounts::new(engine.sandboxes(), crew);
         let (awake, components) = (Arc::default(), Mutex::default());
         let volumes = Volumes::default();
-        Self { engine, cache, library, compiler, load_guest, common, volumes, accounts, awake, components, hands }
+        Self {
+            engine,
+            cache,
+            library,
+            compiler,
+            load_guest,
+            common,
+            volumes,
+            accounts,
+            awake,
+            components,
+            hands,
+            waking,
+        }
     }
 
     /// Does all of it: read, inspect, compile or fetch, link.
@@ -155,9 +181,8 @@ impl Loader {
 
     /// Forgets components that no app uses any more.
     pub fn retain(&self, hashes: &HashSet<&str>) {
-        let mut components = self.components.lock().unwrap_or_else(PoisonError::into_inner);
         // A cell that is held elsewhere is about to be used.
-        components.retain(|(hash, _), cell| hashes.contains(hash.as_str()) || Arc::strong_count(cell) > 1);
+        self.components().retain(|(hash, _), cell| hashes.contains(hash.as_str()) || Arc::strong_count(cell) > 1);
     }
 
     /// Removes compiled code that none of these components needs any more. It takes a thread.
@@ -182,11 +207,11 @@ impl Loader {
         let account = self.accounts.of(&order.config, &parts.spec.name);
         let keyvalue = self.keyvalue(&parts.spec, &account);
         if let Some(keyvalue) = keyvalue.clone() {
-            // Not with one of the hands: a file that was not closed in order is repaired now.
-            let measured = tokio::task::spawn_blocking(move || keyvalue.measure()).await;
-            measured.map_err(|error| Outcome::Passing(format!("its key-value stores cannot be measured: {error}")))?;
+            // A file that was not closed in order is repaired now.
+            self.by_hand(account.tenant(), move |_| Ok(keyvalue.measure())).await?;
         }
-        self.by_hand(move |loader| {
+        let tenant = tenant_name(&order.name).to_owned();
+        self.by_hand(&tenant, move |loader| {
             let app = loader.app(&order, parts, (account, keyvalue))?;
             Ok(Outcome::Ready(Box::new(Ready { app, origin, took: started.elapsed() })))
         })
@@ -203,7 +228,7 @@ impl Loader {
             self.parts(&order).await?.ok_or(Outcome::Unchanged)?;
         let code = match code {
             Some(code) => code,
-            None => self.code_of(&shelf).await.map_err(|error| Outcome::Passing(format!("{error:#}")))?,
+            None => self.by_hand(&spec.tenant, move |loader| loader.code_of(&shelf).map_err(passing)).await?,
         };
         // Whoever runs it by hand has their own patience.
         let account = Account::of_nobody();
@@ -236,28 +261,16 @@ impl Loader {
     /// # Errors
     /// What else became of it.
     async fn parts(self: &Arc<Self>, order: &Arc<Order>) -> Result<Option<Parts>, Outcome> {
-        let (spec, secrets, mut content) = self
-            .by_hand({
+        let Some(Read { spec, secrets, hash, code_hash, archive_hash, found }) = self
+            .by_hand(tenant_name(&order.name), {
                 let order = Arc::clone(order);
-                move |_| {
-                    let sidecar = read_sidecar(&order)?;
-                    let refused = |error| refused_sidecar(&order, error);
-                    let limits = order.config.app_limits(&order.name, sidecar.as_deref()).map_err(refused)?;
-                    let content = read_wasm(&order, &limits)?;
-                    let spec = order.config.app_spec(&order.name, sidecar.as_deref(), &content.manifest);
-                    let spec = spec.map_err(refused)?;
-                    let secrets = spec.read_secrets().map_err(Outcome::Passing)?;
-                    Ok((spec, Arc::new(secrets), content))
-                }
+                move |loader| loader.read(&order)
             })
-            .await?;
-        let (hash, code_hash) = (content.hash.clone(), content.code_hash.clone());
-        if order.live.as_ref().is_some_and(|live| live.release.hash == hash && is_settled(&spec, &secrets, live)) {
+            .await?
+        else {
             return Ok(None);
-        }
-        // Its bytes would wait in memory for their turn.
-        let archive_hash = content.archive.take().map(|archive| archive.hash);
-        let (known, code, origin) = self.code(order, &spec, content).await?;
+        };
+        let (known, code, origin) = self.code(order, &spec, &code_hash, found).await?;
         let files = match archive_hash {
             Some(archive_hash) => Some(self.files(order, &spec.limits, archive_hash).await?),
             None => None,
@@ -268,6 +281,32 @@ impl Loader {
         Ok(Some(Parts { spec, secrets, kind, uses, shelf, code, not_rewound, files, hash, code_hash, origin }))
     }
 
+    /// Reads it. None if it is what serves already.
+    fn read(&self, order: &Order) -> Result<Option<Read>, Outcome> {
+        let sidecar = read_sidecar(order)?;
+        let refused = |error| refused_sidecar(order, error);
+        let limits = order.config.app_limits(&order.name, sidecar.as_deref()).map_err(refused)?;
+        let content = read_wasm(order, &limits)?;
+        let spec = order.config.app_spec(&order.name, sidecar.as_deref(), &content.manifest).map_err(refused)?;
+        let secrets = spec.read_secrets().map_err(Outcome::Passing)?;
+        if order
+            .live
+            .as_ref()
+            .is_some_and(|live| live.release.hash == content.hash && is_settled(&spec, &secrets, live))
+        {
+            return Ok(None);
+        }
+        // Here its bytes end: they would wait in memory for their turn.
+        Ok(Some(Read {
+            found: self.find(&wanted(&content.code_hash, &spec), &content.code)?,
+            spec,
+            secrets: Arc::new(secrets),
+            hash: content.hash,
+            code_hash: content.code_hash,
+            archive_hash: content.archive.map(|archive| archive.hash),
+        }))
+    }
+
     /// The files of its bundle: known, found on disk, or unpacked.
     async fn files(
         self: &Arc<Self>,
@@ -275,8 +314,9 @@ impl Loader {
         limits: &Limits,
         archive_hash: String,
     ) -> Result<Arc<Tree>, Outcome> {
+        let tenant = tenant_name(&order.name);
         let found = self
-            .by_hand({
+            .by_hand(tenant, {
                 let (limits, hash) = (limits.clone(), archive_hash.clone());
                 move |loader| Ok(loader.library.find(&hash, &limits)?)
             })
@@ -284,18 +324,17 @@ impl Loader {
         if let Some(tree) = found {
             return Ok(tree);
         }
-        let slot = self.compiler.unpacking_slot().await;
-        let content = self.read_again(order, limits).await?;
+        let turn = self.compiler.unpacking_turn(tenant).await;
+        let (turn, content) = self
+            .under(turn, {
+                let (order, limits) = (Arc::clone(order), limits.clone());
+                move |_| read_wasm(&order, &limits)
+            })
+            .await?;
         match content.archive.filter(|archive| archive.hash == archive_hash) {
-            Some(Archive { bytes, hash }) => Ok(self.library.unpack(&slot, &hash, &bytes, limits).await?),
+            Some(Archive { bytes, hash }) => Ok(self.library.unpack(&turn, &hash, &bytes, limits).await?),
             None => Err(Outcome::Moved),
         }
-    }
-
-    /// While a queue of files waits for its turn only the one whose turn it is should be in memory.
-    pub(super) async fn read_again(self: &Arc<Self>, order: &Arc<Order>, limits: &Limits) -> Result<Content, Outcome> {
-        let (order, limits) = (Arc::clone(order), limits.clone());
-        self.by_hand(move |_| read_wasm(&order, &limits)).await
     }
 
     /// Links it.
@@ -358,7 +397,7 @@ impl Loader {
             live.is_none() && origin != Origin::Compiled && self.awake.load(Ordering::Relaxed) >= AWAKE_AT_START;
         let code = match code.or_else(|| shelf.code()) {
             None if sleeps && shelf.is_proven() => None,
-            None => Some(self.read_code(&shelf).map_err(|error| Outcome::Passing(format!("{error:#}")))?),
+            None => Some(self.code_of(&shelf).map_err(passing)?),
             found => found,
         };
         let recipe = Recipe { loader: Arc::clone(self), shelf, kind, spec: Arc::clone(&spec), own };
@@ -401,16 +440,35 @@ impl Loader {
             .then(|| Keyvalue::new(&self.common.stores, &spec.name, &spec.keyvalue, &spec.limits, account))
     }
 
-    /// Does blocking work on a thread for it, not more at a time than there are cores.
+    /// Does blocking work on a thread for it, when it is this tenant's turn.
     pub(super) async fn by_hand<T: Send + 'static>(
         self: &Arc<Self>,
+        tenant: &str,
         work: impl FnOnce(&Arc<Self>) -> Result<T, Outcome> + Send + 'static,
     ) -> Result<T, Outcome> {
-        let _hand = self.hands.acquire().await;
+        let turn = self.hands.take(tenant).await;
+        Ok(self.under(turn, work).await?.1)
+    }
+
+    /// Does blocking work on a thread for it, which has the turn until it is done: a thread goes on where its job was cancelled.
+    pub(super) async fn under<T: Send + 'static>(
+        self: &Arc<Self>,
+        turn: Turn,
+        work: impl FnOnce(&Arc<Self>) -> Result<T, Outcome> + Send + 'static,
+    ) -> Result<(Turn, T), Outcome> {
         let loader = Arc::clone(self);
-        match tokio::task::spawn_blocking(move || work(&loader)).await {
-            Ok(result) => result,
+        let done = tokio::task::spawn_blocking(move || {
+            let done = work(&loader);
+            (turn, done)
+        });
+        match done.await {
+            Ok((turn, done)) => Ok((turn, done?)),
             Err(error) => Err(Outcome::Refused(format!("loading it failed unexpectedly: {error}"))),
         }
     }
+}
+
+/// What the machine cannot do at the moment.
+fn passing(error: anyhow::Error) -> Outcome {
+    Outcome::Passing(format!("{error:#}"))
 }

@@ -23,6 +23,7 @@ pub mod scan;
 pub mod sleeper;
 #[cfg(test)]
 mod tests;
+mod turns;
 pub mod unpack;
 mod watch;
 
