@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::task::AbortHandle;
@@ -11,6 +12,7 @@ use tokio::task::AbortHandle;
 use super::claims::{self, Claim, Ruling};
 use super::load::{Origin, Outcome, Ready};
 use super::scan::{Candidate, Scan, Stamp};
+use super::sleeper::Counted;
 use crate::apps::{App, Entry, Problem, Table};
 use crate::config::{Config, tenant_name};
 use crate::route::Router;
@@ -28,6 +30,8 @@ pub struct Records {
     news: Vec<News>,
     /// Counts jobs, so that the outcome of a cancelled one is recognised.
     tickets: u64,
+    /// How many are being done.
+    busy: Arc<AtomicUsize>,
 }
 
 /// One app, or one file that should be one.
@@ -57,6 +61,7 @@ struct Loser {
 struct Job {
     ticket: u64,
     abort: AbortHandle,
+    _counted: Counted,
 }
 
 struct Live {
@@ -149,7 +154,7 @@ impl Records {
     /// Notes that a task of the last look is being done.
     pub fn started(&mut self, name: &str, ticket: u64, abort: AbortHandle) {
         if let Some(record) = self.records.get_mut(name) {
-            record.job = Some(Job { ticket, abort });
+            record.job = Some(Job { ticket, abort, _counted: Counted::new(&self.busy) });
         }
     }
 
@@ -204,7 +209,7 @@ impl Records {
 
     /// Whether anything is being loaded.
     pub fn is_busy(&self) -> bool {
-        self.records.values().any(|record| record.job.is_some())
+        self.busy.load(Relaxed) > 0
     }
 
     pub fn live(&self) -> impl Iterator<Item = &Arc<App>> {

@@ -52,11 +52,11 @@ pub(super) struct Awake {
     _counted: Counted,
 }
 
-/// One that is awake, among all.
-struct Counted(Arc<AtomicUsize>);
+/// One among all that are counted, as long as it is there.
+pub(super) struct Counted(Arc<AtomicUsize>);
 
 impl Counted {
-    fn new(all: &Arc<AtomicUsize>) -> Self {
+    pub(super) fn new(all: &Arc<AtomicUsize>) -> Self {
         all.fetch_add(1, Relaxed);
         Self(Arc::clone(all))
     }
