@@ -84,6 +84,8 @@ pub enum Outcome {
     Refused(String),
     /// Perhaps later.
     Passing(String),
+    /// Perhaps later, and what is live may not go on until then.
+    Closed(String),
 }
 
 pub struct Ready {
@@ -114,19 +116,21 @@ struct Read {
 }
 
 /// All that an app is made of.
-struct Parts {
-    spec: AppSpec,
-    secrets: Arc<Secrets>,
-    kind: Kind,
-    uses: Uses,
-    shelf: Arc<Shelf>,
+pub(super) struct Parts {
+    pub(super) spec: AppSpec,
+    pub(super) secrets: Arc<Secrets>,
+    pub(super) kind: Kind,
+    pub(super) uses: Uses,
+    pub(super) shelf: Arc<Shelf>,
     /// Where it was loaded for this.
-    code: Option<Arc<Code>>,
-    not_rewound: Option<String>,
-    files: Option<Arc<Tree>>,
-    hash: String,
-    code_hash: String,
-    origin: Origin,
+    pub(super) code: Option<Arc<Code>>,
+    pub(super) not_rewound: Option<String>,
+    pub(super) files: Option<Arc<Tree>>,
+    pub(super) hash: String,
+    pub(super) code_hash: String,
+    /// The file's size.
+    pub(super) bytes: u64,
+    pub(super) origin: Origin,
 }
 
 impl From<Failure> for Outcome {
@@ -212,7 +216,7 @@ impl Loader {
         }
         let tenant = tenant_name(&order.name).to_owned();
         self.by_hand(&tenant, move |loader| {
-            let app = loader.app(&order, parts, (account, keyvalue))?;
+            let app = loader.app(&order.config, order.live.as_ref(), parts, (account, keyvalue))?;
             Ok(Outcome::Ready(Box::new(Ready { app, origin, took: started.elapsed() })))
         })
         .await
@@ -278,7 +282,8 @@ impl Loader {
         let settled = known.kind.settle(spec);
         let spec = settled.map_err(|error| Outcome::Refused(format!("{}.toml: {error}", order.name)))?;
         let Known { shelf, kind, uses, not_rewound } = known;
-        Ok(Some(Parts { spec, secrets, kind, uses, shelf, code, not_rewound, files, hash, code_hash, origin }))
+        let bytes = order.candidate.wasm.bytes;
+        Ok(Some(Parts { spec, secrets, kind, uses, shelf, code, not_rewound, files, hash, code_hash, bytes, origin }))
     }
 
     /// Reads it. None if it is what serves already.
@@ -288,7 +293,8 @@ impl Loader {
         let limits = order.config.app_limits(&order.name, sidecar.as_deref()).map_err(refused)?;
         let content = read_wasm(order, &limits)?;
         let spec = order.config.app_spec(&order.name, sidecar.as_deref(), &content.manifest).map_err(refused)?;
-        let secrets = spec.read_secrets().map_err(Outcome::Passing)?;
+        let secrets = spec.read_secrets().map_err(Outcome::Closed)?;
+        spec.check_environment(&secrets).map_err(Outcome::Passing)?;
         if order
             .live
             .as_ref()
@@ -349,18 +355,20 @@ impl Loader {
         (self.load_guest)(&self.engine, kind, &code.component, spec, own)
     }
 
-    fn app(
+    /// What goes live, beside or in place of what is. Blocks.
+    pub(super) fn app(
         self: &Arc<Self>,
-        order: &Order,
+        config: &Config,
+        live: Option<&Arc<App>>,
         parts: Parts,
         (account, keyvalue): (Arc<Account>, Option<Arc<Keyvalue>>),
     ) -> Result<App, Outcome> {
-        let Parts { spec, secrets, kind, uses, shelf, code, not_rewound, files, hash, code_hash, origin } = parts;
+        let Parts { spec, secrets, kind, uses, shelf, code, not_rewound, files, hash, code_hash, bytes, origin } =
+            parts;
         let spec = Arc::new(spec);
         let refused = |error: anyhow::Error| Outcome::Refused(format!("{error:#}"));
         let log = AppLog::new(&spec.name, &spec.limits, &account);
-        let log = Arc::new(if order.config.dev { log.keeping_more() } else { log });
-        let live = order.live.as_ref();
+        let log = Arc::new(if config.dev { log.keeping_more() } else { log });
         let assets = assets(&spec, files.as_ref(), &account).map_err(refused)?;
         let descriptors = descriptors(&spec, files.as_ref(), &account)?;
         let data = open_data(&spec, live, &account)?;
@@ -381,8 +389,8 @@ impl Loader {
             // Its code brings it, when it is linked.
             images: MemoryImages::default(),
         };
-        for note in notes(uses, &spec, order.config.held_by(&spec)) {
-            tracing::warn!(app = order.name.as_str(), "{note}");
+        for note in notes(uses, &spec, config.held_by(&spec)) {
+            tracing::warn!(app = spec.name.as_str(), "{note}");
         }
         let subject = Subject {
             app: &spec.name,
@@ -390,13 +398,17 @@ impl Loader {
             hash: &hash,
             kind,
             instances: spec.instances.to_string(),
-            apps_dir: order.config.apps_dir.clone(),
+            apps_dir: config.apps_dir.clone(),
         };
         let recorder = Recorder::new(&self.common.capsules, subject, &log, &secrets);
-        let sleeps =
-            live.is_none() && origin != Origin::Compiled && self.awake.load(Ordering::Relaxed) >= AWAKE_AT_START;
+        // One that sleeps goes on to sleep, whatever was said of it.
+        let is_idle = |live: &Arc<App>| !live.guest.is_awake();
+        let are_many = || self.awake.load(Ordering::Relaxed) >= AWAKE_AT_START;
+        let sleeps = origin != Origin::Compiled && live.map_or_else(are_many, is_idle);
+        // Within other limits it may not fit.
+        let is_same = live.is_none_or(|live| live.spec.limits == spec.limits);
         let code = match code.or_else(|| shelf.code()) {
-            None if sleeps && shelf.is_proven() => None,
+            None if sleeps && is_same && shelf.is_proven() => None,
             None => Some(self.code_of(&shelf).map_err(passing)?),
             found => found,
         };
@@ -408,12 +420,12 @@ impl Loader {
             live_since: live.filter(|live| live.release.hash == hash).map_or(now, |live| live.release.live_since),
             hash,
             code_hash,
-            bytes: order.candidate.wasm.bytes,
+            bytes,
             kind,
             not_rewound,
         };
         if let Some(reason) = &release.not_rewound {
-            let app = order.name.as_str();
+            let app = spec.name.as_str();
             tracing::warn!(app, "its instances cannot be rewound, so that each call gets a fresh one: {reason}");
         }
         let stats = live.map(|live| Arc::clone(&live.stats)).unwrap_or_default();
@@ -435,7 +447,7 @@ impl Loader {
     }
 
     /// The way to the stores that it asks for, if it does.
-    fn keyvalue(&self, spec: &AppSpec, account: &Arc<Account>) -> Option<Arc<Keyvalue>> {
+    pub(super) fn keyvalue(&self, spec: &AppSpec, account: &Arc<Account>) -> Option<Arc<Keyvalue>> {
         (!spec.keyvalue.is_empty())
             .then(|| Keyvalue::new(&self.common.stores, &spec.name, &spec.keyvalue, &spec.limits, account))
     }

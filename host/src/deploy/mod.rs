@@ -19,6 +19,7 @@ mod notes;
 mod own;
 mod passes;
 mod reconcile;
+mod refit;
 pub mod scan;
 pub mod sleeper;
 #[cfg(test)]
@@ -45,7 +46,8 @@ use self::cache::Cache;
 use self::compile::Compiler;
 use self::library::Library;
 use self::load::{Common, LoadGuest, Loader, Order, Outcome};
-use self::reconcile::Records;
+use self::reconcile::{Finished, Purpose, Records};
+use self::refit::Refit;
 use self::scan::Scan;
 use self::watch::Watch;
 use crate::apps::Apps;
@@ -287,7 +289,7 @@ impl Deployer {
             let loader = Arc::clone(&self.loader);
             let job_name = name.clone();
             let abort = self.jobs.spawn(async move { (job_name, ticket, loader.load(order).await) });
-            self.records.started(&name, ticket, abort);
+            self.records.started(&name, ticket, (Purpose::Load, abort));
         }
         self.unsettled = findings.unsettled;
         if let Some(time) = findings.again_in {
@@ -376,7 +378,12 @@ impl Deployer {
         if matches!(outcome, Outcome::Moved) {
             self.look_soon(self.config.settle_time);
         }
-        if self.records.finished(&name, ticket, outcome) {
+        let finished = self.records.finished(&name, ticket, outcome);
+        if finished == Finished::Refit {
+            // Now it is its file's turn.
+            self.look_soon(Duration::ZERO);
+        }
+        if finished != Finished::Nothing {
             self.publish_soon();
         }
     }
@@ -424,9 +431,15 @@ impl Deployer {
         self.config = config;
         self.loader.accounts.reconfigure(&self.config);
         let config = Arc::clone(&self.config);
-        if self.with_records(move |records| records.judge_again(&config)).await {
+        let standing = self.with_records(move |records| records.judge_again(&config)).await;
+        if standing.is_less {
             // What was taken away is not served until the rest has been judged.
             self.publish().await;
+        }
+        for Refit { name, ticket, live, spec } in standing.refits {
+            let (loader, config, job_name) = (Arc::clone(&self.loader), Arc::clone(&self.config), name.clone());
+            let abort = self.jobs.spawn(async move { (job_name, ticket, loader.refit(config, live, spec).await) });
+            self.records.started(&name, ticket, (Purpose::Refit, abort));
         }
         self.look_soon(Duration::ZERO);
     }
@@ -458,7 +471,7 @@ pub async fn load_one(config: &Arc<Config>, engine: &Arc<Engine>, name: &str) ->
     let order = Order { name: name.to_owned(), candidate, config: Arc::clone(config), live: None };
     let loaded = loader.load_one(order).await;
     loaded.map_err(|outcome| match outcome {
-        Outcome::Refused(reason) | Outcome::Passing(reason) => anyhow::anyhow!(reason),
+        Outcome::Refused(reason) | Outcome::Passing(reason) | Outcome::Closed(reason) => anyhow::anyhow!(reason),
         Outcome::Ready(_) | Outcome::Unchanged | Outcome::Moved => {
             anyhow::anyhow!("{name}.wasm changed while it was read: try again")
         }

@@ -142,6 +142,10 @@ impl Sleeper {
         })))
     }
 
+    pub(super) fn recipe(&self) -> &Recipe {
+        &self.0.recipe
+    }
+
     /// Begins a call.
     ///
     /// # Errors
