@@ -199,7 +199,13 @@ impl Asker<'_> {
             let table = self.grant_table();
             let name_text = name.escape_debug();
             find(name).ok_or_else(|| {
-                given.refuse(format!("the operator has not granted \"{name_text}\": it is to stand in [{table}.{key}]"))
+                given.refuse(match self.tenant.grants.out_of_reach.get(name) {
+                    Some(path) => format!(
+                        "\"{name_text}\" is granted, and {} is out of this host's reach until it is started again",
+                        path.display()
+                    ),
+                    None => format!("the operator has not granted \"{name_text}\": it is to stand in [{table}.{key}]"),
+                })
             })
         });
         granted.collect()
