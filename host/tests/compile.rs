@@ -15,8 +15,8 @@ const STACK_BYTES: u64 = 1 << 20;
 async fn compile(wasm: &[u8], limits: &Limits) -> Result<Vec<u8>, Failure> {
     let compiler = Compiler::new(STACK_BYTES, Passes::All).with_program(PathBuf::from(env!("CARGO_BIN_EXE_wasgi")));
     let output = NamedTempFile::new().expect("a temporary file can be made");
-    let slot = compiler.slot().await;
-    compiler.compile(&slot, wasm, Variant::Sync, limits, &output).await?;
+    let turn = compiler.turn("").await;
+    compiler.compile(&turn, wasm, Variant::Sync, limits, &output).await?;
     Ok(std::fs::read(output.path()).expect("it can be read"))
 }
 
@@ -101,7 +101,7 @@ async fn a_hungry_one_is_stopped() {
 async fn a_missing_program_is_a_passing_failure() {
     let compiler = Compiler::new(STACK_BYTES, Passes::All).with_program(PathBuf::from("/nonexistent"));
     let output = NamedTempFile::new().expect("a temporary file can be made");
-    let slot = compiler.slot().await;
-    let result = compiler.compile(&slot, &component(1, 1), Variant::Sync, &Limits::default(), &output).await;
+    let turn = compiler.turn("").await;
+    let result = compiler.compile(&turn, &component(1, 1), Variant::Sync, &Limits::default(), &output).await;
     assert!(matches!(result, Err(Failure::Passing(_))), "{result:?}");
 }

@@ -35,6 +35,8 @@ pub struct Grants {
     pub directories: BTreeMap<String, DirectoryGrant>,
     /// Key-value stores, by name: an app has those that it asks for.
     pub keyvalue: BTreeMap<String, StoreGrant>,
+    /// What was to be among secrets and directories, and where it is: a host that has confined itself gets there by a restart alone.
+    pub out_of_reach: BTreeMap<String, PathBuf>,
 }
 
 impl Default for Grants {
@@ -49,6 +51,7 @@ impl Default for Grants {
             secrets: BTreeMap::default(),
             directories: BTreeMap::default(),
             keyvalue: BTreeMap::default(),
+            out_of_reach: BTreeMap::default(),
         }
     }
 }
@@ -69,6 +72,7 @@ impl Grants {
             directories: section.items("grant.directories", &table.directories, DirectoryGrant::parse)?,
             outbound: OutboundGrants::parse(section, &table.outbound)?,
             keyvalue: section.items("grant.keyvalue", &table.keyvalue, StoreGrant::parse)?,
+            out_of_reach: BTreeMap::default(),
         })
     }
 

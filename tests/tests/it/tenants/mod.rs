@@ -1,6 +1,7 @@
 //! Tenants: what the apps of one may have, and that others neither get nor notice it.
 
 mod budgets;
+mod deploying;
 mod fairness;
 mod grants;
 mod links;
