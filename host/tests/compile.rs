@@ -76,6 +76,9 @@ async fn its_process_is_confined_while_it_reads_a_strangers_bytes() {
     };
     assert!(status.contains("NoNewPrivs:\t1\n"), "{status}");
     assert_eq!(status.contains("Seccomp:\t2\n"), Wall::Calls.is_there(), "{status}");
+    let pid = status.lines().find_map(|line| line.strip_prefix("Pid:\t")).expect("it has a number");
+    let score = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("it is at work");
+    assert_eq!(score.trim(), "1000", "where memory runs out it goes before its host");
 }
 
 #[tokio::test]
