@@ -1,4 +1,5 @@
-//! Opens directories on whose way no symbolic link is followed: a path leads where it says, whoever may put links there.
+//! Opens directories on whose way no symbolic link is followed: a path leads where it says, whoever may put links
+//! there.
 
 use std::io;
 use std::os::fd::OwnedFd;

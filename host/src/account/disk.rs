@@ -44,7 +44,8 @@ struct Directory {
     left: Room,
 }
 
-/// Who has no room, and has left something behind, has that counted again after so long: the operator may have removed it.
+/// Who has no room, and has left something behind, has that counted again after so long: the operator may have removed
+/// it.
 const RECOUNT_TIME: Duration = Duration::from_secs(60);
 
 impl Account {
@@ -137,7 +138,8 @@ impl Account {
         left.map(|(name, directory)| (name.clone(), directory.left)).collect()
     }
 
-    /// They were counted: `found` is what is there, of what was `before`. What somebody has had open meanwhile stays as that one has said.
+    /// They were counted: `found` is what is there, of what was `before`. What somebody has had open meanwhile stays as
+    /// that one has said.
     pub(crate) fn settle_directories(&self, before: &HashMap<String, Room>, mut found: HashMap<String, Room>) {
         let mut directories = self.directories();
         for (name, was) in before {

@@ -1,9 +1,9 @@
-//! Which of the places that settings name may lie in which: what the host believes is kept where neither guests nor those who deploy
-//! write, or they would say what is there.
+//! Which of the places that settings name may lie in which: what the host believes is kept where neither guests nor
+//! those who deploy write, or they would say what is there.
 //!
-//! Two kinds of paths. Where apps were granted a directory no link is followed when it is opened (`unlinked`), so that what it says is
-//! where it leads; nothing on the disk has a say in that. In other paths links are followed, as operators are used to: so each step of
-//! such a path has to be the operator's.
+//! Two kinds of paths. Where apps were granted a directory no link is followed when it is opened (`unlinked`), so that
+//! what it says is where it leads; nothing on the disk has a say in that. In other paths links are followed, as
+//! operators are used to: so each step of such a path has to be the operator's.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -41,7 +41,8 @@ pub(super) fn check_directories(config: &Config, apps: &Path, state: &Path) -> R
     Ok(())
 }
 
-/// No file that the host reads or writes is reached by way of a directory that others write to, who could put a link there.
+/// No file that the host reads or writes is reached by way of a directory that others write to, who could put a link
+/// there.
 pub(super) fn check_files(config: &Config, settings: &Settings, tenants_dir: &Path) -> Result<(), ConfigError> {
     let written = written(config)?;
     for (what, path) in trusted(config, settings, tenants_dir) {
@@ -124,8 +125,8 @@ fn trusted<'c>(config: &'c Config, settings: &'c Settings, tenants_dir: &'c Path
     trusted
 }
 
-/// The first of these directories in which a name is looked up on the way along a path, with all links that there are. What lies in
-/// it is not looked at: that may be as somebody else likes.
+/// The first of these directories in which a name is looked up on the way along a path, with all links that there are.
+/// What lies in it is not looked at: that may be as somebody else likes.
 fn entered<'w>(
     path: &Path,
     written: &'w HashMap<PathBuf, &'static str>,

@@ -139,8 +139,8 @@ pub(super) enum Named {
     ByDefault,
 }
 
-/// The files `NAME.toml` of a folder, which need not be there if nobody has named it: without the tenants' limits and places more is
-/// allowed, not less.
+/// The files `NAME.toml` of a folder, which need not be there if nobody has named it: without the tenants' limits and
+/// places more is allowed, not less.
 fn files(folder: &Path, named: Named) -> Result<Vec<std::path::PathBuf>, ConfigError> {
     let refused = |error: std::io::Error| {
         ConfigError::new(folder.display().to_string(), format!("the tenants' files cannot be read: {error}"))

@@ -289,7 +289,8 @@ fn rules(config: &Config, settings: &Settings) -> Vec<Rule> {
     let mut rules: Vec<Rule> =
         MACHINE.iter().map(|(path, usage)| Rule { path: PathBuf::from(path), usage: *usage }).collect();
     let mut add = |path: PathBuf, usage| rules.push(Rule { path, usage });
-    // The compiler's process says there that it is to go first where memory runs out. Root could change the kernel's own settings there.
+    // The compiler's process says there that it is to go first where memory runs out. Root could change the kernel's
+    // own settings there.
     if !rustix::process::geteuid().is_root() {
         add(PathBuf::from("/proc"), Use::Append);
     }

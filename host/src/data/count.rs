@@ -13,8 +13,8 @@ pub(super) const DEPTH_MAX: usize = 256;
 /// More than anybody may have, and little enough to be added to others and taken away again.
 pub(super) const TOO_DEEP: Usage = Usage { blocks: 1 << 40, names: 1 << 40 };
 
-/// Counts all that lies in a directory. No link is followed. Others may be at it meanwhile: what is gone by the time that it is looked at
-/// counts nothing.
+/// Counts all that lies in a directory. No link is followed. Others may be at it meanwhile: what is gone by the time
+/// that it is looked at counts nothing.
 pub(super) fn count(root: &OwnedFd) -> io::Result<Usage> {
     let mut usage = Usage::default();
     // The folders on the way to where it is, each with the rest of its entries.

@@ -54,7 +54,8 @@ impl Directory {
     /// No link is followed: a part of its path may lie where guests write, who would lead to elsewhere with it.
     ///
     /// # Errors
-    /// If it is not, is no directory, or cannot be counted; if a link is on the way; or is a part of another that guests write to.
+    /// If it is not, is no directory, or cannot be counted; if a link is on the way; or is a part of another that
+    /// guests write to.
     pub fn open(spec: &DirectorySpec, volumes: &Volumes, account: &Arc<Account>) -> io::Result<Self> {
         let handle = open_directory(&spec.path).map_err(explained)?;
         let shared = match spec.access {

@@ -1,8 +1,8 @@
-//! Who is charged with what a directory holds; and what apps that are gone have left behind, which their tenant is charged with as well:
-//! or it would have the whole budget again under each new name.
+//! Who is charged with what a directory holds; and what apps that are gone have left behind, which their tenant is
+//! charged with as well: or it would have the whole budget again under each new name.
 //!
-//! Directories of data are known to their tenant's account by name, from the first look at what is there on: charged is what was counted
-//! last, whether or not an app has it open.
+//! Directories of data are known to their tenant's account by name, from the first look at what is there on: charged is
+//! what was counted last, whether or not an app has it open.
 
 use std::collections::HashMap;
 use std::io;
@@ -27,7 +27,8 @@ pub(super) struct Payer {
     name: Option<String>,
 }
 
-/// What the directory of data itself takes of the budget while no app has it open: or empty ones would be free, and without end.
+/// What the directory of data itself takes of the budget while no app has it open: or empty ones would be free, and
+/// without end.
 const ITSELF: Usage = Usage { blocks: 1, names: 1 };
 
 impl Usage {

@@ -178,7 +178,8 @@ pub(super) struct Bounds {
     pub(super) confine: u64,
 }
 
-/// Says that the kernel is to end this process before others. A confined host that has started it may write there, and not truncate.
+/// Says that the kernel is to end this process before others. A confined host that has started it may write there, and
+/// not truncate.
 fn go_first() -> std::io::Result<()> {
     File::options().write(true).open("/proc/self/oom_score_adj")?.write_all(b"1000")
 }

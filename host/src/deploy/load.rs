@@ -223,7 +223,8 @@ impl Loader {
         .await
     }
 
-    /// Charges an account with what its tenant's apps have kept, whether or not they are there now: once, before the first can write.
+    /// Charges an account with what its tenant's apps have kept, whether or not they are there now: once, before the
+    /// first can write.
     async fn measure(self: &Arc<Self>, account: &Arc<Account>) -> Result<(), Outcome> {
         let measure = || async {
             let (loader, account) = (Arc::clone(self), Arc::clone(account));

@@ -152,7 +152,8 @@ impl Embedded {
         }
     }
 
-    /// Charges a tenant with what its stores hold, if there are any; where that cannot be told, with all of their file. It blocks.
+    /// Charges a tenant with what its stores hold, if there are any; where that cannot be told, with all of their file.
+    /// It blocks.
     pub(super) fn measure(&self, account: &Account) {
         let shelf = self.shelf(account.tenant());
         let Ok(metadata) = shelf.path.metadata() else { return };

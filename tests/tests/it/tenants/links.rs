@@ -1,4 +1,5 @@
-//! What guests leave behind where they write leads nobody to elsewhere: neither apps that see a part of it, nor the host.
+//! What guests leave behind where they write leads nobody to elsewhere: neither apps that see a part of it, nor the
+//! host.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -53,7 +54,8 @@ fn a_link_in_a_directory_that_is_written_to_leads_no_app_out_of_it() {
     }
 }
 
-/// A link to where nothing may be granted, and to where a confined host has no way: the operator takes something away nevertheless.
+/// A link to where nothing may be granted, and to where a confined host has no way: the operator takes something away
+/// nevertheless.
 #[test]
 fn no_guest_keeps_the_operator_from_taking_a_grant_away() {
     let elsewhere = tempfile::tempdir().expect("there is a temporary directory");
