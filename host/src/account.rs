@@ -7,6 +7,7 @@ mod hoard;
 mod load;
 mod outbound;
 mod processor;
+mod room;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -28,6 +29,7 @@ use hoard::Hoard;
 use load::{Company, Load};
 use outbound::Rate;
 use processor::Cpu;
+pub(crate) use room::Room;
 
 /// One tenant's.
 pub struct Account {
@@ -48,7 +50,7 @@ pub struct Account {
     /// When the next call would be in time, had all come at the rate that is allowed, in nanoseconds since the account
     /// was made.
     next_call: AtomicU64,
-    /// Of live sandboxes, in bytes.
+    /// Of live sandboxes, and what waits for clients, in bytes.
     memory: AtomicU64,
     descriptors: Descriptors,
     outbound: Rate,
@@ -139,7 +141,7 @@ impl Account {
         self.waiting.load(Relaxed)
     }
 
-    /// Memory of live sandboxes, in bytes.
+    /// Memory of live sandboxes, and of what waits for clients, in bytes.
     pub fn memory_bytes(&self) -> u64 {
         self.memory.load(Relaxed)
     }

@@ -12,7 +12,7 @@ use http::{HeaderValue, Method, Response, StatusCode, header, request};
 
 use super::negotiation::{Condition, Part, coding, condition, part};
 use super::{Found, Variant};
-use crate::body::{FileBody, ResponseBody};
+use crate::body::{Block, FileBody, ResponseBody};
 use crate::error::{Busy, Error};
 
 /// A file up to this size is read at once, and does not count as being sent.
@@ -91,15 +91,18 @@ impl Found<'_> {
         let (tree, path) = (Arc::clone(&self.assets.tree), Arc::clone(&variant.path));
         let length = range.end - range.start;
         let start = range.start;
+        let room = (length <= WHOLE_BYTES_MAX).then(|| Block::room(length, &self.assets.account)).transpose()?;
         let opened = tokio::task::spawn_blocking(move || {
             let file = tree.open(&path)?;
-            let whole = (length <= WHOLE_BYTES_MAX).then(|| read(&file, start, length)).transpose()?;
-            Ok::<_, io::Error>((file, whole))
+            let whole = room.map(|room| Ok::<_, io::Error>(Block::within(room, read(&file, start, length)?)));
+            Ok::<_, io::Error>((file, whole.transpose()?))
         });
         let failed = |error: io::Error| Error::Host(format!("static file {}: {error}", variant.path.escape_debug()));
         match opened.await.map_err(io::Error::other).flatten().map_err(failed)? {
             (_, Some(whole)) => Ok(ResponseBody::ready(vec![whole], length)),
-            (file, None) => Ok(ResponseBody::file(FileBody::new(file, range, (permit, held)), length)),
+            (file, None) => {
+                Ok(ResponseBody::file(FileBody::new(file, range, &self.assets.account, (permit, held)), length))
+            }
         }
     }
 }

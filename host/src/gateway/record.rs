@@ -11,7 +11,7 @@ use http::{HeaderValue, Method, StatusCode, Uri, Version, header, request};
 use http_body::{Body, Frame, SizeHint};
 
 use crate::apps::App;
-use crate::body::ResponseBody;
+use crate::body::{Block, ResponseBody};
 use crate::error::Error;
 use crate::origin::Origin;
 use crate::sandbox::CallState;
@@ -141,12 +141,10 @@ pub struct Reply {
     pub(super) record: Option<Box<Record>>,
 }
 
-impl Body for Reply {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(context);
+impl Reply {
+    /// The next frame, for a client that is ready to take it.
+    pub(crate) fn poll_block(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Block>, Error>>> {
+        let polled = self.body.poll_block(context);
         if let (Poll::Ready(frame), Some(record)) = (&polled, &mut self.record) {
             match frame {
                 Some(Ok(frame)) => record.sent += frame.data_ref().map_or(0, |data| data.len() as u64),
@@ -162,6 +160,15 @@ impl Body for Reply {
             }
         }
         polled
+    }
+}
+
+impl Body for Reply {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        self.poll_block(context).map_ok(|frame| frame.map_data(Block::into_bytes))
     }
 
     fn is_end_stream(&self) -> bool {

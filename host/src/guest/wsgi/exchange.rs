@@ -1,10 +1,10 @@
 //! One call of an application: its parts, in order, to the connection.
 
-use bytes::Bytes;
 use wasmtime::component::{ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Lower, TypedFunc};
 
 use super::gateway::ExcInfo;
 use super::{Sandbox, Shared};
+use crate::body::Block;
 use crate::error::Error;
 use crate::guest;
 use crate::guest::head::{Head, HeadError};
@@ -120,9 +120,9 @@ impl Exchange<'_> {
     async fn send_all(&mut self, blocks: Vec<Vec<u8>>) -> Result<Finished, Failure> {
         // Many small blocks would cost more memory than their bytes, and a poll each.
         let blocks = if blocks.len() > SEPARATE_BLOCKS_MAX { vec![blocks.concat()] } else { blocks };
-        let blocks = blocks.into_iter().filter(|block| !block.is_empty()).map(Bytes::from);
+        let blocks = self.on_their_way(blocks)?;
         if let Some(head) = self.uncommitted_head()? {
-            return Ok(Finished::Whole(Whole { head, blocks: blocks.collect() }));
+            return Ok(Finished::Whole(Whole { head, blocks }));
         }
         if !self.no_body() {
             for block in blocks {
@@ -151,7 +151,7 @@ impl Exchange<'_> {
             if let Some(head) = head {
                 self.start_response(&head)?;
             }
-            for block in blocks.into_iter().filter(|block| !block.is_empty()) {
+            for block in self.on_their_way(blocks)? {
                 if let Commit::Now { length, allows_body } = self.call.outbox().commit().ok_or_else(never_started)? {
                     owed = length;
                     self.sandbox.store.data_mut().wsgi.no_body |= !allows_body;
@@ -164,11 +164,11 @@ impl Exchange<'_> {
                 if let Some(owed) = &mut owed {
                     *owed = owed.saturating_sub(block.len() as u64);
                     if *owed == 0 {
-                        self.call.outbox().block = Some(block.into());
+                        self.call.outbox().block = Some(block);
                         return Ok(Finished::Streamed);
                     }
                 }
-                self.call.hand_over(block.into()).await;
+                self.call.hand_over(block).await;
             }
             if !more {
                 break;
@@ -180,6 +180,11 @@ impl Exchange<'_> {
             Some(head) => Finished::Whole(Whole { head, blocks: Vec::new() }),
             None => Finished::Streamed,
         })
+    }
+
+    /// What waits for the client from now on.
+    fn on_their_way(&self, blocks: Vec<Vec<u8>>) -> Result<Vec<Block>, Failure> {
+        Block::all(blocks, self.call.account()).map_err(Failure::App)
     }
 
     fn no_body(&self) -> bool {

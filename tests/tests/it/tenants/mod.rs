@@ -5,6 +5,7 @@ mod fairness;
 mod grants;
 mod places;
 mod senses;
+mod slow_clients;
 
 use rustix::process::Signal;
 use tests::Host;
