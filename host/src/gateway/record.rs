@@ -110,7 +110,9 @@ impl Record {
         if let Some(app) = &self.app {
             app.stats.record(self.status.as_u16(), self.cause, cpu, self.sent);
             match self.cause {
-                None => app.throttle.answered(),
+                // A file that the host serves by itself says nothing of the app's program.
+                None if self.call.is_some() => app.throttle.answered(),
+                None => {}
                 Some(_) if self.is_fault => self.throttle(app),
                 Some(_) => {}
             }

@@ -204,6 +204,28 @@ fn an_app_that_only_fails_is_left_alone_and_asked_again_later() {
 }
 
 #[test]
+fn only_what_its_program_answers_ends_an_apps_pause() {
+    let public = r#"{"version": 1, "static": {"/static/": "public"}}"#;
+    let bundle = tests::Bundle::default().manifest(public).file("public/a.css", "a {}");
+    let host = Host::start(|host| {
+        let host = host.config("[tenant.acme.budget]\nfaults = 3\nfault_pause = '1m'\n");
+        host.app("acme/one", bundle.on(guest("probe")))
+    });
+    let crash = || host.get("/acme/one/fault?kind=panic").status();
+    let file = || {
+        assert_eq!(host.get("/acme/one/static/a.css").status(), 200);
+        assert_eq!(host.ask(&Request::post("/acme/one/static/a.css", "x")).status(), 405);
+    };
+    for _ in 0..3 {
+        file();
+        assert_eq!(crash(), 500);
+    }
+    assert_eq!(crash(), 503);
+    file();
+    assert_eq!(crash(), 503, "the host has answered, and not the app");
+}
+
+#[test]
 fn all_of_a_neighbours_requests_are_answered_while_a_tenant_floods() {
     let budget = "concurrent_calls = 20\nqueued_calls = 20\nmemory = '64MiB'\ncpu_time = '500ms'\ncpu_window = '2s'\nlog_rate = '1KiB'";
     let host = serving(budget, &[("--sandboxes", "24"), ("--workers", "1"), ("--limit", "cpu_time=10m")]);
