@@ -201,6 +201,17 @@ impl Account {
         self.shared_memory.give(bytes);
     }
 
+    /// Whether something that was used is not forgotten yet.
+    fn owes(&self, now: Instant) -> bool {
+        let log_is_full = {
+            let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+            let rate = self.terms().budget.log_bytes_per_second as f64;
+            log.bytes + now.saturating_duration_since(log.filled).as_secs_f64() * rate >= rate
+        };
+        let calls_are_ahead = self.next_call.load(Relaxed) > self.now(now);
+        calls_are_ahead || !log_is_full || self.has_used_cpu(now) || self.has_moved_bytes(now)
+    }
+
     /// Whether a line that costs so much may be logged now.
     pub(crate) fn log(&self, cost: usize, now: Instant) -> bool {
         let rate = self.terms().budget.log_bytes_per_second as f64;
@@ -264,6 +275,9 @@ impl Host {
     }
 }
 
+/// Accounts that are kept for what they owe alone. Folders of the apps directory, which make tenants, are the operator's.
+const UNUSED_MAX: usize = 4096;
+
 #[derive(Default)]
 struct Book {
     by_tenant: HashMap<String, Arc<Account>>,
@@ -312,9 +326,18 @@ impl Accounts {
         }
     }
 
-    /// Closes accounts that no app has any more.
-    pub fn tidy(&self) {
-        self.book().by_tenant.retain(|_, account| Arc::strong_count(account) > 1);
+    /// Closes accounts that no app has any more, and that owe nothing at `now`: a tenant that takes its apps away and puts them back
+    /// finds what it has used.
+    pub fn tidy(&self, now: Instant) {
+        let mut unused = 0;
+        self.book().by_tenant.retain(|_, account| {
+            if Arc::strong_count(account) > 1 {
+                return true;
+            }
+            let is_kept = unused < UNUSED_MAX && account.owes(now);
+            unused += usize::from(is_kept);
+            is_kept
+        });
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -374,7 +397,47 @@ mod tests {
         accounts.reconfigure(&config);
         assert_eq!((account.terms().budget.concurrent_calls, account.memory_bytes()), (3, 7));
         assert_eq!(account.terms().calls.available_permits(), 3);
-        accounts.tidy();
+        accounts.tidy(Instant::now());
         assert_eq!(accounts.book().by_tenant.len(), 1);
+    }
+
+    #[test]
+    fn who_takes_its_apps_away_and_puts_them_back_finds_what_it_has_used() {
+        let second = Duration::from_secs(1);
+        let uses: [fn(&Account); 4] = [
+            |account| account.charge_cpu(Duration::from_millis(700)),
+            |account| _ = account.count_call(account.made, Duration::ZERO),
+            |account| account.count_outbound(1000, account.made),
+            |account| _ = account.log(1000, account.made),
+        ];
+        for use_up in uses {
+            let accounts = Accounts::new(100, Crew::new(1, || ()));
+            let mut config = Config::default();
+            config.budget.cpu_time = second;
+            config.budget.cpu_window = second;
+            config.budget.calls_per_second = 1;
+            config.budget.log_bytes_per_second = 1000;
+            config.budget.outbound_bytes_per_second = 1000;
+            let account = accounts.of(&config, "a/x");
+            use_up(&account);
+            let (number, made) = (account.number, account.made);
+            drop(account);
+            accounts.tidy(made + second / 2);
+            assert_eq!(accounts.of(&config, "a/x").number, number);
+            accounts.tidy(made + 3 * second);
+            assert_ne!(accounts.of(&config, "a/x").number, number, "what it owed is forgotten");
+        }
+    }
+
+    #[test]
+    fn no_more_accounts_are_kept_for_what_they_owe_than_may_be() {
+        let accounts = Accounts::new(100, Crew::new(1, || ()));
+        let mut config = Config::default();
+        config.budget.cpu_time = Duration::from_nanos(1);
+        (0..UNUSED_MAX + 10).for_each(|number| {
+            accounts.of(&config, &format!("t{number}/x")).charge_cpu(Duration::from_secs(1));
+        });
+        accounts.tidy(Instant::now());
+        assert_eq!(accounts.book().by_tenant.len(), UNUSED_MAX);
     }
 }
