@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 
-use crate::admission::Slots;
+use crate::admission::{Places, Slots};
 use crate::config::Config;
 use crate::descriptors::Shares;
 use crate::limits::Budget;
@@ -39,7 +39,8 @@ pub struct Account {
     pub(crate) number: u64,
     made: Instant,
     terms: ArcSwap<Terms>,
-    pub(crate) slots: Arc<Slots>,
+    /// What it has of the host's places for calls.
+    pub(crate) places: Arc<Places>,
     /// Who runs guests that compute for long.
     pub(crate) crew: Arc<Crew>,
     company: Arc<Company>,
@@ -99,7 +100,7 @@ impl Account {
             number,
             made: Instant::now(),
             terms: ArcSwap::from_pointee(Terms::new(budget, &host.slots)),
-            slots: Arc::clone(&host.slots),
+            places: Places::new(&host.slots, number),
             crew: Arc::clone(&host.crew),
             company: Arc::clone(&host.company),
             shared_memory: Arc::clone(&host.memory),
@@ -133,7 +134,7 @@ impl Account {
     pub fn running(&self) -> u32 {
         let terms = self.terms();
         let free = u32::try_from(terms.calls.available_permits()).unwrap_or(u32::MAX);
-        terms.budget.concurrent_calls.min(self.slots.of_one()).saturating_sub(free)
+        terms.budget.concurrent_calls.min(self.places.max()).saturating_sub(free)
     }
 
     /// Requests that wait.

@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::account::{Account, Spent};
 use crate::error::{Busy, Error};
 use crate::limits::Limits;
+pub(crate) use slots::Places;
 use slots::Slot;
 pub use slots::Slots;
 pub use throttle::Throttle;
@@ -71,7 +72,7 @@ impl Admission {
     fn try_admit(&self) -> Option<Permit> {
         let own = self.gate.try_enter()?;
         let tenants = Arc::clone(&self.account.terms().calls).try_acquire_owned().ok()?;
-        let slot = self.account.slots.try_take()?;
+        let slot = self.account.places.try_take()?;
         Some(Permit { _own: own, _tenants: tenants, _slot: slot, waited: false })
     }
 
@@ -93,7 +94,7 @@ impl Admission {
         };
         let tenants = tokio::time::timeout_at(until(deadline), calls.acquire_owned());
         let tenants = tenants.await.map_err(in_time(Busy::TenantsQueueTime))?;
-        let slot = tokio::time::timeout_at(until(deadline), self.account.slots.take(self.account.number, weight));
+        let slot = tokio::time::timeout_at(until(deadline), self.account.places.take(weight));
         let slot = slot.await.map_err(in_time(Busy::Host))?;
         let tenants = tenants.expect("the semaphore is never closed");
         Ok(Permit { _own: own, _tenants: tenants, _slot: slot, waited: true })
