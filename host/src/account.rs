@@ -5,6 +5,7 @@ mod descriptors;
 mod disk;
 mod hoard;
 mod load;
+mod log;
 mod outbound;
 mod processor;
 mod room;
@@ -27,6 +28,7 @@ pub(crate) use descriptors::Held;
 use disk::Disk;
 use hoard::Hoard;
 use load::{Company, Load};
+use log::Log;
 use outbound::Rate;
 use processor::Cpu;
 pub(crate) use room::Room;
@@ -58,7 +60,7 @@ pub struct Account {
     disk: Disk,
     cpu: Cpu,
     load: Load,
-    log: Mutex<LogBudget>,
+    log: Log,
 }
 
 /// What it may have, by the configuration in force.
@@ -68,12 +70,6 @@ pub(crate) struct Terms {
     pub(crate) calls: Arc<Semaphore>,
     /// Connections to elsewhere that it may open.
     pub(crate) outbound: Arc<Semaphore>,
-}
-
-/// A bucket that fills with `log_bytes_per_second` and holds what comes in one second.
-struct LogBudget {
-    bytes: f64,
-    filled: Instant,
 }
 
 /// A budget that is used up.
@@ -94,7 +90,7 @@ const GIVEN_BACK_RETRY: Duration = Duration::from_millis(20);
 
 impl Account {
     fn new(tenant: &str, number: u64, budget: Budget, host: &Host) -> Self {
-        let bytes = budget.log_bytes_per_second as f64;
+        let log = Log::new(budget.log_bytes_per_second);
         Self {
             tenant: tenant.to_owned(),
             number,
@@ -113,7 +109,7 @@ impl Account {
             disk: Disk::default(),
             cpu: Cpu::default(),
             load: Load::default(),
-            log: Mutex::new(LogBudget { bytes, filled: Instant::now() }),
+            log,
         }
     }
 
@@ -204,28 +200,8 @@ impl Account {
 
     /// Whether something that was used is not forgotten yet.
     fn owes(&self, now: Instant) -> bool {
-        let log_is_full = {
-            let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-            let rate = self.terms().budget.log_bytes_per_second as f64;
-            log.bytes + now.saturating_duration_since(log.filled).as_secs_f64() * rate >= rate
-        };
         let calls_are_ahead = self.next_call.load(Relaxed) > self.now(now);
-        calls_are_ahead || !log_is_full || self.has_used_cpu(now) || self.has_moved_bytes(now)
-    }
-
-    /// Whether a line that costs so much may be logged now.
-    pub(crate) fn log(&self, cost: usize, now: Instant) -> bool {
-        let rate = self.terms().budget.log_bytes_per_second as f64;
-        let mut budget = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        let elapsed = now.saturating_duration_since(budget.filled).as_secs_f64();
-        budget.filled = now;
-        budget.bytes = (budget.bytes + elapsed * rate).min(rate);
-        // It may go below zero by one line, as an app's own.
-        let allowed = budget.bytes > 0.0;
-        if allowed {
-            budget.bytes -= cost as f64;
-        }
-        allowed
+        calls_are_ahead || self.has_used_cpu(now) || self.has_logged(now) || self.has_moved_bytes(now)
     }
 }
 
@@ -328,10 +304,11 @@ impl Accounts {
     }
 
     /// Closes accounts that no app has any more, and that owe nothing at `now`: a tenant that takes its apps away and puts them back
-    /// finds what it has used.
+    /// finds what it has used. Called every second; what was left out of the log since is said.
     pub fn tidy(&self, now: Instant) {
         let mut unused = 0;
         self.book().by_tenant.retain(|_, account| {
+            account.say_left_out();
             if Arc::strong_count(account) > 1 {
                 return true;
             }

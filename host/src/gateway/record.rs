@@ -1,6 +1,7 @@
 //! What is known of a request while it is answered, for the logs, the counters and the throttle; and the body that ends
 //! it.
 
+use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -83,10 +84,11 @@ impl Record {
         }
         let app = self.app.as_ref().map_or("", |app| app.spec.name.as_str());
         let request = self.id;
+        let (method, path) = (cut(self.method.as_str()), cut(self.uri.path()));
         if error.is_clients() {
-            tracing::debug!(target: "wasgi::request", %request, app, cause, method = %self.method, path = self.uri.path(), "{error}");
-        } else {
-            tracing::warn!(target: "wasgi::request", %request, app, cause, method = %self.method, path = self.uri.path(), "{error}");
+            tracing::debug!(target: "wasgi::request", %request, app, cause, %method, path = &*path, "{error}");
+        } else if self.app.as_ref().is_none_or(|app| may_report(app, method.len() + path.len())) {
+            tracing::warn!(target: "wasgi::request", %request, app, cause, %method, path = &*path, "{error}");
         }
     }
 
@@ -96,7 +98,9 @@ impl Record {
             let terms = app.admission.account().terms();
             (terms.budget.faults, terms.budget.fault_pause)
         };
-        if let Some(pause) = app.throttle.failed(faults, pause_max) {
+        if let Some(pause) = app.throttle.failed(faults, pause_max)
+            && may_report(app, 0)
+        {
             let (app, pause) = (app.spec.name.as_str(), humantime::format_duration(pause));
             tracing::warn!(app, "its last {faults} calls or more have failed: it is left alone for {pause}");
         }
@@ -135,6 +139,21 @@ impl Record {
         });
     }
 }
+
+/// Whether the log has room for a line about a request to an app, with so many bytes that the client has chosen.
+fn may_report(app: &App, bytes: usize) -> bool {
+    app.admission.account().may_report(bytes, Instant::now())
+}
+
+/// What a client has written, as the log has it: the access log has all of it.
+fn cut(text: &str) -> Cow<'_, str> {
+    if text.len() <= CUT_BYTES {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(format!("{}…", &text[..text.floor_char_boundary(CUT_BYTES)]))
+}
+
+const CUT_BYTES: usize = 256;
 
 /// A response body that is logged and counted when it ends.
 pub struct Reply {

@@ -202,7 +202,9 @@ impl Task {
                 Err(_) => Error::Wall(Wall::Total(self.clocks.wall_time)),
             };
             let request = self.call.id;
-            tracing::warn!(target: "wasgi::request", %request, cause = error.label(), "after the response: {error}");
+            if self.call.account().may_report(0, Instant::now()) {
+                tracing::warn!(target: "wasgi::request", %request, cause = error.label(), "after the response: {error}");
+            }
             self.call.failed(&error);
         });
     }

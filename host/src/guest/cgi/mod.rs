@@ -12,6 +12,7 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Instant;
 
 use bytes::Bytes;
 use wasmtime::Store;
@@ -157,7 +158,7 @@ impl Shared {
                 return Err(fault);
             }
         };
-        if exit == Exit::Failure {
+        if exit == Exit::Failure && call.account().may_report(0, Instant::now()) {
             let (app, request) = (self.supply.app.name.as_str(), call.id);
             tracing::warn!(target: "wasgi::request", %request, app, "after its response head, the program failed (exit status)");
         }

@@ -298,7 +298,9 @@ impl<'a> Exchange<'a> {
 
 fn complain(app: &AppContext, call: &CallState, error: &Error) {
     let (app, request) = (app.name.as_str(), call.id);
-    tracing::warn!(target: "wasgi::request", %request, app, cause = error.label(), "after the response: {error}");
+    if call.account().may_report(0, Instant::now()) {
+        tracing::warn!(target: "wasgi::request", %request, app, cause = error.label(), "after the response: {error}");
+    }
     call.failed(error);
 }
 

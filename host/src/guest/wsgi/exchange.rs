@@ -1,5 +1,7 @@
 //! One call of an application: its parts, in order, to the connection.
 
+use std::time::Instant;
+
 use wasmtime::component::{ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Lower, TypedFunc};
 
 use super::gateway::ExcInfo;
@@ -77,7 +79,9 @@ impl Exchange<'_> {
                     // The client has the whole response: only the log is told.
                     (Err(Failure::App(error)), Ok(_)) => {
                         let (app, request) = (self.shared.supply.app.name.as_str(), self.call.id);
-                        tracing::warn!(target: "wasgi::request", %request, app, "after the response, close(): {error}");
+                        if self.call.account().may_report(0, Instant::now()) {
+                            tracing::warn!(target: "wasgi::request", %request, app, "after the response, close(): {error}");
+                        }
                         self.call.failed(&error);
                     }
                     (closed, _) => closed?,

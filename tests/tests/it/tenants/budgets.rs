@@ -148,6 +148,27 @@ fn a_log_flood_of_one_tenant_drops_no_line_of_another() {
 }
 
 #[test]
+fn what_the_host_says_of_a_tenants_requests_is_within_its_log_budget_and_what_is_left_out_is_counted() {
+    let host = serving("log_rate = '4KiB'\nfaults = 1\nfault_pause = '1h'", &[]);
+    assert_eq!(host.get("/acme/one/fault?kind=panic").status(), 500);
+    let long = "x".repeat(4000);
+    let mut client = host.connect();
+    for _ in 0..1000 {
+        assert_eq!(client.get(&format!("/acme/one/{long}")).status(), 503, "it is left alone");
+    }
+    let left_out = host.log_contains("lines about its requests were left out: more than budget.log_rate");
+    assert_eq!(left_out.text("tenant"), "acme");
+    let said = host.log().all(|event| event.text("cause") == "throttled");
+    assert!((1..200).contains(&said.len()), "{} lines of a thousand", said.len());
+    assert!(said.iter().all(|event| event.text("path").len() < 300), "paths are cut");
+    for _ in 0..50 {
+        assert_eq!(host.get("/hive/one/fault?kind=raise").status(), 500);
+    }
+    let neighbours = || host.log().all(|event| event.text("app") == "hive/one" && event.text("cause") == "exception");
+    eventually("the neighbour's are all there", || (neighbours().len() == 50).then_some(()));
+}
+
+#[test]
 fn who_waits_alone_is_served_before_the_second_of_a_crowd() {
     let host = serving("", &[("--sandboxes", "4"), ("--limit", "queue_time=10m")]);
     // Instances that are made in advance would take the few places of the pool.
