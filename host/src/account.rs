@@ -16,9 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use tokio::sync::Semaphore;
 
-use crate::admission::{Places, Slots};
+use crate::admission::{Places, Seats, Slots};
 use crate::config::Config;
 use crate::descriptors::Shares;
 use crate::limits::Budget;
@@ -43,6 +42,12 @@ pub struct Account {
     terms: ArcSwap<Terms>,
     /// What it has of the host's places for calls.
     pub(crate) places: Arc<Places>,
+    /// Places for its calls.
+    pub(crate) calls: Arc<Seats>,
+    /// Places for what is sent to clients without a call, as many again.
+    pub(crate) sends: Arc<Seats>,
+    /// Connections to elsewhere that it may open.
+    pub(crate) outbound_connections: Arc<Seats>,
     /// Who runs guests that compute for long.
     pub(crate) crew: Arc<Crew>,
     company: Arc<Company>,
@@ -66,10 +71,6 @@ pub struct Account {
 /// What it may have, by the configuration in force.
 pub(crate) struct Terms {
     pub(crate) budget: Budget,
-    /// Places for its calls.
-    pub(crate) calls: Arc<Semaphore>,
-    /// Connections to elsewhere that it may open.
-    pub(crate) outbound: Arc<Semaphore>,
 }
 
 /// A budget that is used up.
@@ -91,12 +92,17 @@ const GIVEN_BACK_RETRY: Duration = Duration::from_millis(20);
 impl Account {
     fn new(tenant: &str, number: u64, budget: Budget, host: &Host) -> Self {
         let log = Log::new(budget.log_bytes_per_second);
+        let calls_max = calls_max(&budget, &host.slots);
+        let outbound_connections = Seats::new(budget.outbound_connections);
         Self {
             tenant: tenant.to_owned(),
             number,
             made: Instant::now(),
-            terms: ArcSwap::from_pointee(Terms::new(budget, &host.slots)),
+            terms: ArcSwap::from_pointee(Terms { budget }),
             places: Places::new(&host.slots, number),
+            calls: Seats::new(calls_max),
+            sends: Seats::new(calls_max),
+            outbound_connections,
             crew: Arc::clone(&host.crew),
             company: Arc::clone(&host.company),
             shared_memory: Arc::clone(&host.memory),
@@ -128,9 +134,7 @@ impl Account {
 
     /// Calls that run, or have been given a place.
     pub fn running(&self) -> u32 {
-        let terms = self.terms();
-        let free = u32::try_from(terms.calls.available_permits()).unwrap_or(u32::MAX);
-        terms.budget.concurrent_calls.min(self.places.max()).saturating_sub(free)
+        self.calls.taken()
     }
 
     /// Requests that wait.
@@ -211,12 +215,8 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-impl Terms {
-    fn new(budget: Budget, slots: &Slots) -> Self {
-        let calls = budget.concurrent_calls.min(slots.of_one());
-        let outbound = Arc::new(Semaphore::new(budget.outbound_connections as usize));
-        Self { budget, calls: Arc::new(Semaphore::new(calls as usize)), outbound }
-    }
+fn calls_max(budget: &Budget, slots: &Slots) -> u32 {
+    budget.concurrent_calls.min(slots.of_one())
 }
 
 /// Somebody who waits.
@@ -280,26 +280,21 @@ impl Accounts {
         account
     }
 
-    /// Budgets are from now on as the configuration says. What is in use stays counted; places for calls are counted
-    /// anew where their number has changed.
+    /// Budgets are from now on as the configuration says. What is in use stays counted.
     pub fn reconfigure(&self, config: &Config) {
         self.host.memory.resize(config.sandbox_memory_bytes);
         self.host.descriptors.resize(Shares::of_process(config.edge.connections).guests);
         for account in self.book().by_tenant.values() {
             let tenant = config.tenant_of(&format!("{}/", account.tenant));
             let budget = &tenant.budget;
-            let before = account.terms.load_full();
-            if before.budget == *budget {
+            if account.terms().budget == *budget {
                 continue;
             }
-            let mut terms = Terms::new(budget.clone(), &self.host.slots);
-            if before.budget.concurrent_calls == budget.concurrent_calls {
-                terms.calls = Arc::clone(&before.calls);
-            }
-            if before.budget.outbound_connections == budget.outbound_connections {
-                terms.outbound = Arc::clone(&before.outbound);
-            }
-            account.terms.store(Arc::new(terms));
+            let calls_max = calls_max(budget, &self.host.slots);
+            account.calls.resize(calls_max);
+            account.sends.resize(calls_max);
+            account.outbound_connections.resize(budget.outbound_connections);
+            account.terms.store(Arc::new(Terms { budget: budget.clone() }));
         }
     }
 
@@ -371,10 +366,14 @@ mod tests {
         assert!(Arc::ptr_eq(&of(&config, "x"), &of(&config, "y")));
         let account = of(&config, "a/x");
         assert!(account.take_memory(7));
+        let calls: Vec<_> = (0..5).map(|_| account.calls.try_take().expect("there are many")).collect();
         config.budget.concurrent_calls = 3;
         accounts.reconfigure(&config);
         assert_eq!((account.terms().budget.concurrent_calls, account.memory_bytes()), (3, 7));
-        assert_eq!(account.terms().calls.available_permits(), 3);
+        assert_eq!((account.running(), account.calls.try_take().is_none()), (5, true), "what is under way counts");
+        drop(calls);
+        let calls: Vec<_> = std::iter::from_fn(|| account.calls.try_take()).collect();
+        assert_eq!(calls.len(), 3);
         accounts.tidy(Instant::now());
         assert_eq!(accounts.book().by_tenant.len(), 1);
     }

@@ -95,11 +95,6 @@ impl Places {
         Arc::new(Self { slots: Arc::clone(slots), tenant, held: AtomicU32::new(0) })
     }
 
-    /// What the tenant may have at once, if it is alone.
-    pub(crate) fn max(&self) -> u32 {
-        self.slots.of_one()
-    }
-
     /// A place, if one is free for the tenant and nobody waits for it.
     pub(super) fn try_take(self: &Arc<Self>) -> Option<Slot> {
         let slots = &*self.slots;

@@ -8,11 +8,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
 use super::Block;
 use crate::account::{Account, Held};
+use crate::admission::Seat;
 use crate::error::Error;
 
 /// What is read at once, and so what a slow client has in memory.
@@ -25,16 +25,11 @@ pub(crate) struct FileBody {
     reading: Option<JoinHandle<io::Result<Block>>>,
     account: Arc<Account>,
     /// It counts as being sent until its end, and as open.
-    _permits: (OwnedSemaphorePermit, Held),
+    _permits: (Seat, Seat, Held),
 }
 
 impl FileBody {
-    pub(crate) fn new(
-        file: File,
-        range: Range<u64>,
-        account: &Arc<Account>,
-        permits: (OwnedSemaphorePermit, Held),
-    ) -> Self {
+    pub(crate) fn new(file: File, range: Range<u64>, account: &Arc<Account>, permits: (Seat, Seat, Held)) -> Self {
         let account = Arc::clone(account);
         Self { file: Arc::new(file), left: range, reading: None, account, _permits: permits }
     }
