@@ -6,9 +6,9 @@ mod disk;
 mod hoard;
 mod load;
 mod log;
+mod memory;
 mod outbound;
 mod processor;
-mod room;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -28,9 +28,9 @@ use disk::Disk;
 use hoard::Hoard;
 use load::{Company, Load};
 use log::Log;
+pub(crate) use memory::Memory;
 use outbound::Rate;
 use processor::Cpu;
-pub(crate) use room::Room;
 
 /// One tenant's.
 pub struct Account {

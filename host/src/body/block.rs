@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::account::{Account, Room};
+use crate::account::{Account, Memory};
 use crate::admission::Permit;
 use crate::error::{Busy, Error};
 
@@ -13,7 +13,7 @@ use crate::error::{Busy, Error};
 pub(crate) struct Block {
     bytes: Bytes,
     /// None for what the host itself has to say.
-    room: Option<Room>,
+    room: Option<Memory>,
     /// Of the call, where the block is to count as that.
     permit: Option<Arc<Permit>>,
 }
@@ -43,7 +43,7 @@ impl Block {
         if count == 0 {
             return Ok(Vec::new());
         }
-        let room = account.room(bytes).ok_or(Error::Busy(Busy::TenantsMemory))?;
+        let room = account.hold_memory(bytes).ok_or(Error::Busy(Busy::TenantsMemory))?;
         if count == 1 {
             return Ok(filled(blocks)
                 .map(Bytes::from)
@@ -61,12 +61,12 @@ impl Block {
     ///
     /// # Errors
     /// As for [`Block::new`].
-    pub(crate) fn room(bytes: u64, account: &Arc<Account>) -> Result<Room, Error> {
-        account.room(bytes + COST_BYTES).ok_or(Error::Busy(Busy::TenantsMemory))
+    pub(crate) fn room(bytes: u64, account: &Arc<Account>) -> Result<Memory, Error> {
+        account.hold_memory(bytes + COST_BYTES).ok_or(Error::Busy(Busy::TenantsMemory))
     }
 
     /// One for which room was taken.
-    pub(crate) fn within(room: Room, bytes: Bytes) -> Self {
+    pub(crate) fn within(room: Memory, bytes: Bytes) -> Self {
         Self { bytes, room: Some(room), permit: None }
     }
 
@@ -81,7 +81,7 @@ impl Block {
             return blocks.pop();
         }
         let mut bytes = BytesMut::with_capacity(blocks.iter().map(Self::len).sum());
-        let mut room: Option<Room> = None;
+        let mut room: Option<Memory> = None;
         for block in blocks {
             bytes.extend_from_slice(&block.bytes);
             match (&mut room, block.room) {
@@ -116,7 +116,7 @@ impl Block {
 
     /// As bytes of which the last `piece_bytes`, or fewer, may have to wait for longer than the others; with the room for a copy of
     /// these.
-    pub(crate) fn into_pieces(mut self, piece_bytes: usize) -> (Bytes, Option<Room>) {
+    pub(crate) fn into_pieces(mut self, piece_bytes: usize) -> (Bytes, Option<Memory>) {
         let last_bytes = self.bytes.len().saturating_sub(1) % piece_bytes + 1;
         let last = self.room.as_mut().map(|room| room.split(last_bytes as u64));
         (self.into_bytes(), last)

@@ -24,7 +24,7 @@ use tokio::time::Sleep;
 use super::Drain;
 use super::connection::{Connection, Verdict};
 use super::serve::until_end;
-use crate::account::Room;
+use crate::account::Memory;
 use crate::body::Block;
 use crate::error::Error;
 use crate::gateway::{Gateway, Reply};
@@ -242,7 +242,7 @@ struct Pieces {
     /// Of the block under way, if it has more than one piece.
     rest: Bytes,
     /// For a copy of its last piece.
-    last: Option<Room>,
+    last: Option<Memory>,
     stream: Arc<Stream>,
 }
 
