@@ -25,6 +25,7 @@ use crate::sandbox::Crew;
 use descriptors::Descriptors;
 pub(crate) use descriptors::Held;
 use disk::Disk;
+pub use disk::Room;
 use hoard::Hoard;
 use load::{Company, Load};
 use log::Log;
@@ -122,6 +123,12 @@ impl Account {
     /// One for what is not served by a host: it has the default budget for itself.
     pub fn of_nobody() -> Arc<Self> {
         Arc::new(Self::new("", 0, Budget::default(), &Host::new(1, Crew::new(1, || ()))))
+    }
+
+    /// That of a tenant, for tests.
+    #[cfg(test)]
+    pub(crate) fn of(tenant: &str) -> Arc<Self> {
+        Arc::new(Self::new(tenant, 0, Budget::default(), &Host::new(1, Crew::new(1, || ()))))
     }
 
     pub fn tenant(&self) -> &str {
@@ -298,19 +305,24 @@ impl Accounts {
         }
     }
 
-    /// Closes accounts that no app has any more, and that owe nothing at `now`: a tenant that takes its apps away and puts them back
+    /// Closes accounts that no app has any more, of whose tenants nothing is left, and that owe nothing at `now`: a tenant that takes its apps away and puts them back
     /// finds what it has used. Called every second; what was left out of the log since is said.
     pub fn tidy(&self, now: Instant) {
         let mut unused = 0;
         self.book().by_tenant.retain(|_, account| {
             account.say_left_out();
-            if Arc::strong_count(account) > 1 {
+            if Arc::strong_count(account) > 1 || account.keeps_something() {
                 return true;
             }
             let is_kept = unused < UNUSED_MAX && account.owes(now);
             unused += usize::from(is_kept);
             is_kept
         });
+    }
+
+    /// Those of which it is to be counted again what their apps have left behind.
+    pub(crate) fn to_recount(&self) -> Vec<Arc<Account>> {
+        self.book().by_tenant.values().filter(|account| account.wants_recount()).map(Arc::clone).collect()
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -376,6 +388,14 @@ mod tests {
         assert_eq!(calls.len(), 3);
         accounts.tidy(Instant::now());
         assert_eq!(accounts.book().by_tenant.len(), 1);
+        // What is left of its apps stays charged without them.
+        account.set_stored(1);
+        drop(account);
+        accounts.tidy(Instant::now());
+        assert_eq!(of(&config, "a/x").disk_bytes(), 1);
+        of(&config, "a/x").set_stored(0);
+        accounts.tidy(Instant::now());
+        assert_eq!(accounts.book().by_tenant.len(), 0);
     }
 
     #[test]

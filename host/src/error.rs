@@ -89,6 +89,8 @@ pub enum Busy {
     Host,
     #[error("all sandboxes of this host are in use")]
     Pool,
+    #[error("it was asleep, and its code was not loaded within first_byte_time")]
+    Asleep,
     #[error("another call, or `wasgi manage`, had the app's data for longer than queue_time")]
     Data,
 }

@@ -30,6 +30,7 @@
 //! | [`admin`] | the local admin socket: what `wasgi apps` asks |
 //! | [`selftest`] | the host, attacked by programs, files and clients of our own: `wasgi selftest` |
 //! | [`telemetry`] | logs, access log, counters; it never steers control flow |
+//! | `unlinked` | opens directories on whose way no link is followed |
 //! | [`error`] | one [`error::Error`]: cause → status, public text, metric label |
 
 pub mod account;
@@ -62,3 +63,4 @@ pub mod sandbox;
 pub mod selftest;
 pub mod server;
 pub mod telemetry;
+mod unlinked;

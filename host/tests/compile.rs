@@ -15,8 +15,8 @@ const STACK_BYTES: u64 = 1 << 20;
 async fn compile(wasm: &[u8], limits: &Limits) -> Result<Vec<u8>, Failure> {
     let compiler = Compiler::new(STACK_BYTES, Passes::All).with_program(PathBuf::from(env!("CARGO_BIN_EXE_wasgi")));
     let output = NamedTempFile::new().expect("a temporary file can be made");
-    let slot = compiler.slot().await;
-    compiler.compile(&slot, wasm, Variant::Sync, limits, &output).await?;
+    let turn = compiler.turn("").await;
+    compiler.compile(&turn, wasm, Variant::Sync, limits, &output).await?;
     Ok(std::fs::read(output.path()).expect("it can be read"))
 }
 
@@ -76,6 +76,9 @@ async fn its_process_is_confined_while_it_reads_a_strangers_bytes() {
     };
     assert!(status.contains("NoNewPrivs:\t1\n"), "{status}");
     assert_eq!(status.contains("Seccomp:\t2\n"), Wall::Calls.is_there(), "{status}");
+    let pid = status.lines().find_map(|line| line.strip_prefix("Pid:\t")).expect("it has a number");
+    let score = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("it is at work");
+    assert_eq!(score.trim(), "1000", "where memory runs out it goes before its host");
 }
 
 #[tokio::test]
@@ -98,7 +101,7 @@ async fn a_hungry_one_is_stopped() {
 async fn a_missing_program_is_a_passing_failure() {
     let compiler = Compiler::new(STACK_BYTES, Passes::All).with_program(PathBuf::from("/nonexistent"));
     let output = NamedTempFile::new().expect("a temporary file can be made");
-    let slot = compiler.slot().await;
-    let result = compiler.compile(&slot, &component(1, 1), Variant::Sync, &Limits::default(), &output).await;
+    let turn = compiler.turn("").await;
+    let result = compiler.compile(&turn, &component(1, 1), Variant::Sync, &Limits::default(), &output).await;
     assert!(matches!(result, Err(Failure::Passing(_))), "{result:?}");
 }

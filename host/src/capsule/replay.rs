@@ -180,7 +180,9 @@ fn copy(mut source: File, place: &Path) -> io::Result<String> {
 
 /// What the app is served with, but for what it could do beyond its sandbox.
 fn secluded(config: Config, folder: &TempDir, differences: &mut Vec<String>) -> anyhow::Result<Config> {
-    let scratch = |number: usize| folder.path().join(format!("directory-{number}"));
+    // To directories that are granted no link leads.
+    let place = folder.path().canonicalize()?;
+    let scratch = |number: usize| place.join(format!("directory-{number}"));
     let mut number = 0;
     let mut seclude = |grants: &mut Grants| -> io::Result<()> {
         for directory in grants.directories.values_mut().filter(|directory| directory.access == Access::Write) {

@@ -163,7 +163,8 @@ async fn serve(
     let deploy = Deployer::start(Arc::clone(&config), engine, Arc::clone(&apps), Arc::clone(&capsules))?;
     let rebuild = rebuild(&settings, &config, &apps, &deploy);
     let admin = tokio::spawn(admin.run(apps, Arc::clone(&capsules)));
-    let host = Host { settings, started: config, policy, deploy, access_log, capsules, confinement };
+    let in_force = ArcSwap::new(Arc::clone(&config));
+    let host = Host { settings, started: config, in_force, policy, deploy, access_log, capsules, confinement };
 
     let (stop, stopped) = oneshot::channel();
     let served = host.serve(server, async {
@@ -217,6 +218,7 @@ struct Host {
     settings: Settings,
     /// The configuration at the start: what only a restart changes stays as it is in here.
     started: Arc<Config>,
+    in_force: ArcSwap<Config>,
     policy: Arc<ArcSwap<Policy>>,
     deploy: DeployHandle,
     access_log: Arc<AccessLog>,
@@ -275,10 +277,14 @@ impl Host {
                 return;
             }
         };
-        if let Err(error) = self.confinement.admits(&config, &self.settings) {
-            tracing::error!("the configuration stays as it is: {error:#}");
-            return;
-        }
+        let narrowed = self.confinement.narrow(config, &self.in_force.load(), &self.settings);
+        let (config, left_out) = match narrowed {
+            Ok(narrowed) => narrowed,
+            Err(error) => {
+                tracing::error!("the configuration stays as it is: {error:#}");
+                return;
+            }
+        };
         let policy = match policy(&config) {
             Ok(policy) => policy,
             Err(error) => {
@@ -300,9 +306,17 @@ impl Host {
         if !fixed.is_empty() {
             tracing::warn!("only a restart changes {}: what was said at the start stays in force", fixed.join(", "));
         }
+        for what in left_out {
+            tracing::error!(
+                "{what} lies outside of what this host has confined itself to when it was started, and is left out: a restart leads there \
+                 (and confine_paths names folders of which none is needed)"
+            );
+        }
+        let config = Arc::new(config);
+        self.in_force.store(Arc::clone(&config));
         self.policy.store(Arc::new(policy));
         self.capsules.reload(&config);
-        self.deploy.reload(Arc::new(config), plan).await;
+        self.deploy.reload(config, plan).await;
         tracing::info!("the configuration was read again");
     }
 }

@@ -16,6 +16,8 @@ pub struct AppSpec {
     pub routes: Vec<RouteSpec>,
     /// Environment variables for the guest, by name; they go into environ as they are.
     pub env: Vec<(String, String)>,
+    /// The names of those that are its tenant's, and go when they are taken away.
+    pub env_granted: Vec<String>,
     /// Variables that are secrets, and where to find them.
     pub secrets: Vec<(String, SecretSource)>,
     pub instances: Instances,
@@ -51,11 +53,18 @@ impl AppSpec {
             Ok(secret) => Ok((name.clone(), secret)),
             Err(reason) => Err(format!("the secret {name} cannot be read: {reason}")),
         };
-        let secrets: Secrets = self.secrets.iter().map(read).collect::<Result<_, _>>()?;
+        self.secrets.iter().map(read).collect()
+    }
+
+    /// Whether its variables and these secrets go into an environment together.
+    ///
+    /// # Errors
+    /// If they do not.
+    pub fn check_environment(&self, secrets: &Secrets) -> Result<(), String> {
         let given = secrets.iter().map(|(name, secret)| name.len() + secret.expose().len());
         let own = self.env.iter().map(|(name, value)| name.len() + value.len());
         match given.chain(own).sum::<usize>() <= ENV_BYTES_MAX {
-            true => Ok(secrets),
+            true => Ok(()),
             false => Err("its variables and secrets together are too large for an environment".to_owned()),
         }
     }

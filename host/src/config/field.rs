@@ -233,6 +233,13 @@ impl<T> Field<T> {
         }
     }
 
+    /// Brings it to what the operator has, where it is more.
+    pub(super) fn keep_within(&self, of: &mut T, operators: &T) {
+        if self.exceeds(of, operators) {
+            (self.set)(of, (self.get)(operators));
+        }
+    }
+
     pub(super) fn differs(&self, of: &T, other: &T) -> bool {
         (self.get)(of) != (self.get)(other)
     }

@@ -35,6 +35,8 @@ pub struct Grants {
     pub directories: BTreeMap<String, DirectoryGrant>,
     /// Key-value stores, by name: an app has those that it asks for.
     pub keyvalue: BTreeMap<String, StoreGrant>,
+    /// What was to be among secrets and directories, and where it is: a host that has confined itself gets there by a restart alone.
+    pub out_of_reach: BTreeMap<String, PathBuf>,
 }
 
 impl Default for Grants {
@@ -49,6 +51,7 @@ impl Default for Grants {
             secrets: BTreeMap::default(),
             directories: BTreeMap::default(),
             keyvalue: BTreeMap::default(),
+            out_of_reach: BTreeMap::default(),
         }
     }
 }
@@ -69,6 +72,7 @@ impl Grants {
             directories: section.items("grant.directories", &table.directories, DirectoryGrant::parse)?,
             outbound: OutboundGrants::parse(section, &table.outbound)?,
             keyvalue: section.items("grant.keyvalue", &table.keyvalue, StoreGrant::parse)?,
+            out_of_reach: BTreeMap::default(),
         })
     }
 
@@ -266,6 +270,11 @@ pub(super) fn data_path(data_dir: &Path, app: &str) -> Result<PathBuf, String> {
     Ok(data_dir.join(name))
 }
 
+/// Whose data lies in a directory of this name. Names with a dot before them are the host's.
+pub(crate) fn tenant_of_data(name: &str) -> Option<&str> {
+    (!name.starts_with('.')).then(|| name.split_once(SLASH).map_or("", |(tenant, _)| tenant))
+}
+
 #[cfg(test)]
 mod tests {
     use toml::Value;
@@ -313,6 +322,11 @@ mod tests {
         let path = |app: &str| data_path(Path::new("/d"), app);
         assert_eq!(path("shop"), Ok(PathBuf::from("/d/shop")));
         assert_eq!(path("shop/cart"), Ok(PathBuf::from("/d/shop+cart")));
+        for app in ["shop", "shop/cart", "shop/cart/x"] {
+            let name = app.replace('/', SLASH);
+            assert_eq!(tenant_of_data(&name), Some(super::super::tenant_name(app)));
+        }
+        assert_eq!(tenant_of_data(".turns"), None);
         for app in ["..", "a/..", "/etc", "", "shop+cart", "a\0b", &"x".repeat(256)] {
             assert!(path(app).is_err(), "{app}");
         }

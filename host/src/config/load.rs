@@ -1,18 +1,20 @@
 //! Layer upon layer: defaults, `wasgi.toml`, environment, flags → [`Config`].
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use super::bind::{self, Place, Scheme};
 use super::field::{self, BUDGET, EDGE, Field, LIMITS};
 use super::file::{File, Given, Item, Source};
+use super::places::{self, real_path};
+use super::tenant::Named;
 use super::{
     AccessLogFormat, AccessLogTarget, CHUNKED_BODIES, CONFINE, Certificate, Config, ConfigError, Grants, INSTANCES,
     KEEP_CAPSULES, LOG_FORMATS, PASSES, Policy, RedisUrl, Settings, StoreBackend, TrustedPeers, apply_table, tenant,
     top,
 };
 
-const FILE_NAME: &str = "wasgi.toml";
+pub(super) const FILE_NAME: &str = "wasgi.toml";
 /// Where the tenants' files are, beside it.
 const TENANTS_DIR: &str = "tenants.d";
 const ACCESS_LOG_FORMATS: &[(&str, AccessLogFormat)] =
@@ -33,9 +35,9 @@ pub(super) fn load(settings: &Settings) -> Result<Config, ConfigError> {
     }
     config.instances = config.policy(policy);
     // The last: their limits are those of all layers where nothing else is said.
-    let tenants_dir = tenants_dir(settings, file)?;
-    config.tenants = tenant::load(&config, file.map(|(source, file)| (source, &file.tenant)), &tenants_dir)?;
-    check_together(&config, &tenants_dir)?;
+    let (tenants_dir, named) = tenants_dir(settings, file)?;
+    config.tenants = tenant::load(&config, file.map(|(source, file)| (source, &file.tenant)), &tenants_dir, named)?;
+    check_together(&config, settings, &tenants_dir)?;
     Ok(config)
 }
 
@@ -50,17 +52,19 @@ fn source(settings: &Settings) -> Result<Option<Source>, ConfigError> {
 pub(super) fn tenants_dir_of(settings: &Settings) -> Result<PathBuf, ConfigError> {
     let source = source(settings)?;
     let file: Option<File> = source.as_ref().map(Source::parse).transpose()?;
-    tenants_dir(settings, source.as_ref().zip(file.as_ref()))
+    tenants_dir(settings, source.as_ref().zip(file.as_ref())).map(|(folder, _)| folder)
 }
 
-/// The folder with the tenants' files.
-fn tenants_dir(settings: &Settings, file: Option<(&Source, &File)>) -> Result<PathBuf, ConfigError> {
+/// The folder with the tenants' files, and who says so.
+fn tenants_dir(settings: &Settings, file: Option<(&Source, &File)>) -> Result<(PathBuf, Named), ConfigError> {
     if let Some(path) = &settings.tenants_dir {
-        return Ok(path.clone());
+        return Ok((path.clone(), Named::ByOperator));
     }
-    let Some((source, file)) = file else { return Ok(PathBuf::from(TENANTS_DIR)) };
-    let said = file.tenants_dir.as_ref().map(|item| path(&source.given("tenants_dir", item))).transpose()?;
-    Ok(source.folder().join(said.unwrap_or_else(|| PathBuf::from(TENANTS_DIR))))
+    let Some((source, file)) = file else { return Ok((PathBuf::from(TENANTS_DIR), Named::ByDefault)) };
+    Ok(match &file.tenants_dir {
+        Some(item) => (source.folder().join(path(&source.given("tenants_dir", item))?), Named::ByOperator),
+        None => (source.folder().join(TENANTS_DIR), Named::ByDefault),
+    })
 }
 
 fn apply_file(source: &Source, file: &File, config: &mut Config, policy: &mut Policy) -> Result<(), ConfigError> {
@@ -356,7 +360,7 @@ fn access_log(given: &Given<'_>, folder: &Path) -> Result<Option<AccessLogTarget
 const UNIX_PATH_BYTES_MAX: usize = 107;
 
 /// What is right alone and wrong together.
-fn check_together(config: &Config, tenants_dir: &Path) -> Result<(), ConfigError> {
+fn check_together(config: &Config, settings: &Settings, tenants_dir: &Path) -> Result<(), ConfigError> {
     let edge = &config.edge;
     if edge.request_target_bytes > edge.request_head_bytes {
         let reason = "is larger than edge.request_head_size, of which it is a part";
@@ -389,7 +393,7 @@ fn check_together(config: &Config, tenants_dir: &Path) -> Result<(), ConfigError
         ));
     }
     check_stores(config)?;
-    check_directories(config, &apps, &state)?;
+    places::check_directories(config, &apps, &state)?;
     if state.starts_with(&apps) {
         return Err(ConfigError::new(
             format!("state_dir {}", config.state_dir.display()),
@@ -405,7 +409,7 @@ fn check_together(config: &Config, tenants_dir: &Path) -> Result<(), ConfigError
             format!("it lies inside the state directory {}, which is the host's alone", config.state_dir.display()),
         ));
     }
-    Ok(())
+    places::check_files(config, settings, tenants_dir)
 }
 
 /// Who is granted a store in Redis needs one.
@@ -422,48 +426,4 @@ fn check_stores(config: &Config) -> Result<(), ConfigError> {
         )),
         _ => Ok(()),
     }
-}
-
-/// What guests may write to lies in no directory of the host's, and none of these in it.
-fn check_directories(config: &Config, apps: &Path, state: &Path) -> Result<(), ConfigError> {
-    let all = || std::iter::once(&config.grants).chain(config.tenants.values().map(|tenant| &tenant.grants));
-    let data = real_path(&config.data_dir)?;
-    let check = |what: String, path: &Path, others: &[(&str, &Path)]| {
-        let clash = others.iter().find(|(_, other)| path.starts_with(other) || other.starts_with(path));
-        match clash {
-            Some((name, other)) => {
-                let reason = format!("it and the {name} directory {} may not lie in each other", other.display());
-                Err(ConfigError::new(what, reason))
-            }
-            None => Ok(()),
-        }
-    };
-    let own = [("apps", apps), ("state", state)];
-    if config.has_data() {
-        check(format!("data_dir {}", config.data_dir.display()), &data, &own)?;
-    }
-    for (place, directory) in all().flat_map(|grants| &grants.directories) {
-        let what = format!("grant.directories.\"{place}\" {}", directory.path.display());
-        check(what, &real_path(&directory.path)?, &[own[0], own[1], ("data", &data)])?;
-    }
-    Ok(())
-}
-
-/// The path without links and dots. Of what does not exist yet only the dots can be seen.
-fn real_path(path: &Path) -> Result<PathBuf, ConfigError> {
-    let refused = |error: std::io::Error| ConfigError::new(path.display().to_string(), error.to_string());
-    let absolute = std::path::absolute(path).map_err(refused)?;
-    for ancestor in absolute.ancestors() {
-        let Ok(mut real) = ancestor.canonicalize() else {
-            continue;
-        };
-        for component in absolute.strip_prefix(ancestor).unwrap_or(Path::new("")).components() {
-            match component {
-                Component::ParentDir => _ = real.pop(),
-                component => real.push(component),
-            }
-        }
-        return Ok(real);
-    }
-    Ok(absolute)
 }

@@ -23,11 +23,13 @@ mod grant;
 mod instances;
 mod load;
 mod machine;
+mod places;
 mod print;
 mod route;
 mod secret;
 mod settings;
 mod sidecar;
+mod standing;
 mod store;
 mod tenant;
 #[cfg(test)]
@@ -39,6 +41,7 @@ pub use bind::{Bind, Place, Scheme};
 pub use directory::{Access, DirectoryGrant, DirectorySpec};
 use field::{Field, TOP};
 use file::{Given, Items, Section};
+pub(crate) use grant::tenant_of_data;
 pub use grant::{AppNames, Destination, Destinations, Grants, OutboundGrants, Protocol, host_name};
 use instances::{INSTANCES, Policy};
 pub use instances::{Instances, Kept};
@@ -203,14 +206,15 @@ impl Config {
         sidecar::app_limits(self, name, sidecar)
     }
 
-    /// Whether an app that is live may stay so: it has no place and no grant that the operator has taken away since.
-    pub fn still_allows(&self, spec: &AppSpec) -> bool {
-        sidecar::still_allows(self, spec)
+    /// What an app that is live may go on as: the same, or with less. None if it may not, since it has a place or a grant that the
+    /// operator has taken away.
+    pub fn fitted(&self, spec: &AppSpec) -> Option<AppSpec> {
+        standing::fitted(self, spec)
     }
 
     /// What the operator grants the app at this moment of what is looked at anew at each use.
     pub fn held_by(&self, spec: &AppSpec) -> Held {
-        sidecar::held(self, spec)
+        standing::held(self, spec)
     }
 
     /// `new` as far as a running host that was started with this can take it over, and the keys where it cannot: they stay

@@ -11,8 +11,8 @@ use super::field::{self, LIMITS};
 use super::file::{FILE_BYTES_MAX, Given, Item, Items, Section, Source};
 use super::tenant::{name_within, tenant_name};
 use super::{
-    AppNames, AppSpec, AssetSpec, Config, ConfigError, Destinations, DirectorySpec, Grants, Held, Instances, Policy,
-    RouteSpec, SecretSource, Tenant, Want, apply_table, route,
+    AppNames, AppSpec, AssetSpec, Config, ConfigError, Destinations, DirectorySpec, Instances, Policy, RouteSpec,
+    SecretSource, Tenant, Want, apply_table, route,
 };
 use crate::bundle::Manifest;
 use crate::limits::Limits;
@@ -79,11 +79,14 @@ pub(super) fn app_spec(
     let tenant = &*config.tenant_of(name);
     let asker = Asker { config, tenant, name, source: &source };
     let secrets = asker.secrets(&sidecar)?;
+    let env = asker.env(&sidecar, &secrets)?;
+    let is_granted = |name: &String| !sidecar.env.keys().any(|own| own.as_ref() == name);
     Ok(AppSpec {
         name: name.to_owned(),
         tenant: tenant.name.clone(),
         routes: asker.routes(&sidecar)?,
-        env: asker.env(&sidecar, &secrets)?,
+        env_granted: env.iter().map(|(name, _)| name.clone()).filter(is_granted).collect(),
+        env,
         secrets,
         instances: instances(config, &source, &sidecar, manifest)?,
         chunked_bodies: match &sidecar.chunked_bodies {
@@ -101,40 +104,6 @@ pub(super) fn app_spec(
         keyvalue: asker.keyvalue(&sidecar)?,
         limits: limits(tenant, &source, &sidecar)?,
     })
-}
-
-pub(super) fn still_allows(config: &Config, spec: &AppSpec) -> bool {
-    let tenant = config.tenant_of(&spec.name);
-    let (name, grants) = (name_within(&spec.name), &tenant.grants);
-    let has_secret = |(key, source): &(String, SecretSource)| {
-        grants.secrets.get(key).is_some_and(|grant| grant.apps.contain(name) && grant.source == *source)
-    };
-    spec.routes.iter().all(|route| config.gives(&tenant, route))
-        && (spec.wall_clock != Want::Needed || grants.wall_clock.contain(name))
-        && (spec.randomness != Want::Needed || grants.randomness.contain(name))
-        && spec.secrets.iter().all(has_secret)
-        && has_files(grants, spec)
-}
-
-pub(super) fn held(config: &Config, spec: &AppSpec) -> Held {
-    let grants = &config.tenant_of(&spec.name).grants;
-    let name = name_within(&spec.name);
-    Held {
-        wall_clock: spec.wall_clock != Want::Declined && grants.wall_clock.contain(name),
-        randomness: spec.randomness != Want::Declined && grants.randomness.contain(name),
-        files: has_files(grants, spec),
-    }
-}
-
-/// Whether it has its data and directories still, as they were.
-fn has_files(grants: &Grants, spec: &AppSpec) -> bool {
-    let name = name_within(&spec.name);
-    let has_directory = |directory: &DirectorySpec| {
-        grants.directories.get(&directory.place).is_some_and(|grant| {
-            grant.apps.contain(name) && (&grant.path, grant.access) == (&directory.path, directory.access)
-        })
-    };
-    (spec.data.is_none() || grants.data.contain(name)) && spec.directories.iter().all(has_directory)
 }
 
 /// An app that asks for what its tenant may have. What it is not granted refuses it, with the line that asks.
@@ -230,7 +199,13 @@ impl Asker<'_> {
             let table = self.grant_table();
             let name_text = name.escape_debug();
             find(name).ok_or_else(|| {
-                given.refuse(format!("the operator has not granted \"{name_text}\": it is to stand in [{table}.{key}]"))
+                given.refuse(match self.tenant.grants.out_of_reach.get(name) {
+                    Some(path) => format!(
+                        "\"{name_text}\" is granted, and {} is out of this host's reach until it is started again",
+                        path.display()
+                    ),
+                    None => format!("the operator has not granted \"{name_text}\": it is to stand in [{table}.{key}]"),
+                })
             })
         });
         granted.collect()

@@ -1,5 +1,7 @@
 //! Key-value stores that apps may have.
 
+use std::fmt;
+
 use toml::Value;
 
 use super::file::Given;
@@ -87,7 +89,7 @@ fn is_store_name(name: &str) -> bool {
 }
 
 /// Where the shared Redis is: `keyvalue_redis`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum RedisUrl {
     Said(String),
     /// With a password in it.
@@ -100,12 +102,10 @@ impl RedisUrl {
     /// `"redis://127.0.0.1:6379/0"`, or where it is written: `{ file = "…" }`, `{ env = "…" }`.
     pub(super) fn parse(given: &Given<'_>) -> Result<Self, ConfigError> {
         match given.value.as_ref() {
-            Value::String(url) if url.contains('@') => Err(given.refuse_key(
-                "a URL with a password in it is a secret: write it into a file, and { file = \"PATH\" } here",
-            )),
-            Value::String(url) => match check_url(url) {
+            // A password may be in whatever it says: it is in no message.
+            Value::String(url) => match check_url(url).and_then(|()| check_public(url)) {
                 Ok(()) => Ok(Self::Said(url.clone())),
-                Err(reason) => Err(given.refuse(reason)),
+                Err(reason) => Err(given.refuse_key(reason)),
             },
             Value::Table(table) if !table.contains_key("apps") => SecretGrant::parse(given).map(Self::Secret),
             _ => Err(given.refuse_key("a URL is wanted, or { file = \"PATH\" } or { env = \"NAME\" }")),
@@ -135,7 +135,60 @@ impl RedisUrl {
     }
 }
 
+impl fmt::Debug for RedisUrl {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("(where Redis is)")
+    }
+}
+
+/// What the query of a URL may say that anybody may know.
+const PUBLIC_KEYS: [&str; 2] = ["db=", "protocol="];
+
+/// Whether everybody may see it: there is no user, no password, and nothing in which one could be.
+fn check_public(url: &str) -> Result<(), String> {
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    let is_public = |pair: &str| pair.is_empty() || PUBLIC_KEYS.iter().any(|key| pair.starts_with(key));
+    if url.contains(['@', '#']) || !query.split('&').all(is_public) {
+        return Err(
+            "a URL with a user, a password or anything unknown in it is a secret: write it into a file, and { file = \"PATH\" } here"
+                .to_owned(),
+        );
+    }
+    Ok(())
+}
+
 fn check_url(url: &str) -> Result<(), String> {
     let is_known = REDIS_SCHEMES.iter().any(|scheme| url.starts_with(scheme));
     is_known.then_some(()).ok_or_else(|| format!("a URL with one of {} is wanted", REDIS_SCHEMES.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_in_which_a_password_could_be_is_refused_and_not_shown() {
+        let parse = |url: &str| RedisUrl::parse(&Given::flag("keyvalue_redis", url));
+        for url in
+            ["redis://127.0.0.1:6379/3", "redis+unix:///run/redis.sock?db=2&protocol=resp3", "unix:///run/redis.sock"]
+        {
+            let parsed = parse(url).expect(url);
+            assert_eq!(parsed.toml(), Value::from(url));
+            assert_eq!(format!("{parsed:?}"), "(where Redis is)");
+        }
+        for url in [
+            "redis://:HUSH@127.0.0.1/",
+            "redis://HUSH@127.0.0.1/",
+            "redis+unix:///run/redis.sock?pass=HUSH",
+            "redis+unix:///run/redis.sock?db=1&user=HUSH",
+            "unix:///run/redis.sock?p%61ss=HUSH",
+            "unix:///run/redis.sock?password=HUSH",
+            "unix:///run/redis.sock?db=1#HUSH",
+            "redis+unx:///run/redis.sock?pass=HUSH",
+            "HUSH",
+        ] {
+            let refused = parse(url).expect_err(url).to_string();
+            assert!(refused.starts_with("keyvalue_redis: ") && !refused.contains("HUSH"), "{refused}");
+        }
+    }
 }

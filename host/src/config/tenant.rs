@@ -102,6 +102,7 @@ pub(super) fn load(
     config: &Config,
     source: Option<(&Source, &BTreeMap<toml::Spanned<String>, TenantTable>)>,
     folder: &Path,
+    named: Named,
 ) -> Result<Tenants, ConfigError> {
     let mut tenants = Tenants::new();
     if let Some((source, tables)) = source {
@@ -111,7 +112,7 @@ pub(super) fn load(
             tenants.insert(name.as_ref().clone(), tenant(config, &place, name.as_ref(), table, &section)?);
         }
     }
-    for path in files(folder)? {
+    for path in files(folder, named)? {
         let place = path.display().to_string();
         let Some(name) = path.file_stem().and_then(|name| name.to_str()) else {
             return Err(ConfigError::new(place, "the name of the file is to be that of a tenant"));
@@ -131,14 +132,24 @@ pub(super) fn load(
     Ok(tenants)
 }
 
-/// The files `NAME.toml` of a folder, which need not be there.
-fn files(folder: &Path) -> Result<Vec<std::path::PathBuf>, ConfigError> {
+/// Who says where the tenants' files are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Named {
+    ByOperator,
+    ByDefault,
+}
+
+/// The files `NAME.toml` of a folder, which need not be there if nobody has named it: without the tenants' limits and places more is
+/// allowed, not less.
+fn files(folder: &Path, named: Named) -> Result<Vec<std::path::PathBuf>, ConfigError> {
     let refused = |error: std::io::Error| {
         ConfigError::new(folder.display().to_string(), format!("the tenants' files cannot be read: {error}"))
     };
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && named == Named::ByDefault => {
+            return Ok(Vec::new());
+        }
         Err(error) => return Err(refused(error)),
     };
     let mut paths = Vec::new();

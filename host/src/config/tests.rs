@@ -6,6 +6,7 @@ use super::*;
 use crate::bundle::Manifest;
 
 mod listening;
+mod places;
 mod sidecars;
 mod tenants;
 

@@ -4,6 +4,7 @@
 //! that would lead elsewhere is refused: what is confined cannot be freed.
 
 use std::fmt;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, ensure};
@@ -13,7 +14,10 @@ use landlock::{
 };
 
 use super::kernel::{self, Wall};
-use crate::config::{self, AccessLogTarget, Config, Confine, Place, RedisUrl, SecretSource, Settings};
+use crate::config::{
+    self, AccessLogTarget, Config, Confine, DirectoryGrant, Grants, Place, RedisUrl, SecretSource, Settings,
+};
+use crate::unlinked::open_directory;
 
 /// What the host may do beneath a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,22 +117,58 @@ impl Confinement {
         Ok(Self { rules, standing, missing, open: None })
     }
 
+    /// New settings without what lies outside of what this host may use: such grants are out of reach, and files of the host's own stay
+    /// those that are in force. What the settings take away is taken away all the same. Says what was left out, a line each.
+    ///
+    /// # Errors
+    /// If that leaves something that lies outside; says what.
+    pub fn narrow(
+        &self,
+        mut new: Config,
+        in_force: &Config,
+        settings: &Settings,
+    ) -> anyhow::Result<(Config, Vec<String>)> {
+        let mut left_out = Vec::new();
+        for (table, grants) in tables(&mut new) {
+            let mut leave_out = |kind: &str, name: &str, path: &Path| {
+                left_out.push(format!("{table}.{kind}.\"{}\" = {}", name.escape_debug(), path.display()));
+                grants.out_of_reach.insert(name.to_owned(), path.to_owned());
+            };
+            grants.directories.retain(|name, directory| {
+                let keep = directory_rule(directory).is_none_or(|rule| self.reaches(&rule));
+                if !keep {
+                    leave_out("directories", name, &directory.path);
+                }
+                keep
+            });
+            grants.secrets.retain(|name, secret| match &secret.source {
+                SecretSource::File(path) if !file_rules(path).iter().all(|rule| self.reaches(rule)) => {
+                    leave_out("secrets", name, path);
+                    false
+                }
+                _ => true,
+            });
+        }
+        for (key, copy) in OWN_FILES {
+            let mut tried = in_force.clone();
+            copy(&mut tried, &new);
+            if self.admits(&tried, settings).is_err() {
+                copy(&mut new, in_force);
+                left_out.push((*key).to_owned());
+            }
+        }
+        self.admits(&new, settings)?;
+        Ok((new, left_out))
+    }
+
     /// Whether what new settings lead to is within what this host may use.
     ///
     /// # Errors
     /// Names what is not.
     pub fn admits(&self, config: &Config, settings: &Settings) -> anyhow::Result<()> {
-        if self.open.is_some() || !self.standing.contains(&Wall::Files) {
-            return Ok(());
-        }
-        let is_within =
-            |wanted: &Rule, rule: &Rule| rule.usage.covers(wanted.usage) && wanted.path.starts_with(&rule.path);
-        // What is not there leads nowhere.
-        for wanted in
-            rules(config, settings).into_iter().filter(|wanted| wanted.usage == Use::Write || wanted.path.exists())
-        {
+        for wanted in rules(config, settings) {
             ensure!(
-                self.rules.iter().any(|rule| is_within(&wanted, rule)),
+                self.reaches(&wanted),
                 "{} lies outside of what this host has confined itself to when it was started: a restart leads there (and \
                  confine_paths names folders of which none is needed)",
                 wanted.path.display()
@@ -136,6 +176,45 @@ impl Confinement {
         }
         Ok(())
     }
+
+    fn reaches(&self, wanted: &Rule) -> bool {
+        let is_within = |rule: &Rule| rule.usage.covers(wanted.usage) && wanted.path.starts_with(&rule.path);
+        // What is not there leads nowhere.
+        let leads_nowhere = || wanted.usage != Use::Write && !wanted.path.exists();
+        let is_open = self.open.is_some() || !self.standing.contains(&Wall::Files);
+        is_open || self.rules.iter().any(is_within) || leads_nowhere()
+    }
+}
+
+/// Files of the host's own that a reload may name anew, and how to take one over.
+const OWN_FILES: &[(&str, fn(&mut Config, &Config))] = &[
+    ("certfile", |to, from| to.certificate.clone_from(&from.certificate)),
+    ("outbound_cafile", |to, from| to.outbound_cafile.clone_from(&from.outbound_cafile)),
+    ("keyvalue_redis", |to, from| to.keyvalue_redis.clone_from(&from.keyvalue_redis)),
+    ("access_log.file", |to, from| to.access_log.clone_from(&from.access_log)),
+];
+
+/// All grants, each with where it stands.
+fn tables(config: &mut Config) -> impl Iterator<Item = (String, &mut Grants)> {
+    let tenants = config.tenants.iter_mut().map(|(name, tenant)| (format!("tenant.{name}.grant"), &mut tenant.grants));
+    std::iter::once(("grant".to_owned(), &mut config.grants)).chain(tenants)
+}
+
+/// None where a guest has made a link of what lies where it writes: that leads nowhere, here as well.
+fn directory_rule(directory: &DirectoryGrant) -> Option<Rule> {
+    let usage = if directory.access == config::Access::Write { Use::Write } else { Use::Read };
+    let path = match open_directory(&directory.path) {
+        // Where it is in truth, whatever becomes of the path meanwhile.
+        Ok(handle) => real_of(&handle, &directory.path),
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => return None,
+        Err(_) => absolute(&directory.path),
+    };
+    Some(Rule { path, usage })
+}
+
+/// Editors, and whoever renews certificates and secrets, put other files in their place. Of a link, both where it is and where it leads.
+fn file_rules(file: &Path) -> [Rule; 2] {
+    [beside(file), lexical_beside(file)].map(|path| Rule { path, usage: Use::Read })
 }
 
 impl fmt::Display for Confinement {
@@ -210,6 +289,10 @@ fn rules(config: &Config, settings: &Settings) -> Vec<Rule> {
     let mut rules: Vec<Rule> =
         MACHINE.iter().map(|(path, usage)| Rule { path: PathBuf::from(path), usage: *usage }).collect();
     let mut add = |path: PathBuf, usage| rules.push(Rule { path, usage });
+    // The compiler's process says there that it is to go first where memory runs out. Root could change the kernel's own settings there.
+    if !rustix::process::geteuid().is_root() {
+        add(PathBuf::from("/proc"), Use::Append);
+    }
     // Deployers put another directory in its place.
     add(beside(&config.apps_dir), Use::Read);
     add(real(&config.apps_dir), Use::Read);
@@ -220,7 +303,6 @@ fn rules(config: &Config, settings: &Settings) -> Vec<Rule> {
     let grants = || std::iter::once(&config.grants).chain(config.tenants.values().map(|tenant| &tenant.grants));
     // Whether or not apps may go elsewhere now: that is granted without a restart.
     ELSEWHERE.iter().map(Path::new).filter(|path| path.exists()).for_each(|path| add(beside(path), Use::Read));
-    // Editors, and whoever renews certificates and secrets, put other files in their place.
     let mut files = vec![settings.file.clone().unwrap_or_else(|| PathBuf::from("wasgi.toml"))];
     files.extend(
         config.certificate.iter().flat_map(|certificate| [certificate.certfile.clone(), certificate.keyfile.clone()]),
@@ -235,10 +317,8 @@ fn rules(config: &Config, settings: &Settings) -> Vec<Rule> {
         SecretSource::File(path) => Some(path.clone()),
         SecretSource::Environment(_) => None,
     }));
-    for file in files {
-        // Of a link, both where it is and where it leads.
-        add(beside(&file), Use::Read);
-        add(lexical_beside(&file), Use::Read);
+    for Rule { path, usage } in files.iter().flat_map(|file| file_rules(file)) {
+        add(path, usage);
     }
     if let Ok(tenants_dir) = Config::tenants_dir(settings) {
         add(real(&tenants_dir), Use::Read);
@@ -246,8 +326,9 @@ fn rules(config: &Config, settings: &Settings) -> Vec<Rule> {
     // What is granted there later may be written to, too.
     config.confine_paths.iter().for_each(|path| add(real(path), Use::Write));
     for directory in grants().flat_map(|grants| grants.directories.values()) {
-        let usage = if directory.access == config::Access::Write { Use::Write } else { Use::Read };
-        add(real(&directory.path), usage);
+        if let Some(Rule { path, usage }) = directory_rule(directory) {
+            add(path, usage);
+        }
     }
     if let Some(AccessLogTarget::File(file)) = &config.access_log {
         add(lexical_beside(file), Use::Append);
@@ -262,7 +343,16 @@ fn rules(config: &Config, settings: &Settings) -> Vec<Rule> {
 
 /// The path as the kernel resolves it; of what is not there, as it is written.
 fn real(path: &Path) -> PathBuf {
-    path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_owned())
+    path.canonicalize().unwrap_or_else(|_| absolute(path))
+}
+
+/// The path of what is open.
+fn real_of(handle: &OwnedFd, path: &Path) -> PathBuf {
+    std::fs::read_link(format!("/proc/self/fd/{}", handle.as_raw_fd())).unwrap_or_else(|_| absolute(path))
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// The folder of what a path leads to; the thing itself where that folder is the root of all.
@@ -273,7 +363,7 @@ fn beside(path: &Path) -> PathBuf {
 
 /// The folder that the name itself is in.
 fn lexical_beside(path: &Path) -> PathBuf {
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let absolute = absolute(path);
     folder(&absolute).map_or_else(|| real(&absolute), real)
 }
 
@@ -286,7 +376,6 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::config::DirectoryGrant;
 
     #[test]
     fn what_may_be_used_follows_from_the_settings_and_new_ones_are_judged_by_it() {
@@ -333,6 +422,14 @@ mod tests {
         };
         assert_eq!(admits(granting(folder.join("grants/new"))), Ok(()));
         assert!(admits(granting(folder.join("elsewhere"))).is_err_and(|error| error.contains("confine_paths")));
+        // What it takes away is taken away, what it would need is left out, and said.
+        let moved =
+            Config { outbound_cafile: Some(folder.join("elsewhere/ca.pem")), ..granting(folder.join("elsewhere")) };
+        let (narrowed, left_out) = confinement.narrow(moved, &config, &settings).expect("the rest is within");
+        assert_eq!((narrowed.grants.directories.len(), narrowed.outbound_cafile), (0, None));
+        assert_eq!(narrowed.grants.out_of_reach["/media"], folder.join("elsewhere"));
+        let grant = format!("grant.directories.\"/media\" = {}", folder.join("elsewhere").display());
+        assert_eq!(left_out, [grant, "outbound_cafile".to_owned()]);
         // What may be read may not be written.
         let log = AccessLogTarget::File(folder.join("site/more/access.log"));
         assert!(admits(Config { access_log: Some(log), ..config.clone() }).is_err());

@@ -13,10 +13,12 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
-use super::{RECOUNT_TIME, Volume, path_of, volume};
+use super::{RECOUNT_TIME, Volume, count, path_of};
 use crate::account::Account;
 use crate::config::{Access, DirectorySpec};
+use crate::unlinked::open_directory;
 
 /// After this a count is old, whatever is known of changes.
 const OLD_TIME: Duration = Duration::from_secs(600);
@@ -49,10 +51,12 @@ struct Shared {
 impl Directory {
     /// Opens a directory, which has to be there. It blocks: where nobody writes to it yet, it is counted.
     ///
+    /// No link is followed: a part of its path may lie where guests write, who would lead to elsewhere with it.
+    ///
     /// # Errors
-    /// If it is not, is no directory, or cannot be counted; or is a part of another that guests write to.
+    /// If it is not, is no directory, or cannot be counted; if a link is on the way; or is a part of another that guests write to.
     pub fn open(spec: &DirectorySpec, volumes: &Volumes, account: &Arc<Account>) -> io::Result<Self> {
-        let handle = open(&spec.path)?;
+        let handle = open_directory(&spec.path).map_err(explained)?;
         let shared = match spec.access {
             Access::Read => None,
             Access::Write => Some(volumes.of(&handle, account)?),
@@ -85,9 +89,20 @@ impl Directory {
     }
 }
 
-fn open(path: &Path) -> io::Result<OwnedFd> {
+fn explained(error: io::Error) -> io::Error {
+    match Errno::from_io_error(&error) {
+        Some(Errno::LOOP) => io::Error::other(
+            "a symbolic link is on the way to it, and none is followed, since guests could have made it: grant the path that it is to \
+             lead to",
+        ),
+        _ => error,
+    }
+}
+
+/// The very directory that is open, once more.
+fn again(handle: &OwnedFd) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+    Ok(rustix::fs::openat(handle, ".", flags, Mode::empty())?)
 }
 
 impl Volumes {
@@ -118,7 +133,7 @@ impl Volumes {
                     }
                     let volume = Arc::new(Volume::new(account));
                     let (counted, is_being_counted) = (Mutex::default(), AtomicBool::new(false));
-                    let shared = Arc::new(Shared { path, handle: open(&root)?, volume, counted, is_being_counted });
+                    let shared = Arc::new(Shared { path, handle: again(handle)?, volume, counted, is_being_counted });
                     volumes.insert(key, Arc::downgrade(&shared));
                     shared
                 }
@@ -140,7 +155,7 @@ impl Shared {
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         if counted.is_none() {
             self.volume.will_be_counted();
-            self.volume.recount(volume::count(&self.handle)?);
+            self.volume.recount(count::count(&self.handle)?);
             *counted = Some(Instant::now());
         }
         Ok(())
@@ -148,7 +163,7 @@ impl Shared {
 
     fn count(&self) -> io::Result<()> {
         self.volume.will_be_counted();
-        let found = volume::count(&self.handle);
+        let found = count::count(&self.handle);
         // Where it fails, it is old news when it is tried again.
         *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         self.volume.recount(found?);

@@ -7,9 +7,12 @@
 //! What it holds is counted ([`volume`]): once when it is opened, from then on as guests change it, and again where somebody else has had
 //! a turn, which a number in a file beside it tells.
 
+mod count;
 mod directory;
+mod left;
 mod volume;
 
+use std::borrow::Cow;
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
@@ -25,6 +28,7 @@ use rustix::io::Errno;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 pub use self::directory::{Directory, Volumes};
+pub use self::left::Left;
 pub(crate) use self::volume::{Full, blocks};
 pub use self::volume::{Quota, Usage, Volume};
 use crate::account::Account;
@@ -72,6 +76,12 @@ impl DataDir {
         if let Some(parent) = path.parent() {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
         }
+        if path.symlink_metadata().is_err() && !left::may_be_made(account) {
+            return Err(io::Error::other(
+                "it is not there yet, and its tenant keeps as much as it may, with what apps that are gone have left behind: raise \
+                 budget.disk or budget.disk_files, or remove some of it from data_dir",
+            ));
+        }
         match fs::DirBuilder::new().mode(0o700).create(path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
@@ -83,7 +93,7 @@ impl DataDir {
             path: path.to_owned(),
             handle,
             turns: Arc::default(),
-            volume: Arc::new(Volume::new(account)),
+            volume: Arc::new(Volume::of_data(account, &name_of(path)?)),
             seen: AtomicU64::new(number_in(&last)?),
             last,
             counted: std::sync::Mutex::new(Instant::now()),
@@ -99,7 +109,7 @@ impl DataDir {
 
     fn count(&self) -> io::Result<()> {
         self.volume.will_be_counted();
-        self.volume.recount(volume::count(&self.handle)?);
+        self.volume.recount(count::count(&self.handle)?);
         *self.counted.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         Ok(())
     }
@@ -142,6 +152,10 @@ impl DataDir {
         }
         Ok(turn)
     }
+}
+
+fn name_of(path: &Path) -> io::Result<Cow<'_, str>> {
+    Ok(path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_string_lossy())
 }
 
 /// The file with the number of the last turn.

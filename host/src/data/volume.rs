@@ -7,20 +7,16 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use rustix::fs::{FileType, Stat};
 
+use super::left::Payer;
 use crate::account::Account;
 
 /// What a file takes at least, and what its length is rounded up to: as file systems do it.
 pub const BLOCK_BYTES: u64 = 4 << 10;
-/// Folders in folders that can be counted. What lies deeper counts as more than anybody may have.
-const DEPTH_MAX: usize = 256;
-/// More than anybody may have, and little enough to be added to others and taken away again.
-const TOO_DEEP: Usage = Usage { blocks: 1 << 40, names: 1 << 40 };
 /// Open files that are remembered before it is looked which of them are open still.
 const OPEN_MIN: usize = 64;
 
@@ -37,7 +33,7 @@ impl Usage {
         Self { blocks, names: 1 }
     }
 
-    fn of_name(stat: &Stat) -> Self {
+    pub(super) fn of_name(stat: &Stat) -> Self {
         Self::one(match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => blocks(length(stat)),
             _ => 1,
@@ -86,7 +82,7 @@ struct Ledger {
     is_doubtful: bool,
     has_changed: bool,
     /// Who is charged with it; nobody where several tenants write to it.
-    payer: Option<Arc<Account>>,
+    payer: Option<Payer>,
     /// What has come since somebody began to count it anew.
     come: Option<Usage>,
     /// What was begun and nobody waits for any more, as the host has it open.
@@ -143,7 +139,17 @@ impl Open {
 
 impl Volume {
     pub fn new(account: &Arc<Account>) -> Self {
-        let ledger = Ledger { payer: Some(Arc::clone(account)), ..Ledger::default() };
+        Self::of(Payer::new(account), Usage::default())
+    }
+
+    /// That of a directory of data, by its name.
+    pub(super) fn of_data(account: &Arc<Account>, name: &str) -> Self {
+        let (payer, usage) = Payer::of_data(account, name);
+        Self::of(payer, usage)
+    }
+
+    fn of(payer: Payer, usage: Usage) -> Self {
+        let ledger = Ledger { payer: Some(payer), usage, ..Ledger::default() };
         Self { ledger: Mutex::new(ledger), names: tokio::sync::Mutex::default() }
     }
 
@@ -152,8 +158,8 @@ impl Volume {
     pub(super) fn is_written_by(&self, account: &Arc<Account>) {
         let mut ledger = self.ledger();
         let usage = ledger.usage;
-        if let Some(before) = ledger.payer.take_if(|payer| !Arc::ptr_eq(payer, account)) {
-            tell(&before, usage, Usage::default());
+        if let Some(before) = ledger.payer.take_if(|payer| !payer.is(account)) {
+            before.close(usage);
         }
     }
 
@@ -408,27 +414,21 @@ impl Ledger {
     /// Whoever pays learns that it takes something else than before.
     fn tell(&self, before: Usage) {
         if let Some(payer) = &self.payer {
-            tell(payer, before, self.usage);
+            payer.tell(before, self.usage);
         }
     }
 
     /// Charges whoever pays.
     fn may_pay(&self, more: Usage) -> bool {
-        let Some(payer) = &self.payer else { return true };
-        payer.take_disk(more.blocks.saturating_mul(BLOCK_BYTES), more.names)
+        self.payer.as_ref().is_none_or(|payer| payer.take(more))
     }
-}
-
-fn tell(payer: &Account, before: Usage, after: Usage) {
-    let bytes = |usage: Usage| usage.blocks.saturating_mul(BLOCK_BYTES);
-    payer.change_disk((bytes(before), before.names), (bytes(after), after.names));
 }
 
 impl Drop for Volume {
     fn drop(&mut self) {
         let ledger = self.ledger();
         if let Some(payer) = &ledger.payer {
-            tell(payer, ledger.usage, Usage::default());
+            payer.close(ledger.usage);
         }
     }
 }
@@ -436,45 +436,6 @@ impl Drop for Volume {
 fn names(stat: &Stat) -> u64 {
     #[allow(clippy::useless_conversion, reason = "its width depends on the machine")]
     u64::from(stat.st_nlink)
-}
-
-/// Counts all that lies in a directory. No link is followed, and who counts has the directory for themselves.
-pub(super) fn count(root: &OwnedFd) -> io::Result<Usage> {
-    let mut usage = Usage::default();
-    // The folders on the way to where it is, each with the rest of its entries.
-    let mut way = vec![entries(root.as_fd())?];
-    while let Some((folder, rest)) = way.last_mut() {
-        let Some(entry) = rest.read() else {
-            way.pop();
-            continue;
-        };
-        let entry = entry?;
-        let name = entry.file_name();
-        if matches!(name.to_bytes(), b"." | b"..") {
-            continue;
-        }
-        let stat = rustix::fs::statat(&*folder, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        let one = Usage::of_name(&stat);
-        usage.blocks = usage.blocks.saturating_add(one.blocks);
-        usage.names += 1;
-        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-            let inner = rustix::fs::openat(&*folder, name, flags, Mode::empty())?;
-            if way.len() == DEPTH_MAX {
-                return Ok(TOO_DEEP);
-            }
-            way.push(entries(inner.as_fd())?);
-        }
-    }
-    Ok(usage)
-}
-
-/// A folder of its own, with what is in it.
-fn entries(folder: BorrowedFd<'_>) -> io::Result<(OwnedFd, Dir)> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let own = rustix::fs::openat(folder, ".", flags, Mode::empty())?;
-    let entries = Dir::read_from(&own)?;
-    Ok((own, entries))
 }
 
 #[cfg(test)]

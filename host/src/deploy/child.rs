@@ -3,6 +3,7 @@
 //!
 //! The bytes go in through stdin, words about a failure come out through stderr.
 
+use std::fs::File;
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -177,6 +178,11 @@ pub(super) struct Bounds {
     pub(super) confine: u64,
 }
 
+/// Says that the kernel is to end this process before others. A confined host that has started it may write there, and not truncate.
+fn go_first() -> std::io::Result<()> {
+    File::options().write(true).open("/proc/self/oom_score_adj")?.write_all(b"1000")
+}
+
 /// Limits this process. Before the first byte is read: what comes next may be hostile.
 pub(super) fn limit_self(bounds: &Bounds, sees: Sees<'_>) -> anyhow::Result<()> {
     let Bounds { memory_bytes, cpu_seconds, file_bytes, confine } = *bounds;
@@ -186,6 +192,8 @@ pub(super) fn limit_self(bounds: &Bounds, sees: Sees<'_>) -> anyhow::Result<()> 
         rustix::process::setrlimit(resource, Rlimit { current: Some(value), maximum: Some(maximum) })
             .context("setrlimit")
     };
+    // Where memory runs out it is this process that goes, and not the host. Not everywhere may it say so.
+    let _ = go_first();
     limit(Resource::As, memory_bytes)?;
     limit(Resource::Cpu, cpu_seconds)?;
     limit(Resource::Fsize, file_bytes)?;

@@ -8,11 +8,11 @@ use std::process::ExitCode;
 
 use tempfile::NamedTempFile;
 use tokio::process::Command;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::child::{self, Bounds, Outcome};
 use super::images;
 use super::passes::{self, rewind};
+use super::turns::{Turn, Turns};
 use super::unpack::Unpacker;
 use crate::config::{Confine, Passes};
 use crate::confine::child::Sees;
@@ -51,16 +51,10 @@ pub struct Compiler {
     stack_bytes: u64,
     passes: Passes,
     confine: Confine,
-    slots: Semaphore,
+    compiling: Turns,
     /// Unpacking is short: what is compiled already does not wait behind everybody's compilation to go live.
-    unpacking: Semaphore,
+    unpacking: Turns,
     threads: usize,
-}
-
-/// The right to run one compiler, or to unpack one archive. Dropping it lets the next one go.
-pub struct Slot<'a> {
-    /// The semaphore is never closed, so it is never none.
-    _permit: Option<SemaphorePermit<'a>>,
 }
 
 impl Compiler {
@@ -78,8 +72,8 @@ impl Compiler {
             stack_bytes,
             passes,
             confine: Confine::On,
-            slots: Semaphore::new(half),
-            unpacking: Semaphore::new(1),
+            compiling: Turns::new(half, half),
+            unpacking: Turns::new(1, 1),
             threads: half.min(2),
         }
     }
@@ -104,7 +98,7 @@ impl Compiler {
     /// As if others were compiled all the time.
     #[cfg(test)]
     pub(super) fn busy(self) -> Self {
-        Self { slots: Semaphore::new(0), ..self }
+        Self { compiling: Turns::new(0, 1), ..self }
     }
 
     /// What is done to a component before it is compiled.
@@ -122,14 +116,14 @@ impl Compiler {
         }
     }
 
-    /// Waits for a turn at compiling.
-    pub async fn slot(&self) -> Slot<'_> {
-        Slot { _permit: self.slots.acquire().await.ok() }
+    /// Waits for a turn of this tenant at compiling.
+    pub async fn turn(&self, tenant: &str) -> Turn {
+        self.compiling.take(tenant).await
     }
 
-    /// Waits for a turn at unpacking.
-    pub(super) async fn unpacking_slot(&self) -> Slot<'_> {
-        Slot { _permit: self.unpacking.acquire().await.ok() }
+    /// Waits for a turn of this tenant at unpacking.
+    pub(super) async fn unpacking_turn(&self, tenant: &str) -> Turn {
+        self.unpacking.take(tenant).await
     }
 
     /// Compiles `wasm` into `output`. Dropping the future kills the compiler.
@@ -138,7 +132,7 @@ impl Compiler {
     /// If the component is invalid, needs more than the limits allow, or no process can be started.
     pub async fn compile(
         &self,
-        _slot: &Slot<'_>,
+        _turn: &Turn,
         wasm: &[u8],
         variant: Variant,
         limits: &Limits,

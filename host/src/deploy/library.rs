@@ -17,7 +17,8 @@ use rustix::fs::{FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
-use super::compile::{Failure, Slot};
+use super::compile::Failure;
+use super::turns::Turn;
 use super::unpack::{self, INDEX, Unpacker};
 use crate::bundle::{Tree, TreeEntry};
 use crate::limits::Limits;
@@ -86,21 +87,15 @@ impl Library {
     ///
     /// # Errors
     /// If it is refused, or the disk is full.
-    pub async fn unpack(
-        &self,
-        slot: &Slot<'_>,
-        hash: &str,
-        archive: &[u8],
-        limits: &Limits,
-    ) -> Result<Arc<Tree>, Failure> {
-        // Whoever had the slot before may have had the same archive.
+    pub async fn unpack(&self, turn: &Turn, hash: &str, archive: &[u8], limits: &Limits) -> Result<Arc<Tree>, Failure> {
+        // Whoever had the turn before may have had the same archive.
         if let Some(tree) = self.find(hash, limits)? {
             return Ok(tree);
         }
         let failed = |error: anyhow::Error| Failure::Passing(format!("its files cannot be unpacked: {error:#}"));
         let folder = self.temp().map_err(|error| failed(error.into()))?;
         let handle = lock_shared(folder.path()).map_err(|error| failed(error.into()))?;
-        self.unpacker.unpack(slot, archive, folder.path(), &self.boot, limits).await?;
+        self.unpacker.unpack(turn, archive, folder.path(), &self.boot, limits).await?;
         let index = self.index(folder.path()).map_err(failed)?;
         let place = self.directory.join(hash);
         match fs::rename(folder.path(), &place) {

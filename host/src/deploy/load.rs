@@ -1,30 +1,31 @@
 //! One file (with its sidecar) → an app that is ready to be called, or the reason why not. It publishes nothing.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::{OnceCell, Semaphore};
 use wasmtime::component::Component;
 
 use super::Loaded;
 use super::cache::{Cache, Code};
-use super::code::{Known, Wanted};
+use super::code::{Components, Found, Known, wanted};
 use super::compile::{Compiler, Failure};
-use super::content::{Archive, Content, read_sidecar, read_wasm, refused_sidecar};
+use super::content::{Archive, read_sidecar, read_wasm, refused_sidecar};
 use super::library::Library;
 use super::notes::notes;
 use super::own::{assets, descriptors, is_settled, open_data, open_directories};
 use super::scan::Candidate;
 use super::sleeper::{AWAKE_AT_START, Recipe, Shelf, Sleeper};
+use super::turns::{Turn, Turns};
 use crate::account::{Account, Accounts};
 use crate::admission::Admission;
 use crate::apps::{App, Release};
 use crate::bundle::Tree;
 use crate::capsule::{Capsules, Recorder, Subject};
-use crate::config::{AppSpec, Config, Secrets};
-use crate::data::Volumes;
+use crate::config::{AppSpec, Config, Secrets, tenant_name};
+use crate::data::{Left, Volumes};
 use crate::granted::{Granted, Grip};
 use crate::guest::{Guest, Kind};
 use crate::keyvalue::{Keyvalue, Stores};
@@ -53,13 +54,16 @@ pub struct Loader {
     load_guest: LoadGuest,
     common: Common,
     volumes: Volumes,
+    left: Left,
     pub(super) accounts: Accounts,
     /// Releases whose code is in memory.
     pub(super) awake: Arc<AtomicUsize>,
     /// The same bytes under two names are compiled and mapped once.
-    pub(super) components: Mutex<HashMap<Wanted, Arc<OnceCell<Known>>>>,
+    pub(super) components: Mutex<Components>,
     /// Files in memory at the same time, and threads that read, hash and link.
-    pub(super) hands: Semaphore,
+    hands: Turns,
+    /// Threads that load and link code for calls that wait. They do not wait for files of any number or size.
+    pub(super) waking: Turns,
 }
 
 /// What is to be loaded.
@@ -82,6 +86,8 @@ pub enum Outcome {
     Refused(String),
     /// Perhaps later.
     Passing(String),
+    /// Perhaps later, and what is live may not go on until then.
+    Closed(String),
 }
 
 pub struct Ready {
@@ -101,20 +107,32 @@ pub enum Origin {
     Shared,
 }
 
-/// All that an app is made of.
-struct Parts {
+/// What a file and its sidecar say.
+struct Read {
     spec: AppSpec,
     secrets: Arc<Secrets>,
-    kind: Kind,
-    uses: Uses,
-    shelf: Arc<Shelf>,
-    /// Where it was loaded for this.
-    code: Option<Arc<Code>>,
-    not_rewound: Option<String>,
-    files: Option<Arc<Tree>>,
     hash: String,
     code_hash: String,
-    origin: Origin,
+    archive_hash: Option<String>,
+    found: Found,
+}
+
+/// All that an app is made of.
+pub(super) struct Parts {
+    pub(super) spec: AppSpec,
+    pub(super) secrets: Arc<Secrets>,
+    pub(super) kind: Kind,
+    pub(super) uses: Uses,
+    pub(super) shelf: Arc<Shelf>,
+    /// Where it was loaded for this.
+    pub(super) code: Option<Arc<Code>>,
+    pub(super) not_rewound: Option<String>,
+    pub(super) files: Option<Arc<Tree>>,
+    pub(super) hash: String,
+    pub(super) code_hash: String,
+    /// The file's size.
+    pub(super) bytes: u64,
+    pub(super) origin: Origin,
 }
 
 impl From<Failure> for Outcome {
@@ -135,15 +153,31 @@ impl Loader {
         compiler: Compiler,
         load_guest: LoadGuest,
         common: Common,
+        data_dir: &Path,
     ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let hands = Semaphore::new(cores);
+        // One tenant has all cores where it is alone, and another never waits for it.
+        let (hands, waking) = (Turns::new(cores + 1, cores), Turns::new(cores + 1, cores));
         let ticking = Arc::clone(&engine);
         let crew = Crew::new(engine.workers(), move || ticking.wake_ticker());
         let accounts = Accounts::new(engine.sandboxes(), crew);
         let (awake, components) = (Arc::default(), Mutex::default());
-        let volumes = Volumes::default();
-        Self { engine, cache, library, compiler, load_guest, common, volumes, accounts, awake, components, hands }
+        let (volumes, left) = (Volumes::default(), Left::new(data_dir));
+        Self {
+            engine,
+            cache,
+            library,
+            compiler,
+            load_guest,
+            common,
+            volumes,
+            left,
+            accounts,
+            awake,
+            components,
+            hands,
+            waking,
+        }
     }
 
     /// Does all of it: read, inspect, compile or fetch, link.
@@ -155,9 +189,8 @@ impl Loader {
 
     /// Forgets components that no app uses any more.
     pub fn retain(&self, hashes: &HashSet<&str>) {
-        let mut components = self.components.lock().unwrap_or_else(PoisonError::into_inner);
         // A cell that is held elsewhere is about to be used.
-        components.retain(|(hash, _), cell| hashes.contains(hash.as_str()) || Arc::strong_count(cell) > 1);
+        self.components().retain(|(hash, _), cell| hashes.contains(hash.as_str()) || Arc::strong_count(cell) > 1);
     }
 
     /// Removes compiled code that none of these components needs any more. It takes a thread.
@@ -180,17 +213,38 @@ impl Loader {
         let Some(parts) = self.parts(&order).await? else { return Ok(Outcome::Unchanged) };
         let origin = parts.origin;
         let account = self.accounts.of(&order.config, &parts.spec.name);
+        self.measure(&account).await?;
         let keyvalue = self.keyvalue(&parts.spec, &account);
-        if let Some(keyvalue) = keyvalue.clone() {
-            // Not with one of the hands: a file that was not closed in order is repaired now.
-            let measured = tokio::task::spawn_blocking(move || keyvalue.measure()).await;
-            measured.map_err(|error| Outcome::Passing(format!("its key-value stores cannot be measured: {error}")))?;
-        }
-        self.by_hand(move |loader| {
-            let app = loader.app(&order, parts, (account, keyvalue))?;
+        let tenant = tenant_name(&order.name).to_owned();
+        self.by_hand(&tenant, move |loader| {
+            let app = loader.app(&order.config, order.live.as_ref(), parts, (account, keyvalue))?;
             Ok(Outcome::Ready(Box::new(Ready { app, origin, took: started.elapsed() })))
         })
         .await
+    }
+
+    /// Charges an account with what its tenant's apps have kept, whether or not they are there now: once, before the first can write.
+    async fn measure(self: &Arc<Self>, account: &Arc<Account>) -> Result<(), Outcome> {
+        let measure = || async {
+            let (loader, account) = (Arc::clone(self), Arc::clone(account));
+            // Not with one of the hands: a file that was not closed in order is repaired now.
+            tokio::task::spawn_blocking(move || {
+                loader.common.stores.measure(&account);
+                loader.left.charge(&account);
+            })
+            .await
+        };
+        let measured = account.measured().get_or_try_init(measure).await;
+        let refused = |error| Outcome::Passing(format!("what its tenant keeps cannot be measured: {error}"));
+        measured.map(|()| ()).map_err(refused)
+    }
+
+    /// Counts anew what apps that are gone have left behind, where somebody has no room who may have some by now.
+    pub fn recount(self: &Arc<Self>) {
+        for account in self.accounts.to_recount() {
+            let loader = Arc::clone(self);
+            tokio::task::spawn_blocking(move || loader.left.charge_again(&account));
+        }
     }
 
     /// One app for others than a host.
@@ -203,7 +257,7 @@ impl Loader {
             self.parts(&order).await?.ok_or(Outcome::Unchanged)?;
         let code = match code {
             Some(code) => code,
-            None => self.code_of(&shelf).await.map_err(|error| Outcome::Passing(format!("{error:#}")))?,
+            None => self.by_hand(&spec.tenant, move |loader| loader.code_of(&shelf).map_err(passing)).await?,
         };
         // Whoever runs it by hand has their own patience.
         let account = Account::of_nobody();
@@ -236,28 +290,16 @@ impl Loader {
     /// # Errors
     /// What else became of it.
     async fn parts(self: &Arc<Self>, order: &Arc<Order>) -> Result<Option<Parts>, Outcome> {
-        let (spec, secrets, mut content) = self
-            .by_hand({
+        let Some(Read { spec, secrets, hash, code_hash, archive_hash, found }) = self
+            .by_hand(tenant_name(&order.name), {
                 let order = Arc::clone(order);
-                move |_| {
-                    let sidecar = read_sidecar(&order)?;
-                    let refused = |error| refused_sidecar(&order, error);
-                    let limits = order.config.app_limits(&order.name, sidecar.as_deref()).map_err(refused)?;
-                    let content = read_wasm(&order, &limits)?;
-                    let spec = order.config.app_spec(&order.name, sidecar.as_deref(), &content.manifest);
-                    let spec = spec.map_err(refused)?;
-                    let secrets = spec.read_secrets().map_err(Outcome::Passing)?;
-                    Ok((spec, Arc::new(secrets), content))
-                }
+                move |loader| loader.read(&order)
             })
-            .await?;
-        let (hash, code_hash) = (content.hash.clone(), content.code_hash.clone());
-        if order.live.as_ref().is_some_and(|live| live.release.hash == hash && is_settled(&spec, &secrets, live)) {
+            .await?
+        else {
             return Ok(None);
-        }
-        // Its bytes would wait in memory for their turn.
-        let archive_hash = content.archive.take().map(|archive| archive.hash);
-        let (known, code, origin) = self.code(order, &spec, content).await?;
+        };
+        let (known, code, origin) = self.code(order, &spec, &code_hash, found).await?;
         let files = match archive_hash {
             Some(archive_hash) => Some(self.files(order, &spec.limits, archive_hash).await?),
             None => None,
@@ -265,7 +307,35 @@ impl Loader {
         let settled = known.kind.settle(spec);
         let spec = settled.map_err(|error| Outcome::Refused(format!("{}.toml: {error}", order.name)))?;
         let Known { shelf, kind, uses, not_rewound } = known;
-        Ok(Some(Parts { spec, secrets, kind, uses, shelf, code, not_rewound, files, hash, code_hash, origin }))
+        let bytes = order.candidate.wasm.bytes;
+        Ok(Some(Parts { spec, secrets, kind, uses, shelf, code, not_rewound, files, hash, code_hash, bytes, origin }))
+    }
+
+    /// Reads it. None if it is what serves already.
+    fn read(&self, order: &Order) -> Result<Option<Read>, Outcome> {
+        let sidecar = read_sidecar(order)?;
+        let refused = |error| refused_sidecar(order, error);
+        let limits = order.config.app_limits(&order.name, sidecar.as_deref()).map_err(refused)?;
+        let content = read_wasm(order, &limits)?;
+        let spec = order.config.app_spec(&order.name, sidecar.as_deref(), &content.manifest).map_err(refused)?;
+        let secrets = spec.read_secrets().map_err(Outcome::Closed)?;
+        spec.check_environment(&secrets).map_err(Outcome::Passing)?;
+        if order
+            .live
+            .as_ref()
+            .is_some_and(|live| live.release.hash == content.hash && is_settled(&spec, &secrets, live))
+        {
+            return Ok(None);
+        }
+        // Here its bytes end: they would wait in memory for their turn.
+        Ok(Some(Read {
+            found: self.find(&wanted(&content.code_hash, &spec), &content.code)?,
+            spec,
+            secrets: Arc::new(secrets),
+            hash: content.hash,
+            code_hash: content.code_hash,
+            archive_hash: content.archive.map(|archive| archive.hash),
+        }))
     }
 
     /// The files of its bundle: known, found on disk, or unpacked.
@@ -275,8 +345,9 @@ impl Loader {
         limits: &Limits,
         archive_hash: String,
     ) -> Result<Arc<Tree>, Outcome> {
+        let tenant = tenant_name(&order.name);
         let found = self
-            .by_hand({
+            .by_hand(tenant, {
                 let (limits, hash) = (limits.clone(), archive_hash.clone());
                 move |loader| Ok(loader.library.find(&hash, &limits)?)
             })
@@ -284,18 +355,17 @@ impl Loader {
         if let Some(tree) = found {
             return Ok(tree);
         }
-        let slot = self.compiler.unpacking_slot().await;
-        let content = self.read_again(order, limits).await?;
+        let turn = self.compiler.unpacking_turn(tenant).await;
+        let (turn, content) = self
+            .under(turn, {
+                let (order, limits) = (Arc::clone(order), limits.clone());
+                move |_| read_wasm(&order, &limits)
+            })
+            .await?;
         match content.archive.filter(|archive| archive.hash == archive_hash) {
-            Some(Archive { bytes, hash }) => Ok(self.library.unpack(&slot, &hash, &bytes, limits).await?),
+            Some(Archive { bytes, hash }) => Ok(self.library.unpack(&turn, &hash, &bytes, limits).await?),
             None => Err(Outcome::Moved),
         }
-    }
-
-    /// While a queue of files waits for its turn only the one whose turn it is should be in memory.
-    pub(super) async fn read_again(self: &Arc<Self>, order: &Arc<Order>, limits: &Limits) -> Result<Content, Outcome> {
-        let (order, limits) = (Arc::clone(order), limits.clone());
-        self.by_hand(move |_| read_wasm(&order, &limits)).await
     }
 
     /// Links it.
@@ -310,18 +380,20 @@ impl Loader {
         (self.load_guest)(&self.engine, kind, &code.component, spec, own)
     }
 
-    fn app(
+    /// What goes live, beside or in place of what is. Blocks.
+    pub(super) fn app(
         self: &Arc<Self>,
-        order: &Order,
+        config: &Config,
+        live: Option<&Arc<App>>,
         parts: Parts,
         (account, keyvalue): (Arc<Account>, Option<Arc<Keyvalue>>),
     ) -> Result<App, Outcome> {
-        let Parts { spec, secrets, kind, uses, shelf, code, not_rewound, files, hash, code_hash, origin } = parts;
+        let Parts { spec, secrets, kind, uses, shelf, code, not_rewound, files, hash, code_hash, bytes, origin } =
+            parts;
         let spec = Arc::new(spec);
         let refused = |error: anyhow::Error| Outcome::Refused(format!("{error:#}"));
         let log = AppLog::new(&spec.name, &spec.limits, &account);
-        let log = Arc::new(if order.config.dev { log.keeping_more() } else { log });
-        let live = order.live.as_ref();
+        let log = Arc::new(if config.dev { log.keeping_more() } else { log });
         let assets = assets(&spec, files.as_ref(), &account).map_err(refused)?;
         let descriptors = descriptors(&spec, files.as_ref(), &account)?;
         let data = open_data(&spec, live, &account)?;
@@ -342,8 +414,8 @@ impl Loader {
             // Its code brings it, when it is linked.
             images: MemoryImages::default(),
         };
-        for note in notes(uses, &spec, order.config.held_by(&spec)) {
-            tracing::warn!(app = order.name.as_str(), "{note}");
+        for note in notes(uses, &spec, config.held_by(&spec)) {
+            tracing::warn!(app = spec.name.as_str(), "{note}");
         }
         let subject = Subject {
             app: &spec.name,
@@ -351,14 +423,18 @@ impl Loader {
             hash: &hash,
             kind,
             instances: spec.instances.to_string(),
-            apps_dir: order.config.apps_dir.clone(),
+            apps_dir: config.apps_dir.clone(),
         };
         let recorder = Recorder::new(&self.common.capsules, subject, &log, &secrets);
-        let sleeps =
-            live.is_none() && origin != Origin::Compiled && self.awake.load(Ordering::Relaxed) >= AWAKE_AT_START;
+        // One that sleeps goes on to sleep, whatever was said of it.
+        let is_idle = |live: &Arc<App>| !live.guest.is_awake();
+        let are_many = || self.awake.load(Ordering::Relaxed) >= AWAKE_AT_START;
+        let sleeps = origin != Origin::Compiled && live.map_or_else(are_many, is_idle);
+        // Within other limits it may not fit.
+        let is_same = live.is_none_or(|live| live.spec.limits == spec.limits);
         let code = match code.or_else(|| shelf.code()) {
-            None if sleeps && shelf.is_proven() => None,
-            None => Some(self.read_code(&shelf).map_err(|error| Outcome::Passing(format!("{error:#}")))?),
+            None if sleeps && is_same && shelf.is_proven() => None,
+            None => Some(self.code_of(&shelf).map_err(passing)?),
             found => found,
         };
         let recipe = Recipe { loader: Arc::clone(self), shelf, kind, spec: Arc::clone(&spec), own };
@@ -369,12 +445,12 @@ impl Loader {
             live_since: live.filter(|live| live.release.hash == hash).map_or(now, |live| live.release.live_since),
             hash,
             code_hash,
-            bytes: order.candidate.wasm.bytes,
+            bytes,
             kind,
             not_rewound,
         };
         if let Some(reason) = &release.not_rewound {
-            let app = order.name.as_str();
+            let app = spec.name.as_str();
             tracing::warn!(app, "its instances cannot be rewound, so that each call gets a fresh one: {reason}");
         }
         let stats = live.map(|live| Arc::clone(&live.stats)).unwrap_or_default();
@@ -396,21 +472,40 @@ impl Loader {
     }
 
     /// The way to the stores that it asks for, if it does.
-    fn keyvalue(&self, spec: &AppSpec, account: &Arc<Account>) -> Option<Arc<Keyvalue>> {
+    pub(super) fn keyvalue(&self, spec: &AppSpec, account: &Arc<Account>) -> Option<Arc<Keyvalue>> {
         (!spec.keyvalue.is_empty())
             .then(|| Keyvalue::new(&self.common.stores, &spec.name, &spec.keyvalue, &spec.limits, account))
     }
 
-    /// Does blocking work on a thread for it, not more at a time than there are cores.
+    /// Does blocking work on a thread for it, when it is this tenant's turn.
     pub(super) async fn by_hand<T: Send + 'static>(
         self: &Arc<Self>,
+        tenant: &str,
         work: impl FnOnce(&Arc<Self>) -> Result<T, Outcome> + Send + 'static,
     ) -> Result<T, Outcome> {
-        let _hand = self.hands.acquire().await;
+        let turn = self.hands.take(tenant).await;
+        Ok(self.under(turn, work).await?.1)
+    }
+
+    /// Does blocking work on a thread for it, which has the turn until it is done: a thread goes on where its job was cancelled.
+    pub(super) async fn under<T: Send + 'static>(
+        self: &Arc<Self>,
+        turn: Turn,
+        work: impl FnOnce(&Arc<Self>) -> Result<T, Outcome> + Send + 'static,
+    ) -> Result<(Turn, T), Outcome> {
         let loader = Arc::clone(self);
-        match tokio::task::spawn_blocking(move || work(&loader)).await {
-            Ok(result) => result,
+        let done = tokio::task::spawn_blocking(move || {
+            let done = work(&loader);
+            (turn, done)
+        });
+        match done.await {
+            Ok((turn, done)) => Ok((turn, done?)),
             Err(error) => Err(Outcome::Refused(format!("loading it failed unexpectedly: {error}"))),
         }
     }
+}
+
+/// What the machine cannot do at the moment.
+fn passing(error: anyhow::Error) -> Outcome {
+    Outcome::Passing(format!("{error:#}"))
 }

@@ -19,10 +19,12 @@ mod notes;
 mod own;
 mod passes;
 mod reconcile;
+mod refit;
 pub mod scan;
 pub mod sleeper;
 #[cfg(test)]
 mod tests;
+mod turns;
 pub mod unpack;
 mod watch;
 
@@ -44,7 +46,8 @@ use self::cache::Cache;
 use self::compile::Compiler;
 use self::library::Library;
 use self::load::{Common, LoadGuest, Loader, Order, Outcome};
-use self::reconcile::Records;
+use self::reconcile::{Finished, Purpose, Records};
+use self::refit::Refit;
 use self::scan::Scan;
 use self::watch::Watch;
 use crate::apps::Apps;
@@ -60,12 +63,19 @@ use crate::sandbox::{Belongings, Engine};
 const LOOK_TIME_MIN: Duration = Duration::from_millis(20);
 /// Outcomes that arrive within this time go into one table.
 const BATCH_TIME: Duration = Duration::from_millis(20);
+/// A look, or a table, is followed by so many times its own time without one: of all apps' changes together no more of a processor is
+/// used for them, however many apps there are and however often somebody changes one.
+const REST_PART: u32 = 4;
+/// But nobody waits for longer than this before the next.
+const REST_TIME_MAX: Duration = Duration::from_secs(2);
 /// At start-up everything goes into one table, unless something takes longer than this.
 const START_TIME: Duration = Duration::from_secs(2);
 /// What starts together with the deployer waits no longer than this for slow apps.
 const READY_TIME: Duration = Duration::from_secs(10);
 /// A directory that is missing for no longer than this is being replaced by another.
 const MISSING_TIME: Duration = Duration::from_secs(1);
+/// So many jobs are begun before others get their turn on this thread.
+const JOBS_AT_ONCE: usize = 256;
 /// How often compiled code is tidied.
 const TIDY_TIME: Duration = Duration::from_secs(60 * 60);
 /// How often [`guest::Guest::sweep`] is called.
@@ -80,8 +90,11 @@ pub struct Deployer {
     records: Records,
     jobs: JoinSet<(String, u64, Outcome)>,
     look_at: Instant,
-    last_look: Instant,
+    /// There is no look before.
+    looks_from: Instant,
     publish_at: Option<Instant>,
+    /// There is no table before.
+    publishes_from: Instant,
     /// The last look found files that had not come to rest.
     unsettled: bool,
     /// Since when the directory cannot be found.
@@ -191,7 +204,7 @@ impl Deployer {
         };
         let (notices, told) = mpsc::channel(1);
         let (ready, is_ready) = channel::channel(false);
-        let loader = Loader::new(engine, cache, library, compiler, load_guest, common);
+        let loader = Loader::new(engine, cache, library, compiler, load_guest, common, &config.data_dir);
         loader.accounts.reconfigure(&config);
         let now = Instant::now();
         let deployer = Self {
@@ -202,8 +215,9 @@ impl Deployer {
             records: Records::default(),
             jobs: JoinSet::new(),
             look_at: now,
-            last_look: now,
+            looks_from: now,
             publish_at: None,
+            publishes_from: now,
             unsettled: false,
             missing_since: None,
             complaint: None,
@@ -225,10 +239,10 @@ impl Deployer {
                 () = tokio::time::sleep_until(self.look_at) => self.look().await,
                 () = self.watch.changed() => self.look_soon(LOOK_TIME_MIN),
                 Some(done) = self.jobs.join_next() => self.take(done),
-                () = sleep_until(publish_at) => self.publish(),
+                () = sleep_until(publish_at) => self.publish().await,
                 _ = sweep.tick() => self.sweep(),
                 Some(notice) = told.recv() => match notice {
-                    Notice::Reload(config) => self.reconfigure(config),
+                    Notice::Reload(config) => self.reconfigure(config).await,
                     Notice::Complaint { name, reason } => {
                         self.records.complain(&name, reason);
                         self.publish_soon();
@@ -243,6 +257,7 @@ impl Deployer {
         let idle_time = self.config.app_idle_time;
         self.records.live().for_each(|app| app.guest.sweep(idle_time, app.admission.running()));
         self.loader.accounts.tidy(Instant::now().into_std());
+        self.loader.recount();
         // At the start, files may be there that are about to be used.
         if *self.ready.borrow() {
             self.loader.tidy();
@@ -255,21 +270,27 @@ impl Deployer {
 
     /// Looks at the directory and starts to load what is new.
     async fn look(&mut self) {
+        let began = Instant::now();
         // Before the scan: what is renamed while it runs belongs to the next look.
         let renamed = self.watch.take_renamed();
         let scan = self.scan().await;
-        self.last_look = Instant::now();
-        self.look_at = self.last_look + self.config.rescan_time;
+        let now = Instant::now();
+        (self.look_at, self.looks_from) = (now + self.config.rescan_time, now + LOOK_TIME_MIN);
         let Some(scan) = scan else { return };
-        let findings = self.records.look(&scan, &renamed, self.config.settle_time);
-        for task in findings.tasks {
+        let settle_time = self.config.settle_time;
+        let findings = self.with_records(move |records| records.look(&scan, &renamed, settle_time)).await;
+        self.looks_from = Instant::now() + rest(began.elapsed()).max(LOOK_TIME_MIN);
+        for (count, task) in findings.tasks.into_iter().enumerate() {
+            if count % JOBS_AT_ONCE == JOBS_AT_ONCE - 1 {
+                tokio::task::yield_now().await;
+            }
             let (name, ticket) = (task.name.clone(), task.ticket);
             let order =
                 Order { name: task.name, candidate: task.candidate, config: Arc::clone(&self.config), live: task.live };
             let loader = Arc::clone(&self.loader);
             let job_name = name.clone();
             let abort = self.jobs.spawn(async move { (job_name, ticket, loader.load(order).await) });
-            self.records.started(&name, ticket, abort);
+            self.records.started(&name, ticket, (Purpose::Load, abort));
         }
         self.unsettled = findings.unsettled;
         if let Some(time) = findings.again_in {
@@ -327,9 +348,28 @@ impl Deployer {
         }
     }
 
+    /// Does work on all records on a thread for it: there may be many, and this one serves requests.
+    async fn with_records<T: Send + 'static>(&mut self, work: impl FnOnce(&mut Records) -> T + Send + 'static) -> T {
+        let mut records = std::mem::take(&mut self.records);
+        let worked = tokio::task::spawn_blocking(move || {
+            let done = work(&mut records);
+            (records, done)
+        });
+        match worked.await {
+            Ok((records, done)) => {
+                self.records = records;
+                done
+            }
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The host ends.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+
     fn look_soon(&mut self, time: Duration) {
-        let soonest = self.last_look + LOOK_TIME_MIN;
-        let wanted = (Instant::now() + time).max(soonest);
+        let wanted = (Instant::now() + time).max(self.looks_from);
         self.look_at = self.look_at.min(wanted);
     }
 
@@ -339,7 +379,12 @@ impl Deployer {
         if matches!(outcome, Outcome::Moved) {
             self.look_soon(self.config.settle_time);
         }
-        if self.records.finished(&name, ticket, outcome) {
+        let finished = self.records.finished(&name, ticket, outcome);
+        if finished == Finished::Refit {
+            // Now it is its file's turn.
+            self.look_soon(Duration::ZERO);
+        }
+        if finished != Finished::Nothing {
             self.publish_soon();
         }
     }
@@ -353,15 +398,22 @@ impl Deployer {
         } else {
             (now + BATCH_TIME).max(self.started + START_TIME)
         };
+        let at = at.max(self.publishes_from);
         self.publish_at = Some(self.publish_at.map_or(at, |sooner| sooner.min(at)));
     }
 
-    fn publish(&mut self) {
+    async fn publish(&mut self) {
         self.publish_at = None;
-        let table = self.records.table(&self.config);
-        self.loader.retain(&self.records.code_hashes());
-        self.apps.publish(table);
-        self.records.announce();
+        let began = Instant::now();
+        let (config, loader, apps) = (Arc::clone(&self.config), Arc::clone(&self.loader), Arc::clone(&self.apps));
+        self.with_records(move |records| {
+            let table = records.table(&config);
+            loader.retain(&records.code_hashes());
+            apps.publish(table);
+            records.announce();
+        })
+        .await;
+        self.publishes_from = Instant::now() + rest(began.elapsed());
         if self.has_judged_all() {
             self.ready.send_replace(true);
         }
@@ -373,15 +425,22 @@ impl Deployer {
         !self.records.is_busy() && !waits
     }
 
-    fn reconfigure(&mut self, config: Arc<Config>) {
+    async fn reconfigure(&mut self, config: Arc<Config>) {
         if config.apps_dir != self.config.apps_dir {
             self.watch = Watch::new(&config.apps_dir);
         }
         self.config = config;
         self.loader.accounts.reconfigure(&self.config);
-        if self.records.judge_again(&self.config) {
+        let config = Arc::clone(&self.config);
+        let standing = self.with_records(move |records| records.judge_again(&config)).await;
+        if standing.is_less {
             // What was taken away is not served until the rest has been judged.
-            self.publish();
+            self.publish().await;
+        }
+        for Refit { name, ticket, live, spec } in standing.refits {
+            let (loader, config, job_name) = (Arc::clone(&self.loader), Arc::clone(&self.config), name.clone());
+            let abort = self.jobs.spawn(async move { (job_name, ticket, loader.refit(config, live, spec).await) });
+            self.records.started(&name, ticket, (Purpose::Refit, abort));
         }
         self.look_soon(Duration::ZERO);
     }
@@ -404,7 +463,8 @@ pub async fn load_one(config: &Arc<Config>, engine: &Arc<Engine>, name: &str) ->
     let library = Library::open(&config.state_dir, compiler.unpacker())?;
     let (network, stores) = (Network::new(Plan::of(config)?), Stores::new(Arc::clone(config)));
     let common = Common { network, stores, capsules: Capsules::off(), granted: Granted::new(Arc::clone(config))? };
-    let loader = Arc::new(Loader::new(Arc::clone(engine), cache, library, compiler, guest::load, common));
+    let loader =
+        Arc::new(Loader::new(Arc::clone(engine), cache, library, compiler, guest::load, common, &config.data_dir));
     let scan = scan::scan(&config.apps_dir)?;
     let Some(&candidate) = scan.candidates.get(name) else {
         let refused = scan.refused.get(name).cloned();
@@ -413,11 +473,16 @@ pub async fn load_one(config: &Arc<Config>, engine: &Arc<Engine>, name: &str) ->
     let order = Order { name: name.to_owned(), candidate, config: Arc::clone(config), live: None };
     let loaded = loader.load_one(order).await;
     loaded.map_err(|outcome| match outcome {
-        Outcome::Refused(reason) | Outcome::Passing(reason) => anyhow::anyhow!(reason),
+        Outcome::Refused(reason) | Outcome::Passing(reason) | Outcome::Closed(reason) => anyhow::anyhow!(reason),
         Outcome::Ready(_) | Outcome::Unchanged | Outcome::Moved => {
             anyhow::anyhow!("{name}.wasm changed while it was read: try again")
         }
     })
+}
+
+/// How long to leave be what took so long.
+fn rest(took: Duration) -> Duration {
+    (took * REST_PART).min(REST_TIME_MAX)
 }
 
 async fn sleep_until(time: Option<Instant>) {

@@ -4,13 +4,16 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::task::AbortHandle;
 
 use super::claims::{self, Claim, Ruling};
 use super::load::{Origin, Outcome, Ready};
+use super::refit::Refit;
 use super::scan::{Candidate, Scan, Stamp};
+use super::sleeper::Counted;
 use crate::apps::{App, Entry, Problem, Table};
 use crate::config::{Config, tenant_name};
 use crate::route::Router;
@@ -28,6 +31,8 @@ pub struct Records {
     news: Vec<News>,
     /// Counts jobs, so that the outcome of a cancelled one is recognised.
     tickets: u64,
+    /// How many are being done.
+    busy: Arc<AtomicUsize>,
 }
 
 /// One app, or one file that should be one.
@@ -54,9 +59,39 @@ struct Loser {
     route: String,
 }
 
+/// What a job is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To make the newest file live.
+    Load,
+    /// To bring what is live within what the operator says now. No change of its files ends that.
+    Refit,
+}
+
+/// What came of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finished {
+    /// The table has to change.
+    Load,
+    /// The table has to change, and its file is to be judged.
+    Refit,
+    /// It was cancelled.
+    Nothing,
+}
+
+/// What becomes of what is live by a new configuration.
+#[derive(Default)]
+pub struct Standing {
+    /// Something is live no more.
+    pub is_less: bool,
+    pub refits: Vec<Refit>,
+}
+
 struct Job {
     ticket: u64,
+    purpose: Purpose,
     abort: AbortHandle,
+    _counted: Counted,
 }
 
 struct Live {
@@ -106,7 +141,9 @@ impl Records {
         self.forget_removed(scan, &mut findings);
         for (name, reason) in &scan.refused {
             let record = self.records.entry(name.clone()).or_default();
-            record.cancel();
+            if !record.is_being_refitted() {
+                record.cancel();
+            }
             (record.seen, record.judged, record.ready) = (None, None, None);
             findings.changed |= record.complain(name, reason.clone());
         }
@@ -122,7 +159,7 @@ impl Records {
             if let Some(at) = record.retry_at {
                 findings.look_again_in(at - now);
             }
-            if record.judged == Some(candidate) {
+            if record.judged == Some(candidate) || record.is_being_refitted() {
                 continue;
             }
             record.cancel();
@@ -147,21 +184,24 @@ impl Records {
     }
 
     /// Notes that a task of the last look is being done.
-    pub fn started(&mut self, name: &str, ticket: u64, abort: AbortHandle) {
+    pub fn started(&mut self, name: &str, ticket: u64, (purpose, abort): (Purpose, AbortHandle)) {
         if let Some(record) = self.records.get_mut(name) {
-            record.job = Some(Job { ticket, abort });
+            record.job = Some(Job { ticket, purpose, abort, _counted: Counted::new(&self.busy) });
         }
     }
 
-    /// Takes in what became of a task. Says whether the table has to change.
-    pub fn finished(&mut self, name: &str, ticket: u64, outcome: Outcome) -> bool {
+    /// Takes in what became of a task.
+    pub fn finished(&mut self, name: &str, ticket: u64, outcome: Outcome) -> Finished {
         let Some(record) = self.records.get_mut(name) else {
-            return false;
+            return Finished::Nothing;
         };
-        if record.job.as_ref().is_none_or(|job| job.ticket != ticket) {
-            return false;
+        let Some(job) = record.job.take_if(|job| job.ticket == ticket) else {
+            return Finished::Nothing;
+        };
+        if job.purpose == Purpose::Refit {
+            self.refitted(name, outcome);
+            return Finished::Refit;
         }
-        record.job = None;
         // Whatever was waiting for its place is not the newest any more.
         record.ready = None;
         match outcome {
@@ -173,8 +213,27 @@ impl Records {
                 record.retry_at = Some(Instant::now() + RETRY_TIME);
                 record.complain(name, reason);
             }
+            Outcome::Closed(reason) => record.close(name, reason),
         }
-        true
+        Finished::Load
+    }
+
+    /// What is live goes on with less, or not at all. Why its newest file is not live is as true as before.
+    fn refitted(&mut self, name: &str, outcome: Outcome) {
+        let Some(record) = self.records.get_mut(name) else { return };
+        match outcome {
+            Outcome::Ready(ready) => {
+                let problem = record.problem.take();
+                record.ready = Some(ready);
+                self.go_live(name);
+                if let Some(record) = self.records.get_mut(name) {
+                    record.problem = problem;
+                }
+            }
+            Outcome::Unchanged => {}
+            Outcome::Closed(reason) | Outcome::Refused(reason) | Outcome::Passing(reason) => record.close(name, reason),
+            Outcome::Moved => unreachable!("no file is read for it"),
+        }
     }
 
     /// Somebody knows why what an app should be is not what is live.
@@ -185,26 +244,35 @@ impl Records {
     }
 
     /// Everything is to be judged again, since the configuration is another. What is live by what the operator has
-    /// taken away since is live no more; says whether anything is.
-    pub fn judge_again(&mut self, config: &Config) -> bool {
-        let mut is_less = false;
+    /// taken away since is live no more, or is to go on with less.
+    pub fn judge_again(&mut self, config: &Config) -> Standing {
+        let mut standing = Standing::default();
         for (name, record) in &mut self.records {
             record.cancel();
             record.judged = None;
             // Whatever waits was judged by what was said before.
             record.ready = None;
-            if let Some(live) = record.live.take_if(|live| !config.still_allows(&live.app.spec)) {
+            let Some(live) = &record.live else { continue };
+            let Some(spec) = config.fitted(&live.app.spec) else {
                 let release = short(&live.app.release.hash);
                 tracing::warn!(app = %name, release, "no longer served: the operator has taken away what it was given");
-                is_less = true;
+                record.live = None;
+                standing.is_less = true;
+                continue;
+            };
+            // Secrets are read again.
+            if spec != *live.app.spec || !spec.secrets.is_empty() {
+                self.tickets += 1;
+                let live = Arc::clone(&live.app);
+                standing.refits.push(Refit { name: name.clone(), ticket: self.tickets, live, spec });
             }
         }
-        is_less
+        standing
     }
 
     /// Whether anything is being loaded.
     pub fn is_busy(&self) -> bool {
-        self.records.values().any(|record| record.job.is_some())
+        self.busy.load(Relaxed) > 0
     }
 
     pub fn live(&self) -> impl Iterator<Item = &Arc<App>> {
@@ -377,6 +445,19 @@ impl Record {
     /// Files that have not come to rest are not worth a line yet.
     fn is_listed(&self) -> bool {
         self.live.is_some() || self.problem.is_some() || self.job.is_some() || self.ready.is_some()
+    }
+
+    /// Nothing of it may go on for now.
+    fn close(&mut self, name: &str, reason: String) {
+        if let Some(live) = self.live.take() {
+            tracing::warn!(app = %name, release = short(&live.app.release.hash), "no longer served: {reason}");
+        }
+        self.retry_at = Some(Instant::now() + RETRY_TIME);
+        self.complain(name, reason);
+    }
+
+    fn is_being_refitted(&self) -> bool {
+        self.job.as_ref().is_some_and(|job| job.purpose == Purpose::Refit)
     }
 
     fn cancel(&mut self) {

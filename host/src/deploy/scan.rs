@@ -12,6 +12,7 @@
 //! | a symbolic link, folder, pipe, socket or device that is called `x.wasm` (or is the sidecar of an app) | refused |
 //! | a symbolic link that is called anything else | ignored |
 //! | folders nested deeper than [`DEPTH_MAX`] | refused |
+//! | a folder at the top that holds more than [`ENTRIES_MAX`] | left unread as a whole: the tenant's own business, and nobody else's |
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, OsStr};
@@ -26,9 +27,11 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 
 /// Folders within each other, the file's name included.
 pub const DEPTH_MAX: usize = 8;
-/// Directory entries, of whatever kind. Beyond it the directory is not what an operator meant, and reading it would
-/// take longer than the time between two looks.
-const ENTRIES_MAX: usize = 200_000;
+/// What one tenant's folder holds, with all folders in it: entries of whatever kind. More would make every look long, for all tenants,
+/// and so many apps take much of the host's memory.
+const ENTRIES_MAX: usize = 20_000;
+/// What lies at the top of the apps directory, where only the operator puts something. Beyond it the directory is not what was meant.
+const TOP_ENTRIES_MAX: usize = 200_000;
 
 /// What the apps directory holds at one moment.
 #[derive(Debug, Default)]
@@ -80,12 +83,12 @@ fn time(seconds: i64, nanoseconds: u64) -> SystemTime {
 /// Reads the directory, with its folders.
 ///
 /// # Errors
-/// Where the directory itself cannot be read, or holds too much. A folder in it that cannot be read is no error but
-/// [`Scan::unread`].
+/// Where the directory itself cannot be read, or holds too much at its top. A folder in it that cannot be read, or holds too much, is no
+/// error but [`Scan::unread`].
 pub fn scan(apps_dir: &Path) -> io::Result<Scan> {
     let root = rustix::fs::open(apps_dir, DIRECTORY, Mode::empty())?;
     let mut walk = Walk { scan: Scan::default(), sidecars: BTreeMap::new(), entries: 0 };
-    walk.folder(&root, "", 1)?;
+    walk.top(&root)?;
     let Walk { mut scan, sidecars, .. } = walk;
     for (name, sidecar) in sidecars {
         match (scan.candidates.get_mut(&name), sidecar) {
@@ -142,17 +145,32 @@ struct Walk {
     scan: Scan,
     /// By app name, found before or after the app itself.
     sidecars: BTreeMap<String, Result<Stamp, String>>,
+    /// At the top, or in the folder at the top that is being read.
     entries: usize,
 }
 
 impl Walk {
-    /// Reads one folder; `path` is "" or ends with a slash.
+    /// Reads the apps directory.
+    fn top(&mut self, folder: &OwnedFd) -> io::Result<()> {
+        for (count, entry) in Dir::read_from(folder)?.enumerate() {
+            if count > TOP_ENTRIES_MAX {
+                return Err(io::Error::other(format!("it holds more than {TOP_ENTRIES_MAX} files and folders")));
+            }
+            self.entry(folder.as_fd(), "", entry?.file_name(), 1);
+        }
+        Ok(())
+    }
+
+    /// Reads a folder in it; `path` ends with a slash. It ends early where there is too much.
     fn folder(&mut self, folder: &OwnedFd, path: &str, depth: usize) -> io::Result<()> {
         for entry in Dir::read_from(folder)? {
             let entry = entry?;
+            if matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                continue;
+            }
             self.entries += 1;
             if self.entries > ENTRIES_MAX {
-                return Err(io::Error::other(format!("it holds more than {ENTRIES_MAX} files and folders")));
+                return Ok(());
             }
             self.entry(folder.as_fd(), path, entry.file_name(), depth);
         }
@@ -215,18 +233,36 @@ impl Walk {
             return;
         }
         let path = format!("{place}/");
+        if depth == 1 {
+            self.entries = 0;
+        }
         let read = rustix::fs::openat(folder, raw_name, DIRECTORY | OFlags::NOFOLLOW, Mode::empty())
             .map_err(io::Error::from)
             .and_then(|subfolder| self.folder(&subfolder, &path, depth + 1));
         match read {
+            Ok(()) if depth == 1 && self.entries > ENTRIES_MAX => {
+                let reason = format!(
+                    "it holds more than {ENTRIES_MAX} files and folders, so that it is not read: what is live stays as it is; \
+                     remove what is no app"
+                );
+                self.leave_unread(path, reason);
+            }
             Ok(()) => {}
             // Removed since it was listed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => {
-                self.scan.refused.insert(path.clone(), format!("the folder cannot be read: {error}"));
-                self.scan.unread.push(path);
-            }
+            Err(error) => self.leave_unread(path, format!("the folder cannot be read: {error}")),
         }
+    }
+
+    /// Nothing is known of a folder, whatever was found in it before.
+    fn leave_unread(&mut self, path: String, reason: String) {
+        let is_elsewhere = |name: &String| !name.starts_with(&path);
+        self.scan.candidates.retain(|name, _| is_elsewhere(name));
+        self.scan.refused.retain(|name, _| is_elsewhere(name));
+        self.sidecars.retain(|name, _| is_elsewhere(name));
+        self.scan.unread.retain(is_elsewhere);
+        self.scan.refused.insert(path.clone(), reason);
+        self.scan.unread.push(path);
     }
 }
 
@@ -383,6 +419,27 @@ mod tests {
         assert_eq!(scan.unread.is_empty(), is_root);
         assert!(scan.candidates.contains_key("1/2/3/4/5/6/7/ok"));
         assert!(scan.refused["1/2/3/4/5/6/7/8/"].contains("deeper"));
+    }
+
+    #[test]
+    fn a_folder_that_holds_too_much_is_unread_alone_wherever_in_it_that_lies() {
+        let directory = directory();
+        for path in ["a/x.wasm", "a/x.toml", "a/0/y.wasm", "b/x.wasm", "c.wasm", "z/x.wasm"] {
+            put(&directory, path);
+        }
+        let names_of = |scan: &Scan| scan.candidates.keys().cloned().collect::<Vec<_>>();
+        let full = directory.path().join("a/0/1");
+        std::fs::create_dir_all(&full).expect("folders can be made");
+        // Five are there: three files and two folders.
+        for number in 5..ENTRIES_MAX {
+            std::fs::write(full.join(number.to_string()), "").expect("files can be written");
+        }
+        let whole = scan(directory.path()).expect("it can be read");
+        assert_eq!(names_of(&whole), ["a/0/y", "a/x", "b/x", "c", "z/x"]);
+        std::fs::write(full.join("more"), "").expect("files can be written");
+        let scan = scan(directory.path()).expect("it can be read");
+        assert_eq!((names_of(&scan).join(" ").as_str(), &scan.unread[..]), ("b/x c z/x", &["a/".to_owned()][..]));
+        assert!(scan.refused["a/"].contains("more than 20000"), "{:?}", scan.refused);
     }
 
     #[test]

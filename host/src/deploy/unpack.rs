@@ -11,8 +11,9 @@ use anyhow::Context;
 use bytesize::ByteSize;
 
 use super::child::{self, Outcome};
-use super::compile::{Failure, Slot};
+use super::compile::Failure;
 use super::library::Index;
+use super::turns::Turn;
 use crate::bundle::archive::{self, Bounds};
 use crate::bundle::{Refusal, Tree};
 use crate::config::Confine;
@@ -41,7 +42,7 @@ impl Unpacker {
     /// Unpacks into `folder`, which is empty. `boot` is kept with it.
     pub(super) async fn unpack(
         &self,
-        _slot: &Slot<'_>,
+        _turn: &Turn,
         archive: &[u8],
         folder: &Path,
         boot: &str,

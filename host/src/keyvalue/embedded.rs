@@ -152,11 +152,18 @@ impl Embedded {
         }
     }
 
-    /// Charges a tenant with what its stores hold, if there are any. It blocks.
-    pub(super) fn measure(&self, tenant: &str, account: &Account) {
-        let shelf = self.shelf(tenant);
-        if shelf.path.exists() && self.database(&shelf).is_ok() {
-            account.set_stored(shelf.stored.load(Relaxed));
+    /// Charges a tenant with what its stores hold, if there are any; where that cannot be told, with all of their file. It blocks.
+    pub(super) fn measure(&self, account: &Account) {
+        let shelf = self.shelf(account.tenant());
+        let Ok(metadata) = shelf.path.metadata() else { return };
+        let was_open = lock(&shelf.database).is_some();
+        account.set_stored(match self.database(&shelf) {
+            Ok(_) => shelf.stored.load(Relaxed),
+            Err(_) => metadata.len(),
+        });
+        // While it is open no other process can use it, and perhaps no app of this one wants to.
+        if !was_open {
+            lock(&shelf.database).take_if(|database| Arc::strong_count(database) == 1);
         }
     }
 

@@ -44,6 +44,11 @@ impl Stores {
         Arc::new(Self { granted: ArcSwap::new(config), embedded, redis })
     }
 
+    /// Charges a tenant with what its stores of this machine hold, whether or not an app has them now. It blocks.
+    pub(crate) fn measure(&self, account: &Account) {
+        self.embedded.measure(account);
+    }
+
     /// From now on this is granted.
     pub fn change(&self, config: Arc<Config>) {
         self.redis.store(linked(&config, self.redis.load_full()));
@@ -114,11 +119,6 @@ impl Keyvalue {
             account: Arc::clone(account),
             bounds: Bounds::of(limits),
         })
-    }
-
-    /// Charges the tenant with what its stores of this machine hold. It blocks.
-    pub(crate) fn measure(&self) {
-        self.stores.embedded.measure(tenant_name(&self.app), &self.account);
     }
 
     /// Opens the store of that name.

@@ -73,7 +73,10 @@ impl Stand {
             fs::create_dir(folder.path().join(name))?;
         }
         fs::write(folder.path().join("tenants.d").join(format!("{VICTIM}.toml")), victim())?;
-        fs::write(folder.path().join("tenants.d").join(format!("{KEEPER}.toml")), keeper(folder.path()))?;
+        fs::write(
+            folder.path().join("tenants.d").join(format!("{KEEPER}.toml")),
+            keeper(&folder.path().canonicalize()?),
+        )?;
         let mut command = Command::new(std::env::current_exe().context("where this program lies is not known")?);
         command.arg("serve").arg(folder.path().join("apps"));
         // It runs in another folder.

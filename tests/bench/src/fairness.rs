@@ -4,11 +4,12 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, anyhow, ensure};
 
@@ -46,14 +47,25 @@ const DRIP: Duration = Duration::from_millis(250);
 /// What the app `hog` does, by its path.
 const KINDS: [&str; 5] = ["loop", "burst", "memory", "log", "body"];
 
+/// And what whoever may write to the tenant's folder does.
+const DEPLOYS: &str = "deploys";
+
+/// Names of one file that cannot be deployed, which is as large as this: it is read for each of them whenever it has changed.
+const LINKS: usize = 200;
+const LINKED_BYTES: usize = 4 << 20;
+
+/// It changes so often, and an app is renamed.
+const DEPLOY_PAUSE: Duration = Duration::from_millis(20);
+
 /// What neighbours do at once.
-const ATTACKS: [(&str, &[&str]); 6] = [
+const ATTACKS: [(&str, &[&str]); 7] = [
     ("loops of 2 s", &["loop"]),
     ("calls of 1.5 ms", &["burst"]),
     ("100 MiB filled by each call", &["memory"]),
     ("log floods", &["log"]),
     ("slow bodies", &["body"]),
     ("all of these together", &KINDS),
+    ("files that change without end", &[DEPLOYS]),
 ];
 
 /// One round of one row.
@@ -145,6 +157,8 @@ fn table_row(table: &mut Table, name: &str, row: &[(Fared, f64)]) {
 struct Host {
     server: Server,
     address: SocketAddr,
+    /// The folder of the tenant that attacks.
+    folder: PathBuf,
 }
 
 fn start(machine: &Machine, programs: &Programs) -> Result<Host> {
@@ -165,7 +179,7 @@ fn start(machine: &Machine, programs: &Programs) -> Result<Host> {
     }
     client.wait_for(&mut server, "/good/hello", 200, Instant::now(), PATIENCE)?;
     client.check("/good/hello", None, &Work::Hello.answer())?;
-    Ok(Host { server, address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)) })
+    Ok(Host { server, address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), folder: apps.join("bad") })
 }
 
 /// A turn from which the machine below took little, if there is one among the tries.
@@ -188,7 +202,7 @@ fn calm_turn(host: &mut Host, paths: &[&'static str], time: Duration, disturbed:
 
 /// The neighbour asked for `time`, while these paths are attacked.
 fn turn(host: &mut Host, paths: &[&'static str], time: Duration) -> Result<Fared> {
-    let attack = Attack::begin(host.address, paths);
+    let attack = Attack::begin(host, paths);
     // What an attack is at its beginning is not what it is later.
     std::thread::sleep(Duration::from_secs(1));
     attack.counted.reset();
@@ -313,10 +327,12 @@ impl Counted {
 }
 
 impl Attack {
-    fn begin(address: SocketAddr, paths: &[&'static str]) -> Self {
+    fn begin(host: &Host, paths: &[&'static str]) -> Self {
         let (stop, counted) = (Arc::<AtomicBool>::default(), Arc::<Counted>::default());
-        let all = paths.iter().flat_map(|path| std::iter::repeat_n(*path, ATTACKERS));
-        let attackers = all
+        let address = host.address;
+        let all = paths.iter().filter(|path| **path != DEPLOYS);
+        let mut attackers: Vec<_> = all
+            .flat_map(|path| std::iter::repeat_n(*path, ATTACKERS))
             .map(|path| {
                 let (stop, counted) = (Arc::clone(&stop), Arc::clone(&counted));
                 std::thread::spawn(move || {
@@ -329,6 +345,14 @@ impl Attack {
                 })
             })
             .collect();
+        if paths.contains(&DEPLOYS) {
+            let (folder, stop) = (host.folder.clone(), Arc::clone(&stop));
+            attackers.push(std::thread::spawn(move || {
+                if let Err(error) = deploy_without_end(&folder, &stop) {
+                    eprintln!("bench: fairness: files did not change to the end: {error:#}");
+                }
+            }));
+        }
         Self { stop, counted, attackers }
     }
 
@@ -338,6 +362,27 @@ impl Attack {
             let _ = attacker.join();
         }
     }
+}
+
+/// Changes one file of many names, and renames an app, as often as a host may notice.
+fn deploy_without_end(folder: &Path, stop: &AtomicBool) -> Result<()> {
+    let link = |number: usize| folder.join(format!("link-{number}.wasm"));
+    let (mut there, mut elsewhere) = (folder.join("one.wasm"), folder.join("other.wasm"));
+    fs::copy(folder.join("loop.wasm"), &there)?;
+    fs::write(link(0), vec![0; LINKED_BYTES])?;
+    for number in 1..LINKS {
+        fs::hard_link(link(0), link(number))?;
+    }
+    let changed = fs::File::options().write(true).open(link(0))?;
+    while !stop.load(Ordering::Relaxed) {
+        changed.set_modified(SystemTime::now())?;
+        fs::rename(&there, &elsewhere)?;
+        std::mem::swap(&mut there, &mut elsewhere);
+        std::thread::sleep(DEPLOY_PAUSE);
+    }
+    fs::remove_file(there)?;
+    (0..LINKS).try_for_each(|number| fs::remove_file(link(number)))?;
+    Ok(())
 }
 
 /// Asks again and again on one connection.

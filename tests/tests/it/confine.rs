@@ -74,7 +74,7 @@ fn a_host_reads_what_its_settings_lead_to_and_nothing_else_not_even_as_root() {
 }
 
 #[test]
-fn a_reload_that_leads_elsewhere_is_refused_and_says_why() {
+fn what_a_reload_would_need_elsewhere_is_left_out_and_said() {
     let outside = tempfile::tempdir().expect("there is a temporary directory");
     let host = Host::start(|host| host.app("hello", guest("hello")));
     host.write_config(&format!("[access_log]\nfile = '{}/access.log'\n", outside.path().display()));
@@ -83,8 +83,9 @@ fn a_reload_that_leads_elsewhere_is_refused_and_says_why() {
         host.log_contains("the configuration was read again");
         return;
     }
-    let refused = host.log_contains("the configuration stays as it is");
-    assert!(refused.message().contains("a restart leads there"), "{}", refused.message());
+    let left_out = host.log_contains("access_log.file lies outside of what this host has confined itself to");
+    assert!(left_out.message().contains("a restart leads there"), "{}", left_out.message());
+    host.log_contains("the configuration was read again");
     assert!(!outside.path().join("access.log").exists());
     assert_eq!(host.get("/hello").status(), 200);
 }
@@ -208,10 +209,33 @@ fn a_grant_in_a_folder_that_was_named_needs_no_restart() {
         if is_named || lacks("files") {
             host.until("/acme/site?disk=read:/media/a", 200, "a picture");
         } else {
-            let refused = host.log_contains("the configuration stays as it is");
-            assert!(refused.message().contains("confine_paths names folders"), "{}", refused.message());
+            let left_out = host.log_contains("tenant.acme.grant.directories.\"/media\" = ");
+            assert!(left_out.message().contains("confine_paths names folders"), "{}", left_out.message());
+            host.listed_problem("acme/site", "is out of this host's reach until it is started again");
         }
     }
+}
+
+#[test]
+fn what_is_taken_away_is_so_though_the_same_reload_leads_elsewhere() {
+    let outside = tempfile::tempdir().expect("there is a temporary directory");
+    let acme = "[tenant.acme.grant.secrets]\nKEY = { file = 'key' }\n";
+    let host = Host::start(|host| {
+        fs::write(host.folder().join("key"), "hush").expect("the directory is ours");
+        let host = host.config(acme).app("acme/shop", guest("probe")).sidecar("acme/shop", "secrets = 'KEY'");
+        host.app("hive/site", guest("site"))
+            .sidecar("hive/site", "directories = '/media'")
+            .app("hive/other", guest("probe"))
+    });
+    assert_eq!(host.get("/acme/shop/hello").text(), "hello");
+    let hive = format!("[tenant.hive.grant.directories]\n'/media' = {{ path = '{}' }}\n", outside.path().display());
+    host.write_config(&hive);
+    host.signal(Signal::HUP);
+    host.until("/acme/shop/hello", 404, "");
+    if !lacks("files") {
+        host.listed_problem("hive/site", "is out of this host's reach until it is started again");
+    }
+    assert_eq!(host.get("/hive/other/hello").text(), "hello");
 }
 
 #[test]

@@ -162,7 +162,7 @@ fn what_was_taken_away_is_not_allowed_any_more() {
     let config = load(TENANTS).expect("it is right");
     let all = "data = true\nsecrets = [\"TOKEN\"]\ndirectories = [\"/media\"]\nroutes = [\"acme.example\"]";
     let spec = ask(&config, "acme/shop", all).expect("it may");
-    assert!(config.still_allows(&spec));
+    assert_eq!(config.fitted(&spec).as_ref(), Some(&spec));
     for (old, new) in [
         ("data = [\"shop\"]", "data = []"),
         ("TOKEN = ", "OTHER = "),
@@ -178,11 +178,40 @@ fn what_was_taken_away_is_not_allowed_any_more() {
         };
         assert_ne!(text, TENANTS);
         let changed = load(&text).expect("it is right");
-        assert!(!changed.still_allows(&spec), "{new}");
+        assert_eq!(changed.fitted(&spec), None, "{new}");
     }
-    // What others have, and limits, are no matter of what it was given.
-    let other = TENANTS.replace("memory = \"16MiB\"", "memory = \"8MiB\"") + "[tenant.new]";
-    assert!(load(&other).expect("it is right").still_allows(&spec));
+    // What others have is no matter of it.
+    assert_eq!(load(&(TENANTS.to_owned() + "[tenant.new]")).expect("it is right").fitted(&spec), Some(spec));
+}
+
+#[test]
+fn what_is_live_goes_on_with_ceilings_quotas_and_variables_of_now() {
+    let settings = "reuse_requests = 100\n[tenant.acme.limits]\ncpu_time = \"10s\"\nclock_resolution = \"1ms\"\nhandles = 100\n\
+        [tenant.acme.grant.env]\nREGION = \"here\"\nMODE = \"a\"\nOWN = \"theirs\"\n\
+        [tenant.acme.grant.directories]\n\"/m\" = { path = \"/srv/m\", write = true, size = \"1GiB\" }\n";
+    let sidecar = "instances = \"reuse\"\ndirectories = \"/m\"\n[limits]\nhandles = 50\n[env]\nOWN = \"mine\"";
+    let spec = ask(&load(settings).expect("it is right"), "acme/shop", sidecar).expect("it may");
+    let changed = settings
+        .replace("reuse_requests = 100", "reuse_requests = 10")
+        .replace("10s", "1s")
+        .replace("1ms", "5ms")
+        .replace("handles = 100", "handles = 70")
+        .replace("REGION = \"here\"\n", "")
+        .replace("MODE = \"a\"", "MODE = \"b\"")
+        .replace("OWN = \"theirs\"\n", "NEW = \"x\"\n")
+        .replace("1GiB", "1MiB");
+    let config = load(&changed).expect("it is right");
+    let fitted = config.fitted(&spec).expect("it may go on");
+    let variable = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let limits = &fitted.limits;
+    assert_eq!((limits.cpu_time.as_secs(), limits.clock_resolution.as_millis(), limits.handles), (1, 5, 50));
+    assert_eq!(fitted.env, [variable("MODE", "b"), variable("OWN", "mine")]);
+    assert_eq!((fitted.directories[0].bytes_max, fitted.env_granted.as_slice()), (1 << 20, &["MODE".to_owned()][..]));
+    assert!(matches!(fitted.instances, Instances::Reuse(Kept { requests_max: 10, .. })), "{:?}", fitted.instances);
+    // It fits from then on, and more is nothing that it gets without asking again.
+    assert_eq!(config.fitted(&fitted), Some(fitted.clone()));
+    let before = load(settings).expect("it is right").fitted(&fitted).expect("it may go on");
+    assert_eq!((&before.limits, before.directories), (&fitted.limits, fitted.directories));
 }
 
 #[test]
@@ -285,8 +314,15 @@ fn a_tenant_may_have_a_file_of_its_own() {
     // The limits of all layers are the default of tenants, too.
     let flagged = load(&|settings| settings.limits = vec!["cpu_time=1s".to_owned()]).expect("it is right");
     assert_eq!(flagged.tenants["b"].limits.cpu_time, Duration::from_secs(1));
-    let elsewhere = load(&|settings| settings.tenants_dir = Some(folder.path().join("none"))).expect("it is right");
-    assert_eq!(elsewhere.tenants.len(), 1);
+    std::fs::create_dir(folder.path().join("empty")).expect("folders can be made");
+    let named = |name: &str| load(&|settings| settings.tenants_dir = Some(folder.path().join(name)));
+    assert_eq!(named("empty").expect("it is right").tenants.len(), 1);
+    // Without the files there would be no tenant, no limit of theirs, and nobody's places.
+    let missing = "none: the tenants' files cannot be read: No such file or directory (os error 2)";
+    assert_eq!(named("none").expect_err("it was named"), missing);
+    write("wasgi.toml", "tenants_dir = \"none\"");
+    assert_eq!(load(&|_| {}).expect_err("it was named"), missing);
+    write("wasgi.toml", "[limits]\ncpu_time = \"2s\"\n[tenant.a]");
 
     write("tenants.d/a.toml", "");
     let twice = "tenants.d/a.toml: there is a [tenant.a] in the settings file as well: remove one of them";
@@ -338,8 +374,8 @@ fn time_and_randomness_are_had_unless_the_operator_says_otherwise() {
         refused,
         "line 1: randomness = true: the operator has not granted it: put \"a\" into `randomness` of [tenant.acme.grant], or leave this out"
     );
-    assert!(load("").expect("it is right").still_allows(&spec));
-    assert!(!load("[grant]\nrandomness = false").expect("it is right").still_allows(&spec));
+    assert!(load("").expect("it is right").fitted(&spec).is_some());
+    assert!(load("[grant]\nrandomness = false").expect("it is right").fitted(&spec).is_none());
 }
 
 #[test]

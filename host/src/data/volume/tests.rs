@@ -4,6 +4,9 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::Path;
 
+use rustix::fs::{Mode, OFlags};
+
+use super::super::count::{DEPTH_MAX, TOO_DEEP, count};
 use super::*;
 
 const QUOTA: Quota = Quota { bytes_max: 10 * BLOCK_BYTES, names_max: 100 };
@@ -147,4 +150,35 @@ fn a_file_that_is_opened_again_and_again_keeps_no_descriptors() {
         volume.opened(key, Arc::new(File::open(&path).expect("it is there")), 0);
     }
     assert_eq!(volume.ledger().open[&key].handles.len(), 2, "the one that is open, and the last");
+}
+
+#[test]
+fn what_goes_while_it_is_counted_counts_nothing_and_ends_nothing() {
+    let folder = folder();
+    std::fs::write(folder.path().join("stays"), "x").expect("files can be made");
+    let root = rustix::fs::open(folder.path(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).expect("it is there");
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for writer in 0..2 {
+            let (path, is_over) = (folder.path().to_owned(), &is_over);
+            scope.spawn(move || {
+                // A file, a folder with something in it, and a file where the folder was.
+                let (one, inner) = (path.join(format!("{writer}")), path.join(format!("{writer}/x")));
+                while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                    std::fs::create_dir(&one).expect("folders can be made");
+                    std::fs::create_dir(&inner).expect("folders can be made");
+                    std::fs::remove_dir(&inner).expect("it is there");
+                    std::fs::remove_dir(&one).expect("it is there");
+                    std::fs::write(&one, "x").expect("files can be made");
+                    std::fs::remove_file(&one).expect("it is there");
+                }
+            });
+        }
+        let counted: Vec<_> = (0..2000).map(|_| count(&root)).collect();
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        for usage in counted {
+            let usage = usage.expect("it can be counted whatever goes meanwhile");
+            assert!((1..=5).contains(&usage.names) && usage.names == usage.blocks, "{usage:?}");
+        }
+    });
 }

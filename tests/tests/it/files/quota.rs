@@ -177,6 +177,52 @@ fn a_directory_that_several_write_to_is_counted_once_for_all_of_them() {
     assert_eq!(disk(&host, "acme/one", "write:/out/d:x"), FULL);
 }
 
+/// Data stays when its app goes; so it counts, or each new name would have all of the budget.
+#[test]
+fn what_apps_that_are_gone_have_left_behind_counts_in_their_tenants_budget() {
+    let config = "[tenant.acme.grant]\ndata = ['*']\n[tenant.acme.grant.keyvalue]\ndefault = {}\n[tenant.acme.budget]\ndisk = '80KiB'\n";
+    let deploy = |host: &Host, name: &str, sidecar: &str| {
+        host.drop_in(&format!("acme/{name}.toml"), sidecar);
+        host.drop_in(&format!("acme/{name}.wasm"), guest("site"));
+    };
+    let remove = |host: &Host, name: &str| {
+        host.remove(&format!("acme/{name}.wasm"));
+        host.remove(&format!("acme/{name}.toml"));
+        host.until(&format!("/acme/{name}?disk=length:/"), 404, "");
+    };
+    let is_there =
+        |host: &Host, name: &str| host.until(&format!("/acme/{name}?disk=length:/none"), 200, "error NotFound");
+    let bytes = |host: &Host| host.metric("wasgi_tenant_disk_bytes{tenant=\"acme\"}");
+    // One that stays: a host that is restarted waits for the apps that it began with.
+    let host = Host::start(|host| host.config(config).app("hive/site", guest("site")));
+    deploy(&host, "one", "data = true");
+    is_there(&host, "one");
+    assert_eq!(disk(&host, "acme/one", "fill:/data/a:40000"), "done");
+    remove(&host, "one");
+    deploy(&host, "two", "data = true");
+    is_there(&host, "two");
+    // What the first has written, and its directory: nine blocks are left.
+    assert_eq!(bytes(&host), Some(45056.0));
+    assert_eq!(disk(&host, "acme/two", "fill:/data/a:40000"), FAILED);
+    assert_eq!(disk(&host, "acme/two", "fill:/data/a:32768"), "done");
+    deploy(&host, "stores", "keyvalue = 'default'");
+    is_there(&host, "stores");
+    assert_eq!(host.get("/acme/stores?shelf=large,default,10,3000").text(), "done");
+    remove(&host, "stores");
+    remove(&host, "two");
+    deploy(&host, "three", "data = true");
+    host.listed_problem("acme/three", "raise budget.disk");
+    assert!(!host.folder().join("data/acme+three").exists());
+    let host = host.restart();
+    host.listed_problem("acme/three", "raise budget.disk");
+    // The operator makes room: eleven blocks, of which the store has its part.
+    fs::remove_dir_all(host.folder().join("data/acme+one")).expect("the folder is ours");
+    let host = host.restart();
+    is_there(&host, "three");
+    assert_eq!(disk(&host, "acme/three", "fill:/data/a:45056"), FAILED, "stores count that no app has");
+    assert_eq!(disk(&host, "acme/three", "fill:/data/a:40960"), "done");
+}
+
 #[test]
 fn a_directory_of_one_tenant_counts_in_its_budget_and_none_lies_in_another() {
     let config = "[tenant.acme.budget]\ndisk = '40KiB'\n[tenant.acme.grant.directories]\n'/out' = { path = 'out', write = true }\n\

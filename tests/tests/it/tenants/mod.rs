@@ -1,8 +1,10 @@
 //! Tenants: what the apps of one may have, and that others neither get nor notice it.
 
 mod budgets;
+mod deploying;
 mod fairness;
 mod grants;
+mod links;
 mod places;
 mod senses;
 mod slow_clients;
