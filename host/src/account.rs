@@ -5,6 +5,8 @@ mod descriptors;
 mod disk;
 mod hoard;
 mod load;
+mod log;
+mod memory;
 mod outbound;
 mod processor;
 
@@ -14,9 +16,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use tokio::sync::Semaphore;
 
-use crate::admission::Slots;
+use crate::admission::{Places, Seats, Slots};
 use crate::config::Config;
 use crate::descriptors::Shares;
 use crate::limits::Budget;
@@ -27,6 +28,8 @@ use disk::Disk;
 pub use disk::Room;
 use hoard::Hoard;
 use load::{Company, Load};
+use log::Log;
+pub(crate) use memory::Memory;
 use outbound::Rate;
 use processor::Cpu;
 
@@ -38,7 +41,14 @@ pub struct Account {
     pub(crate) number: u64,
     made: Instant,
     terms: ArcSwap<Terms>,
-    pub(crate) slots: Arc<Slots>,
+    /// What it has of the host's places for calls.
+    pub(crate) places: Arc<Places>,
+    /// Places for its calls.
+    pub(crate) calls: Arc<Seats>,
+    /// Places for what is sent to clients without a call, as many again.
+    pub(crate) sends: Arc<Seats>,
+    /// Connections to elsewhere that it may open.
+    pub(crate) outbound_connections: Arc<Seats>,
     /// Who runs guests that compute for long.
     pub(crate) crew: Arc<Crew>,
     company: Arc<Company>,
@@ -49,29 +59,19 @@ pub struct Account {
     /// When the next call would be in time, had all come at the rate that is allowed, in nanoseconds since the account
     /// was made.
     next_call: AtomicU64,
-    /// Of live sandboxes, in bytes.
+    /// Of live sandboxes, and what waits for clients, in bytes.
     memory: AtomicU64,
     descriptors: Descriptors,
     outbound: Rate,
     disk: Disk,
     cpu: Cpu,
     load: Load,
-    log: Mutex<LogBudget>,
+    log: Log,
 }
 
 /// What it may have, by the configuration in force.
 pub(crate) struct Terms {
     pub(crate) budget: Budget,
-    /// Places for its calls.
-    pub(crate) calls: Arc<Semaphore>,
-    /// Connections to elsewhere that it may open.
-    pub(crate) outbound: Arc<Semaphore>,
-}
-
-/// A bucket that fills with `log_bytes_per_second` and holds what comes in one second.
-struct LogBudget {
-    bytes: f64,
-    filled: Instant,
 }
 
 /// A budget that is used up.
@@ -92,13 +92,18 @@ const GIVEN_BACK_RETRY: Duration = Duration::from_millis(20);
 
 impl Account {
     fn new(tenant: &str, number: u64, budget: Budget, host: &Host) -> Self {
-        let bytes = budget.log_bytes_per_second as f64;
+        let log = Log::new(budget.log_bytes_per_second);
+        let calls_max = calls_max(&budget, &host.slots);
+        let outbound_connections = Seats::new(budget.outbound_connections);
         Self {
             tenant: tenant.to_owned(),
             number,
             made: Instant::now(),
-            terms: ArcSwap::from_pointee(Terms::new(budget, &host.slots)),
-            slots: Arc::clone(&host.slots),
+            terms: ArcSwap::from_pointee(Terms { budget }),
+            places: Places::new(&host.slots, number),
+            calls: Seats::new(calls_max),
+            sends: Seats::new(calls_max),
+            outbound_connections,
             crew: Arc::clone(&host.crew),
             company: Arc::clone(&host.company),
             shared_memory: Arc::clone(&host.memory),
@@ -111,7 +116,7 @@ impl Account {
             disk: Disk::default(),
             cpu: Cpu::default(),
             load: Load::default(),
-            log: Mutex::new(LogBudget { bytes, filled: Instant::now() }),
+            log,
         }
     }
 
@@ -136,9 +141,7 @@ impl Account {
 
     /// Calls that run, or have been given a place.
     pub fn running(&self) -> u32 {
-        let terms = self.terms();
-        let free = u32::try_from(terms.calls.available_permits()).unwrap_or(u32::MAX);
-        terms.budget.concurrent_calls.min(self.slots.of_one()).saturating_sub(free)
+        self.calls.taken()
     }
 
     /// Requests that wait.
@@ -146,7 +149,7 @@ impl Account {
         self.waiting.load(Relaxed)
     }
 
-    /// Memory of live sandboxes, in bytes.
+    /// Memory of live sandboxes, and of what waits for clients, in bytes.
     pub fn memory_bytes(&self) -> u64 {
         self.memory.load(Relaxed)
     }
@@ -206,19 +209,10 @@ impl Account {
         self.shared_memory.give(bytes);
     }
 
-    /// Whether a line that costs so much may be logged now.
-    pub(crate) fn log(&self, cost: usize, now: Instant) -> bool {
-        let rate = self.terms().budget.log_bytes_per_second as f64;
-        let mut budget = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        let elapsed = now.saturating_duration_since(budget.filled).as_secs_f64();
-        budget.filled = now;
-        budget.bytes = (budget.bytes + elapsed * rate).min(rate);
-        // It may go below zero by one line, as an app's own.
-        let allowed = budget.bytes > 0.0;
-        if allowed {
-            budget.bytes -= cost as f64;
-        }
-        allowed
+    /// Whether something that was used is not forgotten yet.
+    fn owes(&self, now: Instant) -> bool {
+        let calls_are_ahead = self.next_call.load(Relaxed) > self.now(now);
+        calls_are_ahead || self.has_used_cpu(now) || self.has_logged(now) || self.has_moved_bytes(now)
     }
 }
 
@@ -228,12 +222,8 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-impl Terms {
-    fn new(budget: Budget, slots: &Slots) -> Self {
-        let calls = budget.concurrent_calls.min(slots.of_one());
-        let outbound = Arc::new(Semaphore::new(budget.outbound_connections as usize));
-        Self { budget, calls: Arc::new(Semaphore::new(calls as usize)), outbound }
-    }
+fn calls_max(budget: &Budget, slots: &Slots) -> u32 {
+    budget.concurrent_calls.min(slots.of_one())
 }
 
 /// Somebody who waits.
@@ -269,6 +259,9 @@ impl Host {
     }
 }
 
+/// Accounts that are kept for what they owe alone. Folders of the apps directory, which make tenants, are the operator's.
+const UNUSED_MAX: usize = 4096;
+
 #[derive(Default)]
 struct Book {
     by_tenant: HashMap<String, Arc<Account>>,
@@ -294,32 +287,37 @@ impl Accounts {
         account
     }
 
-    /// Budgets are from now on as the configuration says. What is in use stays counted; places for calls are counted
-    /// anew where their number has changed.
+    /// Budgets are from now on as the configuration says. What is in use stays counted.
     pub fn reconfigure(&self, config: &Config) {
         self.host.memory.resize(config.sandbox_memory_bytes);
         self.host.descriptors.resize(Shares::of_process(config.edge.connections).guests);
         for account in self.book().by_tenant.values() {
             let tenant = config.tenant_of(&format!("{}/", account.tenant));
             let budget = &tenant.budget;
-            let before = account.terms.load_full();
-            if before.budget == *budget {
+            if account.terms().budget == *budget {
                 continue;
             }
-            let mut terms = Terms::new(budget.clone(), &self.host.slots);
-            if before.budget.concurrent_calls == budget.concurrent_calls {
-                terms.calls = Arc::clone(&before.calls);
-            }
-            if before.budget.outbound_connections == budget.outbound_connections {
-                terms.outbound = Arc::clone(&before.outbound);
-            }
-            account.terms.store(Arc::new(terms));
+            let calls_max = calls_max(budget, &self.host.slots);
+            account.calls.resize(calls_max);
+            account.sends.resize(calls_max);
+            account.outbound_connections.resize(budget.outbound_connections);
+            account.terms.store(Arc::new(Terms { budget: budget.clone() }));
         }
     }
 
-    /// Closes accounts that no app has any more, and of whose tenants nothing is left.
-    pub fn tidy(&self) {
-        self.book().by_tenant.retain(|_, account| Arc::strong_count(account) > 1 || account.keeps_something());
+    /// Closes accounts that no app has any more, of whose tenants nothing is left, and that owe nothing at `now`: a tenant that takes its apps away and puts them back
+    /// finds what it has used. Called every second; what was left out of the log since is said.
+    pub fn tidy(&self, now: Instant) {
+        let mut unused = 0;
+        self.book().by_tenant.retain(|_, account| {
+            account.say_left_out();
+            if Arc::strong_count(account) > 1 || account.keeps_something() {
+                return true;
+            }
+            let is_kept = unused < UNUSED_MAX && account.owes(now);
+            unused += usize::from(is_kept);
+            is_kept
+        });
     }
 
     /// Those of which it is to be counted again what their apps have left behind.
@@ -380,19 +378,63 @@ mod tests {
         assert!(Arc::ptr_eq(&of(&config, "x"), &of(&config, "y")));
         let account = of(&config, "a/x");
         assert!(account.take_memory(7));
+        let calls: Vec<_> = (0..5).map(|_| account.calls.try_take().expect("there are many")).collect();
         config.budget.concurrent_calls = 3;
         accounts.reconfigure(&config);
         assert_eq!((account.terms().budget.concurrent_calls, account.memory_bytes()), (3, 7));
-        assert_eq!(account.terms().calls.available_permits(), 3);
-        accounts.tidy();
+        assert_eq!((account.running(), account.calls.try_take().is_none()), (5, true), "what is under way counts");
+        drop(calls);
+        let calls: Vec<_> = std::iter::from_fn(|| account.calls.try_take()).collect();
+        assert_eq!(calls.len(), 3);
+        accounts.tidy(Instant::now());
         assert_eq!(accounts.book().by_tenant.len(), 1);
         // What is left of its apps stays charged without them.
         account.set_stored(1);
         drop(account);
-        accounts.tidy();
+        accounts.tidy(Instant::now());
         assert_eq!(of(&config, "a/x").disk_bytes(), 1);
         of(&config, "a/x").set_stored(0);
-        accounts.tidy();
+        accounts.tidy(Instant::now());
         assert_eq!(accounts.book().by_tenant.len(), 0);
+    }
+
+    #[test]
+    fn who_takes_its_apps_away_and_puts_them_back_finds_what_it_has_used() {
+        let second = Duration::from_secs(1);
+        let uses: [fn(&Account); 4] = [
+            |account| account.charge_cpu(Duration::from_millis(700)),
+            |account| _ = account.count_call(account.made, Duration::ZERO),
+            |account| account.count_outbound(1000, account.made),
+            |account| _ = account.log(1000, account.made),
+        ];
+        for use_up in uses {
+            let accounts = Accounts::new(100, Crew::new(1, || ()));
+            let mut config = Config::default();
+            config.budget.cpu_time = second;
+            config.budget.cpu_window = second;
+            config.budget.calls_per_second = 1;
+            config.budget.log_bytes_per_second = 1000;
+            config.budget.outbound_bytes_per_second = 1000;
+            let account = accounts.of(&config, "a/x");
+            use_up(&account);
+            let (number, made) = (account.number, account.made);
+            drop(account);
+            accounts.tidy(made + second / 2);
+            assert_eq!(accounts.of(&config, "a/x").number, number);
+            accounts.tidy(made + 3 * second);
+            assert_ne!(accounts.of(&config, "a/x").number, number, "what it owed is forgotten");
+        }
+    }
+
+    #[test]
+    fn no_more_accounts_are_kept_for_what_they_owe_than_may_be() {
+        let accounts = Accounts::new(100, Crew::new(1, || ()));
+        let mut config = Config::default();
+        config.budget.cpu_time = Duration::from_nanos(1);
+        (0..UNUSED_MAX + 10).for_each(|number| {
+            accounts.of(&config, &format!("t{number}/x")).charge_cpu(Duration::from_secs(1));
+        });
+        accounts.tidy(Instant::now());
+        assert_eq!(accounts.book().by_tenant.len(), UNUSED_MAX);
     }
 }

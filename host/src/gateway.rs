@@ -163,14 +163,14 @@ impl Gateway {
         if body.as_ref().is_some_and(|body| body.size_hint().lower() > app.spec.limits.request_body_bytes) {
             return Err(Error::BodyTooLarge(app.spec.limits.request_body_bytes));
         }
+        // Another app's redirect is asked for when it is there.
+        let asked = if body.is_some() { record.began } else { Instant::now() };
         if let Some(asset) = app.assets.as_ref().and_then(|assets| assets.find(&path[script_name_len..])) {
-            return asset.answer(&parts).await.map(|response| Started::Ready(Box::new(response)));
+            return asset.answer(&parts, asked).await.map(|response| Started::Ready(Box::new(response)));
         }
         if let Some(pause) = app.throttle.pause() {
             return Err(Error::Throttled(pause));
         }
-        // Another app's redirect is asked for when it is there.
-        let asked = if body.is_some() { record.began } else { Instant::now() };
         let permit = app.admission.admit(asked).await?;
 
         // A request that did not have to wait was admitted when it arrived, as far as its clocks can tell.

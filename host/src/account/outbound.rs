@@ -21,6 +21,11 @@ impl Account {
         let _ = self.outbound.until.fetch_update(Relaxed, Relaxed, later);
     }
 
+    /// Whether something that went or came is not forgotten yet.
+    pub(super) fn has_moved_bytes(&self, now: Instant) -> bool {
+        self.outbound.until.load(Relaxed) > self.now(now)
+    }
+
     /// How long until more may go, or come: what is worth a second may be together.
     pub(crate) fn outbound_pause(&self, now: Instant) -> Option<Duration> {
         let ahead = self.outbound.until.load(Relaxed).saturating_sub(self.now(now));

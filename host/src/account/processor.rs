@@ -35,20 +35,35 @@ impl Account {
         self.debt(&self.terms().budget, now)
     }
 
-    pub(super) fn debt(&self, budget: &Budget, now: Instant) -> Option<Duration> {
+    /// Whether some of what it has used is not forgotten yet.
+    pub(super) fn has_used_cpu(&self, now: Instant) -> bool {
+        self.forget(&self.terms().budget, now);
+        self.cpu.used.load(Relaxed) > 0
+    }
+
+    /// Forgets what may be by now. Says what time that was for, in nanoseconds, where it was time for it and nobody else has done it.
+    fn forget(&self, budget: &Budget, now: Instant) -> Option<u64> {
         let (cap, window) = (nanos(budget.cpu_time), nanos(budget.cpu_window).max(1));
-        let (moment, now) = (now, self.now(now));
+        let now = self.now(now);
         let forgotten = self.cpu.forgotten.load(Relaxed);
         let step = now.saturating_sub(forgotten);
         let is_mine =
             step >= nanos(FORGET_STEP) && self.cpu.forgotten.compare_exchange(forgotten, now, Relaxed, Relaxed).is_ok();
-        if is_mine {
-            let credit = u64::try_from(u128::from(step) * u128::from(cap) / u128::from(window)).unwrap_or(u64::MAX);
-            let less = |used: u64| Some(used.saturating_sub(credit));
-            let _ = self.cpu.used.fetch_update(Relaxed, Relaxed, less);
-            // Once a millisecond somebody comes by here: on the way they look at this, too.
-            self.load.look(step, self.company.is_alone(self.number, moment));
+        if !is_mine {
+            return None;
         }
+        let credit = u64::try_from(u128::from(step) * u128::from(cap) / u128::from(window)).unwrap_or(u64::MAX);
+        let less = |used: u64| Some(used.saturating_sub(credit));
+        let _ = self.cpu.used.fetch_update(Relaxed, Relaxed, less);
+        Some(step)
+    }
+
+    pub(super) fn debt(&self, budget: &Budget, now: Instant) -> Option<Duration> {
+        if let Some(step) = self.forget(budget, now) {
+            // Once a millisecond somebody comes by here: on the way they look at this, too.
+            self.load.look(step, self.company.is_alone(self.number, now));
+        }
+        let (cap, window) = (nanos(budget.cpu_time), nanos(budget.cpu_window).max(1));
         let debt = self.cpu.used.load(Relaxed).checked_sub(cap).filter(|debt| *debt > 0)?;
         let time = u128::from(debt) * u128::from(window) / u128::from(cap.max(1));
         Some(Duration::from_nanos(u64::try_from(time).unwrap_or(u64::MAX)).max(FORGET_STEP))

@@ -1,6 +1,7 @@
 //! Who may run now: an app's calls, its tenant's, and the host's, with bounded queues in front of them → a permit.
 
 mod queue;
+mod seats;
 mod slots;
 mod throttle;
 
@@ -8,11 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-use crate::account::{Account, Spent};
+use crate::account::{Account, Spent, Waiting};
 use crate::error::{Busy, Error};
 use crate::limits::Limits;
+pub(crate) use seats::{Seat, Seats};
+pub(crate) use slots::Places;
 use slots::Slot;
 pub use slots::Slots;
 pub use throttle::Throttle;
@@ -26,8 +27,8 @@ pub struct Admission {
 
 /// The right to run one call; given back when it is dropped.
 pub struct Permit {
-    _own: OwnedSemaphorePermit,
-    _tenants: OwnedSemaphorePermit,
+    _own: Seat,
+    _tenants: Seat,
     _slot: Slot,
     waited: bool,
 }
@@ -40,8 +41,13 @@ impl Permit {
 }
 
 impl Admission {
-    pub fn new(limits: &Limits, account: Arc<Account>) -> Self {
-        Self { gate: Gate::new(limits.concurrent_calls, limits), account }
+    /// `before` is the app's until now: who is inside and who waits counts in this one as well.
+    pub fn new(limits: &Limits, account: Arc<Account>, before: Option<&Self>) -> Self {
+        let gate = match before {
+            Some(before) => before.gate.changed(limits.concurrent_calls, limits),
+            None => Gate::new(limits.concurrent_calls, limits),
+        };
+        Self { gate, account }
     }
 
     /// What its tenant has in use.
@@ -69,15 +75,14 @@ impl Admission {
     }
 
     fn try_admit(&self) -> Option<Permit> {
-        let own = self.gate.try_enter()?;
-        let tenants = Arc::clone(&self.account.terms().calls).try_acquire_owned().ok()?;
-        let slot = self.account.slots.try_take()?;
+        let own = self.gate.inside.try_take()?;
+        let tenants = self.account.calls.try_take()?;
+        let slot = self.account.places.try_take()?;
         Some(Permit { _own: own, _tenants: tenants, _slot: slot, waited: false })
     }
 
     async fn wait(&self, now: Instant, begins: Option<Instant>) -> Result<Permit, Error> {
-        let _place = self.gate.queue()?;
-        let _seat = self.account.wait().ok_or(Error::Busy(Busy::TenantsQueueFull))?;
+        let (_place, _seat) = self.gate.queue(&self.account)?;
         let deadline = now + self.gate.queue_time;
         if let Some(begins) = begins {
             tokio::time::sleep_until(begins.into()).await;
@@ -85,17 +90,13 @@ impl Admission {
         self.while_spent(deadline).await?;
         let in_time = |busy| move |_| Error::Busy(busy);
         let until = |deadline: Instant| tokio::time::Instant::from(deadline);
-        let own = tokio::time::timeout_at(until(deadline), self.gate.enter());
+        let own = tokio::time::timeout_at(until(deadline), self.gate.inside.take());
         let own = own.await.map_err(in_time(Busy::QueueTime))?;
-        let (calls, weight) = {
-            let terms = self.account.terms();
-            (Arc::clone(&terms.calls), terms.budget.weight)
-        };
-        let tenants = tokio::time::timeout_at(until(deadline), calls.acquire_owned());
+        let tenants = tokio::time::timeout_at(until(deadline), self.account.calls.take());
         let tenants = tenants.await.map_err(in_time(Busy::TenantsQueueTime))?;
-        let slot = tokio::time::timeout_at(until(deadline), self.account.slots.take(self.account.number, weight));
+        let weight = self.account.terms().budget.weight;
+        let slot = tokio::time::timeout_at(until(deadline), self.account.places.take(weight));
         let slot = slot.await.map_err(in_time(Busy::Host))?;
-        let tenants = tenants.expect("the semaphore is never closed");
         Ok(Permit { _own: own, _tenants: tenants, _slot: slot, waited: true })
     }
 
@@ -117,65 +118,78 @@ impl Admission {
 
     /// Calls that run now.
     pub fn running(&self) -> u32 {
-        self.gate.running()
+        self.gate.inside.taken()
     }
 
     /// Requests that wait now.
     pub fn waiting(&self) -> u32 {
-        self.gate.waiting.load(Ordering::Relaxed)
+        self.gate.waiting()
     }
 }
 
 /// So many at once, and so many more that wait.
 pub struct Gate {
-    free: Arc<Semaphore>,
-    waiting: AtomicU32,
+    inside: Arc<Seats>,
+    waiting: Arc<AtomicU32>,
     waiting_max: u32,
     queue_time: Duration,
-    inside_max: u32,
 }
 
 impl Gate {
     /// `inside_max` at once; who waits does as calls of an app do.
     pub fn new(inside_max: u32, limits: &Limits) -> Self {
-        Self {
-            free: Arc::new(Semaphore::new(inside_max as usize)),
-            waiting: AtomicU32::new(0),
-            waiting_max: limits.queued_calls,
-            queue_time: limits.queue_time,
-            inside_max,
-        }
+        let (waiting_max, queue_time) = (limits.queued_calls, limits.queue_time);
+        Self { inside: Seats::new(inside_max), waiting: Arc::default(), waiting_max, queue_time }
     }
 
-    /// Waits for a place, first come, first served.
+    /// The same with other numbers. Who is inside, or waits, counts in both.
+    pub fn changed(&self, inside_max: u32, limits: &Limits) -> Self {
+        self.inside.resize(inside_max);
+        let (inside, waiting) = (Arc::clone(&self.inside), Arc::clone(&self.waiting));
+        Self { inside, waiting, waiting_max: limits.queued_calls, queue_time: limits.queue_time }
+    }
+
+    /// Waits for a place, and for one of the tenant's for what is sent without a call; first come, first served.
     ///
     /// # Errors
     /// [`Error::Busy`] when the queue is full, or no place was free in time.
-    pub async fn pass(&self) -> Result<OwnedSemaphorePermit, Error> {
-        if let Some(permit) = self.try_enter() {
-            return Ok(permit);
+    pub(crate) async fn pass(&self, account: &Account) -> Result<(Seat, Seat), Error> {
+        if let Some(own) = self.inside.try_take()
+            && let Some(tenants) = account.sends.try_take()
+        {
+            return Ok((own, tenants));
         }
-        let _place = self.queue()?;
-        let entered = tokio::time::timeout(self.queue_time, self.enter()).await;
-        entered.map_err(|_| Error::Busy(Busy::QueueTime))
+        let (_place, _seat) = self.queue(account)?;
+        let deadline = tokio::time::Instant::now() + self.queue_time;
+        let in_time = |busy| move |_| Error::Busy(busy);
+        let own = tokio::time::timeout_at(deadline, self.inside.take()).await.map_err(in_time(Busy::QueueTime))?;
+        let tenants = tokio::time::timeout_at(deadline, account.sends.take()).await;
+        Ok((own, tenants.map_err(in_time(Busy::TenantsQueueTime))?))
     }
 
-    fn try_enter(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.free).try_acquire_owned().ok()
+    /// Counts a request that came at `now` in its tenant's rate, and waits until it may begin.
+    ///
+    /// # Errors
+    /// [`Error::Budget`] if that is later than who waits does, [`Error::Busy`] if too many wait.
+    pub(crate) async fn count(&self, account: &Account, now: Instant) -> Result<(), Error> {
+        let begins = account.count_call(now, self.queue_time);
+        let begins = begins.map_err(|retry_after| Error::Budget { what: Spent::Calls, retry_after })?;
+        let Some(begins) = begins else { return Ok(()) };
+        let (_place, _seat) = self.queue(account)?;
+        tokio::time::sleep_until(begins.into()).await;
+        Ok(())
     }
 
-    async fn enter(&self) -> OwnedSemaphorePermit {
-        Arc::clone(&self.free).acquire_owned().await.expect("the semaphore is never closed")
-    }
-
-    fn queue(&self) -> Result<Place<'_>, Error> {
+    /// A place among those that wait for the app, and one among those that wait for its tenant.
+    fn queue<'a>(&'a self, account: &'a Account) -> Result<(Place<'a>, Waiting<'a>), Error> {
         let more = |waiting| (waiting < self.waiting_max).then_some(waiting + 1);
         let queued = self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        queued.map(|_| Place(&self.waiting)).map_err(|_| Error::Busy(Busy::QueueFull))
+        let place = queued.map(|_| Place(&self.waiting)).map_err(|_| Error::Busy(Busy::QueueFull))?;
+        Ok((place, account.wait().ok_or(Error::Busy(Busy::TenantsQueueFull))?))
     }
 
-    fn running(&self) -> u32 {
-        self.inside_max - u32::try_from(self.free.available_permits()).unwrap_or(u32::MAX).min(self.inside_max)
+    fn waiting(&self) -> u32 {
+        self.waiting.load(Ordering::Relaxed)
     }
 }
 
@@ -185,5 +199,30 @@ struct Place<'a>(&'a AtomicU32);
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_app_whose_limits_change_has_no_more_calls_than_before_those_that_run() {
+        let accounts = crate::account::Accounts::new(100, crate::sandbox::Crew::new(1, || ()));
+        let (account, now) = (accounts.of(&crate::config::Config::default(), "app"), Instant::now());
+        let limits = |concurrent_calls| {
+            let queue_time = Duration::from_millis(1);
+            Limits { concurrent_calls, queue_time, ..Limits::default() }
+        };
+        let first = Admission::new(&limits(2), Arc::clone(&account), None);
+        let permits = (first.admit(now).await.expect("there is room"), first.admit(now).await.expect("there is room"));
+        // What a changed sidecar does.
+        let second = Admission::new(&limits(1), Arc::clone(&account), Some(&first));
+        assert_eq!((second.running(), second.admit(now).await.is_err()), (2, true));
+        drop(permits);
+        let permit = second.admit(Instant::now()).await.expect("both have ended");
+        assert!(first.admit(now).await.is_err() && second.admit(now).await.is_err());
+        drop(permit);
+        assert_eq!((first.running(), second.running(), account.running()), (0, 0, 0));
     }
 }

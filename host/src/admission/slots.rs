@@ -1,4 +1,8 @@
 //! The host's places for calls, of all tenants together. Where all are taken, tenants take turns ([`super::queue`]).
+//!
+//! A tenant that has some gets another one only while [`PART`] times what is left after that is no less than what it has then: the
+//! rule of memory (`account/hoard.rs`). One alone so has four fifths of the places, two that want all leave some, and who has none gets
+//! any that is free. Places come back when calls end, which may take long: nobody should have to wait for that alone.
 
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,49 +11,41 @@ use tokio::sync::oneshot;
 
 use super::queue::{FairQueue, Ticket};
 
+const PART: u32 = 4;
+
 /// The places.
 pub struct Slots {
     free: AtomicU32,
     /// How many wait: while nobody does, places are taken and given back without the lock.
     waiting: AtomicU32,
-    queue: Mutex<FairQueue<oneshot::Sender<Slot>>>,
+    queue: Mutex<FairQueue<Waiting>>,
     count: u32,
 }
 
+/// Who waits, for one of its tenant's.
+struct Waiting {
+    sender: oneshot::Sender<Slot>,
+    places: Arc<Places>,
+}
+
+/// What one tenant has of them.
+pub(crate) struct Places {
+    slots: Arc<Slots>,
+    tenant: u64,
+    held: AtomicU32,
+}
+
 /// One of the places; given back when it is dropped.
-pub(super) struct Slot(Option<Arc<Slots>>);
+pub(super) struct Slot(Option<Arc<Places>>);
 
 impl Slots {
     pub fn new(count: u32) -> Arc<Self> {
         Arc::new(Self { free: AtomicU32::new(count), waiting: AtomicU32::new(0), queue: Mutex::default(), count })
     }
 
-    /// What one tenant may have of them at once: an eighth is always for others.
+    /// What one tenant may have of them at once, if it is alone.
     pub(crate) fn of_one(&self) -> u32 {
-        self.count - self.count / OTHERS_PART
-    }
-
-    /// A place, if one is free and nobody waits for it.
-    pub(super) fn try_take(self: &Arc<Self>) -> Option<Slot> {
-        (self.waiting.load(SeqCst) == 0 && self.take_free()).then(|| Slot(Some(Arc::clone(self))))
-    }
-
-    /// Waits for a place in the line of a tenant.
-    pub(super) async fn take(self: &Arc<Self>, tenant: u64, weight: u32) -> Slot {
-        if let Some(slot) = self.try_take() {
-            return slot;
-        }
-        let (sender, receiver) = oneshot::channel();
-        let ticket = {
-            let mut queue = self.queue();
-            let ticket = queue.push(tenant, weight, sender);
-            self.waiting.fetch_add(1, SeqCst);
-            // Whoever gave a place back before this was counted did not look here.
-            self.hand_on(&mut queue);
-            ticket
-        };
-        let _place = Waiter { slots: self, ticket };
-        receiver.await.expect("a sender is sent by or taken out by its waiter")
+        if self.is_small() { self.count } else { self.count - self.count.div_ceil(PART + 1) }
     }
 
     /// Those that wait now.
@@ -57,52 +53,117 @@ impl Slots {
         self.waiting.load(SeqCst)
     }
 
-    fn take_free(&self) -> bool {
-        self.free.fetch_update(SeqCst, SeqCst, |free| free.checked_sub(1)).is_ok()
+    /// So few that none can be left over.
+    fn is_small(&self) -> bool {
+        self.count <= PART
     }
 
-    fn give_back(self: &Arc<Self>) {
-        self.free.fetch_add(1, SeqCst);
-        if self.waiting.load(SeqCst) > 0 {
-            self.hand_on(&mut self.queue());
-        }
+    /// How many have to be free for a tenant that has `held`.
+    fn needed(&self, held: u32) -> u32 {
+        if held == 0 || self.is_small() { 1 } else { 1 + (held + 1).div_ceil(PART) }
     }
 
     /// Gives free places to those whose turn it is.
-    fn hand_on(self: &Arc<Self>, queue: &mut FairQueue<oneshot::Sender<Slot>>) {
-        while self.waiting.load(SeqCst) > 0 && self.take_free() {
-            let Some(next) = queue.pop() else {
+    fn hand_on(&self, queue: &mut FairQueue<Waiting>) {
+        while self.waiting.load(SeqCst) > 0 {
+            let Ok(free) = self.free.fetch_update(SeqCst, SeqCst, |free| free.checked_sub(1)) else { return };
+            let Some(Waiting { sender, places }) = queue.pop(free) else {
                 self.free.fetch_add(1, SeqCst);
                 return;
             };
             self.waiting.fetch_sub(1, SeqCst);
-            if let Err(mut slot) = next.send(Slot(Some(Arc::clone(self)))) {
+            places.held.fetch_add(1, SeqCst);
+            places.tell(queue);
+            if let Err(mut slot) = sender.send(Slot(Some(places)))
+                && let Some(places) = slot.0.take()
+            {
                 // It has gone. Dropping the place would ask for the lock that is held here.
-                slot.0 = None;
+                places.held.fetch_sub(1, SeqCst);
+                places.tell(queue);
                 self.free.fetch_add(1, SeqCst);
             }
         }
     }
 
-    fn queue(&self) -> MutexGuard<'_, FairQueue<oneshot::Sender<Slot>>> {
+    fn queue(&self) -> MutexGuard<'_, FairQueue<Waiting>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// One of so many parts of the places no tenant takes alone.
-const OTHERS_PART: u32 = 8;
+impl Places {
+    pub(crate) fn new(slots: &Arc<Slots>, tenant: u64) -> Arc<Self> {
+        Arc::new(Self { slots: Arc::clone(slots), tenant, held: AtomicU32::new(0) })
+    }
+
+    /// A place, if one is free for the tenant and nobody waits for it.
+    pub(super) fn try_take(self: &Arc<Self>) -> Option<Slot> {
+        let slots = &*self.slots;
+        if slots.waiting.load(SeqCst) > 0 {
+            return None;
+        }
+        // Counted first, and read again with each try: whoever takes sees all that its tenant has.
+        self.held.fetch_add(1, SeqCst);
+        let less = |free: u32| (free >= slots.needed(self.held.load(SeqCst) - 1)).then(|| free - 1);
+        if slots.free.fetch_update(SeqCst, SeqCst, less).is_ok() {
+            return Some(Slot(Some(Arc::clone(self))));
+        }
+        self.held.fetch_sub(1, SeqCst);
+        self.look_on();
+        None
+    }
+
+    /// Waits for a place in the line of the tenant.
+    pub(super) async fn take(self: &Arc<Self>, weight: u32) -> Slot {
+        if let Some(slot) = self.try_take() {
+            return slot;
+        }
+        let slots = &*self.slots;
+        let (sender, receiver) = oneshot::channel();
+        let ticket = {
+            let mut queue = slots.queue();
+            // Before it is seen what the tenant has: whoever gives a place back later than that looks here.
+            slots.waiting.fetch_add(1, SeqCst);
+            let needed = slots.needed(self.held.load(SeqCst));
+            let ticket = queue.push(self.tenant, weight, needed, Waiting { sender, places: Arc::clone(self) });
+            slots.hand_on(&mut queue);
+            ticket
+        };
+        let _place = Waiter { slots, ticket };
+        receiver.await.expect("a sender is sent by or taken out by its waiter")
+    }
+
+    fn give_back(&self) {
+        self.held.fetch_sub(1, SeqCst);
+        self.slots.free.fetch_add(1, SeqCst);
+        self.look_on();
+    }
+
+    /// Something has changed for those that wait, if there are any.
+    fn look_on(&self) {
+        if self.slots.waiting.load(SeqCst) > 0 {
+            let mut queue = self.slots.queue();
+            self.tell(&mut queue);
+            self.slots.hand_on(&mut queue);
+        }
+    }
+
+    /// Tells the queue what the tenant has by now.
+    fn tell(&self, queue: &mut FairQueue<Waiting>) {
+        queue.set_needs(self.tenant, self.slots.needed(self.held.load(SeqCst)));
+    }
+}
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        if let Some(slots) = self.0.take() {
-            slots.give_back();
+        if let Some(places) = self.0.take() {
+            places.give_back();
         }
     }
 }
 
 /// Somebody who waits, and leaves the line when it waits no more.
 struct Waiter<'a> {
-    slots: &'a Arc<Slots>,
+    slots: &'a Slots,
     ticket: Ticket,
 }
 
@@ -131,11 +192,12 @@ mod tests {
     #[test]
     fn a_flood_of_one_delays_another_by_one_turn() {
         let slots = Slots::new(2);
-        let mut held: Vec<_> = (0..2).map(|_| slots.try_take().expect("it is free")).collect();
-        assert!(slots.try_take().is_none());
-        let mut flood: Vec<_> = (0..1000).map(|_| Box::pin(slots.take(1, 1))).collect();
+        let [first, second] = [1, 2].map(|tenant| Places::new(&slots, tenant));
+        let mut held: Vec<_> = (0..2).map(|_| first.try_take().expect("it is free")).collect();
+        assert!(first.try_take().is_none());
+        let mut flood: Vec<_> = (0..1000).map(|_| Box::pin(first.take(1))).collect();
         assert!(flood.iter_mut().all(|waiting| poll(waiting).is_none()));
-        let mut other = Box::pin(slots.take(2, 1));
+        let mut other = Box::pin(second.take(1));
         assert!(poll(&mut other).is_none());
         assert_eq!(slots.waiting(), 1001);
         held.clear();
@@ -151,16 +213,23 @@ mod tests {
 
     #[test]
     fn nothing_is_lost_where_many_take_and_leave_at_once() {
-        let slots = Slots::new(3);
+        for count in [3, 8] {
+            check_that_nothing_is_lost(count);
+        }
+    }
+
+    fn check_that_nothing_is_lost(count: u32) {
+        let slots = Slots::new(count);
+        let tenants: Vec<_> = (0..5).map(|tenant| Places::new(&slots, tenant)).collect();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().expect("it runs");
         runtime.block_on(async {
             let tasks: Vec<_> = (0..64_u64)
                 .map(|task| {
-                    let slots = Arc::clone(&slots);
+                    let places = Arc::clone(&tenants[task as usize % tenants.len()]);
                     tokio::spawn(async move {
                         for turn in 0..200_u64 {
-                            let taken = slots.take(task % 5, 1);
+                            let taken = places.take(1);
                             // Some leave while they wait.
                             if (task + turn).is_multiple_of(3) {
                                 let time = std::time::Duration::from_micros(turn);
@@ -177,13 +246,46 @@ mod tests {
                 task.await.expect("it ends");
             }
         });
-        assert_eq!((slots.waiting(), slots.free.load(SeqCst)), (0, 3));
+        assert_eq!((slots.waiting(), slots.free.load(SeqCst)), (0, count));
+        assert!(tenants.iter().all(|places| places.held.load(SeqCst) == 0));
+    }
+
+    /// What each of so many tenants has when all take as long as they get any.
+    fn greedy(slots: &Arc<Slots>, tenants: u64) -> Vec<Slot> {
+        let tenants: Vec<_> = (0..tenants).map(|tenant| Places::new(slots, tenant)).collect();
+        // One after the other, so that the first has all that it can get.
+        tenants.iter().flat_map(|places| std::iter::from_fn(|| places.try_take())).collect()
     }
 
     #[test]
-    fn no_tenant_has_all_places_alone() {
-        for (count, expected) in [(1, 1), (7, 7), (8, 7), (100, 88), (1000, 875)] {
-            assert_eq!(Slots::new(count).of_one(), expected);
+    fn no_tenant_has_all_places_alone_nor_have_two_together() {
+        for (count, alone) in [(1, 1), (4, 4), (5, 4), (16, 12), (100, 80), (1000, 800)] {
+            let slots = Slots::new(count);
+            assert_eq!(greedy(&slots, 1).len(), alone as usize, "{count}");
+            assert_eq!(slots.of_one(), alone, "{count}");
+            assert_eq!(slots.free.load(SeqCst), count, "what was taken is given back");
         }
+        for count in [8, 16, 100, 1000] {
+            let slots = Slots::new(count);
+            let held = greedy(&slots, 2);
+            let third = Places::new(&slots, 99);
+            assert!(third.try_take().is_some(), "of {count} places two tenants have {}", held.len());
+        }
+    }
+
+    #[test]
+    fn who_has_much_waits_while_little_is_left_and_goes_on_when_it_is_given_back() {
+        let slots = Slots::new(16);
+        let [much, little] = [1, 2].map(|tenant| Places::new(&slots, tenant));
+        let mut held: Vec<_> = std::iter::from_fn(|| much.try_take()).collect();
+        let mut more = Box::pin(much.take(1));
+        assert!(poll(&mut more).is_none() && slots.free.load(SeqCst) == 4);
+        // Though somebody waits already, there is a place for who has none.
+        let mut first = Box::pin(little.take(1));
+        let slot = poll(&mut first).expect("it has none, and there are some");
+        held.truncate(8);
+        assert!(poll(&mut more).is_some());
+        drop((slot, held, first, more));
+        assert_eq!((slots.waiting(), slots.free.load(SeqCst)), (0, 16));
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use headers::{ContentRange, HeaderMapExt, LastModified};
@@ -12,18 +13,19 @@ use http::{HeaderValue, Method, Response, StatusCode, header, request};
 
 use super::negotiation::{Condition, Part, coding, condition, part};
 use super::{Found, Variant};
-use crate::body::{FileBody, ResponseBody};
+use crate::body::{Block, FileBody, ResponseBody};
 use crate::error::{Busy, Error};
 
 /// A file up to this size is read at once, and does not count as being sent.
 const WHOLE_BYTES_MAX: u64 = 64 << 10;
 
 impl Found<'_> {
-    /// Answers a request for the file.
+    /// Answers a request for the file that came at `asked`: one of its tenant's, like a call.
     ///
     /// # Errors
-    /// If too many are being sent, or the file cannot be read.
-    pub async fn answer(&self, request: &request::Parts) -> Result<Response<ResponseBody>, Error> {
+    /// If too many come or are being sent, or the file cannot be read.
+    pub async fn answer(&self, request: &request::Parts, asked: Instant) -> Result<Response<ResponseBody>, Error> {
+        self.assets.gate.count(&self.assets.account, asked).await?;
         if request.method != Method::GET && request.method != Method::HEAD {
             return Ok(method_not_allowed());
         }
@@ -86,20 +88,23 @@ impl Found<'_> {
     }
 
     async fn body(&self, variant: &Variant, range: Range<u64>) -> Result<ResponseBody, Error> {
-        let permit = self.assets.gate.pass().await?;
+        let (own, tenants) = self.assets.gate.pass(&self.assets.account).await?;
         let held = self.assets.account.take_descriptors(1).ok_or(Error::Busy(Busy::TenantsDescriptors))?;
         let (tree, path) = (Arc::clone(&self.assets.tree), Arc::clone(&variant.path));
         let length = range.end - range.start;
         let start = range.start;
+        let room = (length <= WHOLE_BYTES_MAX).then(|| Block::room(length, &self.assets.account)).transpose()?;
         let opened = tokio::task::spawn_blocking(move || {
             let file = tree.open(&path)?;
-            let whole = (length <= WHOLE_BYTES_MAX).then(|| read(&file, start, length)).transpose()?;
-            Ok::<_, io::Error>((file, whole))
+            let whole = room.map(|room| Ok::<_, io::Error>(Block::within(room, read(&file, start, length)?)));
+            Ok::<_, io::Error>((file, whole.transpose()?))
         });
         let failed = |error: io::Error| Error::Host(format!("static file {}: {error}", variant.path.escape_debug()));
         match opened.await.map_err(io::Error::other).flatten().map_err(failed)? {
             (_, Some(whole)) => Ok(ResponseBody::ready(vec![whole], length)),
-            (file, None) => Ok(ResponseBody::file(FileBody::new(file, range, (permit, held)), length)),
+            (file, None) => {
+                Ok(ResponseBody::file(FileBody::new(file, range, &self.assets.account, (own, tenants, held)), length))
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Bodies in both directions: the request's, capped, as it arrives or spooled; the response's, block by block, as long as was
 //! promised.
 
+mod block;
 mod file;
 mod spool;
 
@@ -10,11 +11,12 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+pub(crate) use self::block::Block;
 pub(crate) use self::file::FileBody;
 use self::spool::{Spool, SpoolFile, Spooled, Unkept};
 use crate::config::ChunkedBodies;
@@ -223,8 +225,8 @@ pub struct ResponseBody {
 }
 
 enum Blocks {
-    Ready(VecDeque<Bytes>),
-    One(Bytes),
+    Ready(VecDeque<Block>),
+    One(Block),
     Guest(Box<Task>),
     File(Box<FileBody>),
     Ended,
@@ -248,14 +250,14 @@ impl ResponseBody {
         Self::new(Blocks::Ended, None)
     }
 
-    /// One block, whole.
-    pub(crate) fn one(block: Bytes) -> Self {
-        let length = block.len() as u64;
-        Self::new(Blocks::One(block), Some(length))
+    /// What the host itself has to say, whole.
+    pub(crate) fn one(text: Bytes) -> Self {
+        let length = text.len() as u64;
+        Self::new(Blocks::One(Block::hosts(text)), Some(length))
     }
 
     /// Blocks that are all there, of which `length` bytes are promised.
-    pub(crate) fn ready(mut blocks: Vec<Bytes>, length: u64) -> Self {
+    pub(crate) fn ready(mut blocks: Vec<Block>, length: u64) -> Self {
         let blocks = match blocks.len() {
             0 => Blocks::Ended,
             1 => Blocks::One(blocks.swap_remove(0)),
@@ -292,7 +294,7 @@ impl ResponseBody {
 
     /// Whether these bytes are in what is there of it, within one block.
     pub(crate) fn shows(&self, bytes: &[u8]) -> bool {
-        let is_in = |block: &Bytes| block.windows(bytes.len()).any(|window| window == bytes);
+        let is_in = |block: &Block| block.as_ref().windows(bytes.len()).any(|window| window == bytes);
         match &self.blocks {
             Blocks::One(block) => is_in(block),
             Blocks::Ready(blocks) => blocks.iter().any(is_in),
@@ -317,25 +319,22 @@ impl ResponseBody {
 
     /// Breaks off at the next poll: hyper drops the head and the blocks that it has not yet flushed when a body fails, and
     /// flushes them when a body has to wait.
-    fn fail(&mut self, error: Error, context: &Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    fn fail(&mut self, error: Error, context: &Context<'_>) -> Poll<Option<Result<Frame<Block>, Error>>> {
         self.failed = Some(error);
         context.waker().wake_by_ref();
         Poll::Pending
     }
 
-    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Block, Error>>> {
         match &mut self.blocks {
-            Blocks::Ended => Poll::Ready(None),
-            Blocks::One(block) => {
-                let block = std::mem::take(block);
-                self.blocks = Blocks::Ended;
+            Blocks::Ended | Blocks::One(_) => {
+                let Blocks::One(block) = std::mem::replace(&mut self.blocks, Blocks::Ended) else {
+                    return Poll::Ready(None);
+                };
                 Poll::Ready(Some(Ok(block)))
             }
             Blocks::Ready(blocks) => Poll::Ready(blocks.pop_front().map(Ok)),
-            Blocks::File(file) => {
-                let block = ready!(file.poll_block(context));
-                Poll::Ready(block.map(|block| block.map_err(|error| Error::Host(format!("a static file: {error}")))))
-            }
+            Blocks::File(file) => file.poll_block(context),
             Blocks::Guest(task) => {
                 let block = ready!(task.poll_block(context));
                 match &block {
@@ -357,13 +356,9 @@ impl ResponseBody {
             task.outlive();
         }
     }
-}
 
-impl Body for ResponseBody {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    /// The next frame, for a client that is ready to take it.
+    pub(crate) fn poll_block(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Block>, Error>>> {
         if let Some(error) = self.failed.take() {
             return Poll::Ready(Some(Err(error)));
         }
@@ -380,10 +375,19 @@ impl Body for ResponseBody {
             },
         };
         if let Some(owed) = &mut self.owed {
-            block.truncate(usize::try_from(*owed).unwrap_or(usize::MAX).min(block.len()));
-            *owed -= block.remaining() as u64;
+            block.truncate(*owed);
+            *owed -= block.len() as u64;
         }
         Poll::Ready(Some(Ok(Frame::data(block))))
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        self.poll_block(context).map_ok(|frame| frame.map_data(Block::into_bytes))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -5,6 +5,7 @@
 //! has failed. A thread of its own makes files of it ([`record`], [`redact`], [`ring`]); where it does not keep up, capsules are
 //! dropped and counted. [`replay`] runs a request again.
 
+mod rates;
 pub mod read;
 pub mod record;
 mod redact;
@@ -13,15 +14,15 @@ mod ring;
 mod witness;
 mod writer;
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
+use self::rates::Rates;
 pub use self::record::Capsule;
 use self::record::Draft;
 pub(crate) use self::witness::Witness;
@@ -31,20 +32,16 @@ use crate::guest::Kind;
 use crate::sandbox::CallState;
 use crate::telemetry::AppLog;
 
-/// Capsules that wait to be written. Each has a head, some lines, and perhaps a body.
-const QUEUE: usize = 64;
-/// An app's first capsules are kept at once, further ones as slowly as this: a thousand of the same say no more, and would keep the
-/// disk busy.
-const BURST: f64 = 10.0;
-const PER_SECOND: f64 = 1.0;
-/// Apps that have crashed lately; beyond this, the list is gone through.
-const RATES_MAX: usize = 1024;
+/// What else the writer is told may wait beside the capsules.
+const NOTICES: usize = 8;
+/// Of so many that are lost, the writer is told of one.
+const LOST_TOLD_EVERY: u64 = 64;
 
 /// Where capsules of all apps go.
 pub struct Capsules {
     settings: ArcSwap<Settings>,
     queue: SyncSender<Job>,
-    rates: Mutex<HashMap<String, Rate>>,
+    rates: Mutex<Rates>,
     counts: Counts,
 }
 
@@ -84,11 +81,6 @@ pub struct Totals {
     pub failed: u64,
 }
 
-struct Rate {
-    tokens: f64,
-    filled: Instant,
-}
-
 impl Capsules {
     /// Takes over what is in `config.state_dir`, and starts the thread that writes.
     ///
@@ -106,7 +98,7 @@ impl Capsules {
     }
 
     fn channel(config: &Config) -> (Arc<Self>, Receiver<Job>) {
-        let (queue, jobs) = sync_channel(QUEUE);
+        let (queue, jobs) = sync_channel(rates::PLACES + NOTICES);
         let settings = ArcSwap::from_pointee(Settings::of(config));
         (Arc::new(Self { settings, queue, rates: Mutex::default(), counts: Counts::default() }), jobs)
     }
@@ -131,42 +123,9 @@ impl Capsules {
         Totals { written: read(written), dropped: read(dropped), failed: read(failed) }
     }
 
-    /// Whether the app may have another one now.
-    fn admits(&self, app: &str) -> bool {
-        let now = Instant::now();
-        let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
-        if rates.len() >= RATES_MAX && !rates.contains_key(app) {
-            rates.retain(|_, rate| !rate.is_full(now));
-            // So many apps crash at once that one more is no news.
-            if rates.len() >= RATES_MAX {
-                return false;
-            }
-        }
-        match rates.get_mut(app) {
-            Some(rate) => rate.take(now),
-            None => rates.entry(app.to_owned()).or_insert(Rate { tokens: BURST, filled: now }).take(now),
-        }
-    }
-}
-
-impl Rate {
-    fn tokens(&self, now: Instant) -> f64 {
-        let elapsed = now.saturating_duration_since(self.filled).as_secs_f64();
-        (self.tokens + elapsed * PER_SECOND).min(BURST)
-    }
-
-    fn is_full(&self, now: Instant) -> bool {
-        self.tokens(now) >= BURST
-    }
-
-    fn take(&mut self, now: Instant) -> bool {
-        self.tokens = self.tokens(now);
-        self.filled = now;
-        let allowed = self.tokens >= 1.0;
-        if allowed {
-            self.tokens -= 1.0;
-        }
-        allowed
+    fn rates(&self) -> MutexGuard<'_, Rates> {
+        // Nothing that holds the lock can panic halfway through a change.
+        self.rates.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -245,18 +204,21 @@ impl Recorder {
         }
         let dropped = || {
             // Where the queue is full, the writer is awake.
-            if capsules.counts.dropped.fetch_add(1, Ordering::Relaxed).is_multiple_of(QUEUE as u64) {
+            if capsules.counts.dropped.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOST_TOLD_EVERY) {
                 let _ = capsules.queue.try_send(Job::Lost);
             }
         };
-        if !capsules.admits(&self.app) {
+        if !capsules.rates().enter(&self.tenant, &self.app, Instant::now()) {
             return dropped();
         }
         let is_whole = keep == KeepCapsules::Whole;
         let draft = Draft::new(self, call, error.label(), error.to_string(), is_whole);
         match capsules.queue.try_send(Job::Write(Box::new(draft))) {
             Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => dropped(),
+            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
+                capsules.rates().leave(&self.tenant);
+                dropped();
+            }
         }
     }
 }
@@ -267,36 +229,5 @@ impl CallState {
         if let Some(recorder) = self.witness.recorder() {
             recorder.record(self, error);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_app_that_crashes_all_the_time_is_recorded_now_and_then_and_another_at_once() {
-        let capsules = Capsules::off();
-        let admitted = (0..10_000).filter(|_| capsules.admits("loud")).count();
-        assert!((10..100).contains(&admitted), "{admitted}");
-        assert!(capsules.admits("quiet"));
-    }
-
-    #[test]
-    fn no_number_of_apps_fills_the_memory() {
-        let capsules = Capsules::off();
-        let admitted = (0..10_000).filter(|number| capsules.admits(&number.to_string())).count();
-        // A slow machine gives some of them time to recover.
-        assert!((RATES_MAX..9000).contains(&admitted), "{admitted}");
-        assert!(capsules.rates.lock().unwrap().len() <= RATES_MAX);
-    }
-
-    #[test]
-    fn a_rate_fills_again() {
-        let start = Instant::now();
-        let mut rate = Rate { tokens: BURST, filled: start };
-        assert_eq!((0..100).filter(|_| rate.take(start)).count(), 10);
-        assert!(rate.take(start + Duration::from_secs(1)) && !rate.take(start + Duration::from_secs(1)));
-        assert!(rate.is_full(start + Duration::from_secs(60)));
     }
 }

@@ -7,7 +7,7 @@ use http::{HeaderMap, Method, Uri, Version};
 use serde::{Deserialize, Serialize};
 
 use super::Recorder;
-use super::redact::{is_harmless, without_secrets};
+use super::redact::{is_harmless, without_query, without_query_values, without_secrets};
 use super::witness::Seen;
 use crate::config::Secrets;
 use crate::sandbox::CallState;
@@ -228,10 +228,15 @@ impl Draft {
         let path = crate::gateway::decode_path(uri.path()).unwrap_or_default();
         let script_name = path.get(..self.script_name_bytes).unwrap_or_default();
         let target = uri.path_and_query().map_or("*", http::uri::PathAndQuery::as_str);
+        let target = without_secrets(target.to_owned(), secrets);
+        let target = match self.is_whole {
+            true => cut(&target, TARGET_BYTES_MAX).to_owned(),
+            false => without_query_values(&target, TARGET_BYTES_MAX),
+        };
         let (fields, fields_left_out) = fields(headers, self.is_whole, secrets);
         Request {
             method: method.to_string(),
-            target: cut(&without_secrets(target.to_owned(), secrets), TARGET_BYTES_MAX).to_owned(),
+            target,
             version: format!("{version:?}"),
             https: self.https,
             script_name: String::from_utf8_lossy(script_name).into_owned(),
@@ -248,7 +253,11 @@ fn fields(headers: &HeaderMap, is_whole: bool, secrets: &Secrets) -> (Vec<Field>
     let mut fields = Vec::new();
     for (name, value) in headers {
         let is_kept = is_whole || is_harmless(name);
-        let bytes = name.as_str().len() + if is_kept { value.len() } else { 0 };
+        let kept = match name {
+            &http::header::REFERER if !is_whole => without_query(value.as_bytes()),
+            _ => value.as_bytes(),
+        };
+        let bytes = name.as_str().len() + if is_kept { kept.len() } else { 0 };
         if bytes > room {
             continue;
         }
@@ -260,7 +269,7 @@ fn fields(headers: &HeaderMap, is_whole: bool, secrets: &Secrets) -> (Vec<Field>
         fields.push(Field {
             name: name.as_str().to_owned(),
             bytes: value.len(),
-            value: is_kept.then(|| value_of(value.as_bytes())),
+            value: is_kept.then(|| value_of(kept)),
         });
     }
     let left_out = headers.len() - fields.len();

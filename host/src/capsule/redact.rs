@@ -53,6 +53,48 @@ pub(super) fn is_harmless(name: &HeaderName) -> bool {
     KEPT.binary_search(&name.as_str()).is_ok()
 }
 
+/// A target without the values in its query, at most `bytes_max` of it: reset links and keys of services are in there. The names stay,
+/// and of each value the length; what has no name is a value.
+pub(super) fn without_query_values(target: &str, bytes_max: usize) -> String {
+    let Some((path, query)) = target.split_once('?') else {
+        return target[..target.floor_char_boundary(bytes_max)].to_owned();
+    };
+    let mut left = path[..path.floor_char_boundary(bytes_max)].to_owned();
+    for (number, piece) in query.split('&').enumerate() {
+        let (name, value) = piece.split_at(piece.find('=').map_or(0, |end| end + 1));
+        let length = if value.is_empty() { String::new() } else { format!("({} bytes)", value.len()) };
+        let piece = format!("{}{name}{length}", if number == 0 { '?' } else { '&' });
+        // Whole pieces, so that all of it can be read.
+        if left.len() + piece.len() > bytes_max {
+            break;
+        }
+        left.push_str(&piece);
+    }
+    left
+}
+
+/// The same with as many x in the place of each value; none if no value was left out. No target has a blank of its own.
+pub(super) fn with_query_of_x(target: &str) -> Option<String> {
+    let (path, query) = target.split_once('?').filter(|(_, query)| query.contains(" bytes)"))?;
+    let filled = |piece: &str| {
+        let value = piece.rsplit_once('(').and_then(|(name, length)| {
+            let length = length.strip_suffix(" bytes)")?.parse::<usize>().ok()?;
+            Some(format!("{name}{}", "x".repeat(length.min(QUERY_VALUE_BYTES_MAX))))
+        });
+        value.unwrap_or_else(|| piece.to_owned())
+    };
+    let pieces: Vec<_> = query.split('&').map(filled).collect();
+    Some(format!("{path}?{}", pieces.join("&")))
+}
+
+/// No host has taken a longer one.
+const QUERY_VALUE_BYTES_MAX: usize = 1 << 16;
+
+/// Where a page says that a request was made from it: without that page's query.
+pub(super) fn without_query(referer: &[u8]) -> &[u8] {
+    referer.split(|byte| *byte == b'?').next().unwrap_or_default()
+}
+
 /// A shorter secret would blot out words that only look like it.
 const SECRET_BYTES_MIN: usize = 4;
 
@@ -174,6 +216,27 @@ mod tests {
             assert!(left <= 14, "{alphabet}: {text}");
         }
         assert_eq!(without_secrets("cMOkPz5".to_owned(), &secrets), "cMOkPz5", "what only begins like one");
+    }
+
+    #[test]
+    fn of_a_query_names_are_kept_and_lengths() {
+        for (target, expected) in [
+            ("/a?token=1234&x=&flag&b=%20=&=c", "/a?token=(4 bytes)&x=&(4 bytes)&b=(4 bytes)&=(1 bytes)"),
+            ("/a", "/a"),
+            ("/a?", "/a?"),
+            ("/a?x?y=(1", "/a?x?y=(2 bytes)"),
+            ("*", "*"),
+        ] {
+            assert_eq!(without_query_values(target, 100), expected);
+            if let Some(filled) = with_query_of_x(expected) {
+                assert_eq!(filled.len(), target.len());
+                assert_eq!(without_query_values(&filled, 100), expected);
+            }
+        }
+        assert_eq!(without_query_values("/abc?a=1&b=2", 16), "/abc?a=(1 bytes)");
+        assert_eq!(without_query_values("/abcdef", 4), "/abc");
+        assert_eq!(with_query_of_x("/a?b=c"), None);
+        assert_eq!(without_query(b"https://a.example/b?token=c"), b"https://a.example/b");
     }
 
     #[test]

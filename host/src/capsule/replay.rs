@@ -28,6 +28,7 @@ use tokio::sync::oneshot;
 
 use super::read;
 use super::record::{Capsule, Field};
+use super::redact::with_query_of_x;
 use super::{Capsules, Job};
 use crate::apps::Apps;
 use crate::config::{Access, Bind, Config, Grants, KeepCapsules, Place, Scheme, StoreBackend, TrustedPeers};
@@ -289,7 +290,13 @@ fn request(capsule: &Capsule, differences: &mut Vec<String>) -> anyhow::Result<R
     let body = body(capsule, differences).ok_or_else(|| damaged("body"))?;
     let mut request = Request::new(body);
     *request.method_mut() = asked.method.parse().map_err(|_| damaged("method"))?;
-    *request.uri_mut() = asked.target.parse().map_err(|_| damaged("target"))?;
+    let filled = with_query_of_x(&asked.target);
+    *request.uri_mut() = filled.as_ref().unwrap_or(&asked.target).parse().map_err(|_| damaged("target"))?;
+    if filled.is_some() {
+        differences.push(
+            "of the query the values were not kept: as many x were sent (capsules = \"whole\" keeps them)".to_owned(),
+        );
+    }
     let headers = request.headers_mut();
     let mut left_out = Vec::new();
     for Field { name, bytes, value } in &asked.fields {

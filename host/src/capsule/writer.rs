@@ -1,6 +1,7 @@
 //! The thread that makes files of drafts, and keeps the bytes of releases that have crashed, so that they can be run again when the
 //! app has long been replaced.
 
+use std::collections::HashMap;
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -23,7 +24,15 @@ const GATHER_TIME: Duration = Duration::from_secs(1);
 /// Starts it. It ends with the last handle of `capsules`.
 pub(super) fn start(capsules: &Arc<Capsules>, jobs: Receiver<Job>, folder: PathBuf) -> anyhow::Result<()> {
     let capsules = Arc::downgrade(capsules);
-    let writer = Writer { capsules, folder, rings: None, told: Totals::default(), told_at: None, complaint_due: None };
+    let writer = Writer {
+        capsules,
+        folder,
+        rings: None,
+        copies: Copies::default(),
+        told: Totals::default(),
+        told_at: None,
+        complaint_due: None,
+    };
     let thread = std::thread::Builder::new().name("capsules".to_owned());
     thread.spawn(move || writer.run(&jobs)).context("the thread that writes capsules cannot be started")?;
     Ok(())
@@ -34,6 +43,7 @@ struct Writer {
     folder: PathBuf,
     /// Opened with the first capsule: what is there is read once, and not at every start.
     rings: Option<Rings>,
+    copies: Copies,
     /// What the log has been told.
     told: Totals,
     told_at: Option<Instant>,
@@ -46,6 +56,27 @@ struct Rings {
     modules: Ring,
 }
 
+/// What was copied of releases lately, by tenant: one with more of them than there is room for would have the same ones copied again and
+/// again, while the capsules of others wait.
+#[derive(Default)]
+struct Copies(HashMap<String, (Instant, u64)>);
+
+/// In this time no more is copied of a tenant's than all copies together may take.
+const COPY_TIME: Duration = Duration::from_secs(3600);
+
+impl Copies {
+    fn may_copy(&mut self, tenant: &str, bytes: u64, bytes_max: u64, now: Instant) -> bool {
+        self.0.retain(|_, (since, _)| now.saturating_duration_since(*since) < COPY_TIME);
+        let (_, copied) = self.0.entry(tenant.to_owned()).or_insert((now, 0));
+        let more = copied.saturating_add(bytes);
+        let is_allowed = more <= bytes_max;
+        if is_allowed {
+            *copied = more;
+        }
+        is_allowed
+    }
+}
+
 impl Writer {
     fn run(mut self, jobs: &Receiver<Job>) {
         loop {
@@ -55,7 +86,10 @@ impl Writer {
             };
             let Some(capsules) = self.capsules.upgrade() else { return };
             match job {
-                Ok(Job::Write(draft)) => self.take(&draft, &capsules),
+                Ok(Job::Write(draft)) => {
+                    self.take(&draft, &capsules);
+                    capsules.rates().leave(&draft.recorder().tenant);
+                }
                 Ok(Job::Flush(done)) => {
                     self.complaint_due = self.complaint_due.map(|_| Instant::now());
                     self.complain(capsules.totals());
@@ -98,7 +132,7 @@ impl Writer {
         })?;
         // The capsule is of use without it.
         if !modules.has(&capsule.release.hash)
-            && let Err(error) = keep_module(modules, draft, settings.module_bytes_max)
+            && let Err(error) = keep_module(modules, &mut self.copies, draft, settings.module_bytes_max)
         {
             tracing::debug!(app = capsule.app, "its release cannot be kept for a replay: {error}");
         }
@@ -126,12 +160,17 @@ impl Writer {
 }
 
 /// Copies the file that the release was made of, if it still is that.
-fn keep_module(modules: &mut Ring, draft: &Draft, bytes_max: u64) -> io::Result<()> {
+fn keep_module(modules: &mut Ring, copies: &mut Copies, draft: &Draft, bytes_max: u64) -> io::Result<()> {
     let recorder = draft.recorder();
     let (mut source, stamp) = scan::open(&recorder.apps_dir, &format!("{}.wasm", recorder.app))?;
     let bounds = Bounds { count: u64::MAX, bytes: bytes_max };
     if stamp.bytes > bytes_max {
         return Err(io::Error::other("it is larger than capsules_module_size"));
+    }
+    if !copies.may_copy(&recorder.tenant, stamp.bytes, bytes_max, Instant::now()) {
+        return Err(io::Error::other(
+            "as much was copied of its tenant's within an hour as capsules_module_size allows",
+        ));
     }
     modules.put(&recorder.hash, &recorder.app, bounds, |file| {
         let mut sha256 = Sha256::new();
@@ -151,4 +190,19 @@ fn keep_module(modules: &mut Ring, draft: &Draft, bytes_max: u64) -> io::Result<
             false => Err(io::Error::other("the app has been replaced meanwhile")),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_that_push_each_other_out_are_not_copied_again_and_again() {
+        let (mut copies, start) = (Copies::default(), Instant::now());
+        let mut copied = |tenant: &str, seconds| copies.may_copy(tenant, 64, 256, start + Duration::from_secs(seconds));
+        assert_eq!((0..3000).filter(|second| copied("a", *second)).count(), 4);
+        assert!(copied("b", 3000));
+        assert!(copied("a", 3600));
+        assert_eq!(copies.0.len(), 2);
+    }
 }

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use serde::Serialize;
 use wasgi_host::capsule::{Capsule, read};
 use wasgi_host::config::{Config, Settings};
-use wasgi_host::telemetry::printable;
+use wasgi_host::telemetry::{is_unprintable, printable};
 
 use super::{complain, say};
 
@@ -73,7 +74,7 @@ impl Show {
                 }
             }
             if self.json {
-                say(&(serde_json::to_string_pretty(&capsules)? + "\n"))?;
+                say(&json(&capsules)?)?;
             } else if capsules.is_empty() {
                 say("no capsules: no app has failed a call since they were last cleared\n")?;
             } else {
@@ -82,7 +83,7 @@ impl Show {
             return Ok(ExitCode::SUCCESS);
         };
         let capsule = read::find(&state_dir, &id)?;
-        say(&if self.json { serde_json::to_string_pretty(&capsule)? + "\n" } else { text(&capsule) })?;
+        say(&if self.json { json(&capsule)? } else { text(&capsule) })?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -128,7 +129,10 @@ pub(super) fn text(capsule: &Capsule) -> String {
     let scheme = if request.https { "https" } else { "http" };
     let mut head = vec![format!(
         "{} {} ({}, {scheme}, app at \"{}\")",
-        request.method, request.target, request.version, request.script_name
+        shown(request.method.as_bytes()),
+        shown(request.target.as_bytes()),
+        request.version,
+        shown(request.script_name.as_bytes())
     )];
     head.extend(request.fields.iter().map(|field| match &field.value {
         Some(value) => format!("{}: {}", field.name, shown(&value.bytes().unwrap_or_default())),
@@ -170,8 +174,20 @@ pub(super) fn shown(bytes: &[u8]) -> String {
 const SHOWN_BYTES: usize = 4 << 10;
 
 fn one_line(text: &str, chars_max: usize) -> String {
-    text.chars()
-        .map(|char| if char.is_control() { char::REPLACEMENT_CHARACTER } else { char })
-        .take(chars_max)
-        .collect()
+    shown(text.as_bytes()).chars().take(chars_max).map(|char| if char == '\n' { ' ' } else { char }).collect()
+}
+
+/// As JSON that a terminal shows as it is: the same values, with what it would act upon written by its number.
+pub(super) fn json(value: &impl Serialize) -> anyhow::Result<String> {
+    let mut text = String::new();
+    for char in serde_json::to_string_pretty(value)?.chars() {
+        // What is not printable stands in strings alone, but for the ends of lines.
+        if is_unprintable(char) && char != '\n' {
+            let mut units = [0; 2];
+            char.encode_utf16(&mut units).iter().for_each(|unit| _ = write!(text, "\\u{unit:04x}"));
+        } else {
+            text.push(char);
+        }
+    }
+    Ok(text + "\n")
 }

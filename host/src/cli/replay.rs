@@ -6,12 +6,12 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
-use serde_json::json;
+use serde_json::json as object;
 use wasgi_host::capsule::replay::{self, Replayed};
 use wasgi_host::capsule::{Capsule, read};
 use wasgi_host::config::Config;
 
-use super::capsule::{CapsulePlace, shown};
+use super::capsule::{CapsulePlace, json, shown};
 use super::say;
 
 /// Run the request of a capsule again, against the release that failed, and say whether it fails in the same way
@@ -69,7 +69,7 @@ fn verdict(capsule: &Capsule, replayed: &Replayed) -> String {
 fn text(capsule: &Capsule, replayed: &Replayed) -> String {
     let mut text = format!(
         "request   {} {} of {}\n",
-        capsule.request.method,
+        shown(capsule.request.method.as_bytes()),
         shown(capsule.request.target.as_bytes()),
         capsule.app
     );
@@ -105,7 +105,7 @@ fn text(capsule: &Capsule, replayed: &Replayed) -> String {
 
 fn json_text(capsule: &Capsule, replayed: &Replayed) -> anyhow::Result<String> {
     let response = replayed.response.as_ref().map(|response| {
-        json!({
+        object!({
             "status": response.status,
             "fields": response.fields,
             "body_bytes": response.body_bytes,
@@ -113,12 +113,12 @@ fn json_text(capsule: &Capsule, replayed: &Replayed) -> anyhow::Result<String> {
             "broken_off": response.is_cut,
         })
     });
-    let value = json!({
+    let value = object!({
         "same": replayed.cause() == Some(capsule.cause.as_str()),
         "verdict": verdict(capsule, replayed),
         "differences": replayed.differences,
         "response": response,
         "fault": replayed.fault,
     });
-    Ok(serde_json::to_string_pretty(&value)? + "\n")
+    json(&value)
 }

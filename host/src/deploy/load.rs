@@ -457,7 +457,7 @@ impl Loader {
         let stats = live.map(|live| Arc::clone(&live.stats)).unwrap_or_default();
         let admission = match live {
             Some(live) if live.spec.limits == spec.limits => Arc::clone(&live.admission),
-            _ => Arc::new(Admission::new(&spec.limits, account)),
+            live => Arc::new(Admission::new(&spec.limits, account, live.map(|live| &*live.admission))),
         };
         // Another file may do better.
         let throttle = live.filter(|live| live.release.hash == release.hash).map(|live| Arc::clone(&live.throttle));

@@ -256,7 +256,7 @@ impl Deployer {
     fn sweep(&mut self) {
         let idle_time = self.config.app_idle_time;
         self.records.live().for_each(|app| app.guest.sweep(idle_time, app.admission.running()));
-        self.loader.accounts.tidy();
+        self.loader.accounts.tidy(Instant::now().into_std());
         self.loader.recount();
         // At the start, files may be there that are about to be used.
         if *self.ready.borrow() {

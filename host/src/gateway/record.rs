@@ -1,6 +1,7 @@
 //! What is known of a request while it is answered, for the logs, the counters and the throttle; and the body that ends
 //! it.
 
+use std::borrow::Cow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,7 +12,7 @@ use http::{HeaderValue, Method, StatusCode, Uri, Version, header, request};
 use http_body::{Body, Frame, SizeHint};
 
 use crate::apps::App;
-use crate::body::ResponseBody;
+use crate::body::{Block, ResponseBody};
 use crate::error::Error;
 use crate::origin::Origin;
 use crate::sandbox::CallState;
@@ -83,10 +84,11 @@ impl Record {
         }
         let app = self.app.as_ref().map_or("", |app| app.spec.name.as_str());
         let request = self.id;
+        let (method, path) = (cut(self.method.as_str()), cut(self.uri.path()));
         if error.is_clients() {
-            tracing::debug!(target: "wasgi::request", %request, app, cause, method = %self.method, path = self.uri.path(), "{error}");
-        } else {
-            tracing::warn!(target: "wasgi::request", %request, app, cause, method = %self.method, path = self.uri.path(), "{error}");
+            tracing::debug!(target: "wasgi::request", %request, app, cause, %method, path = &*path, "{error}");
+        } else if self.app.as_ref().is_none_or(|app| may_report(app, method.len() + path.len())) {
+            tracing::warn!(target: "wasgi::request", %request, app, cause, %method, path = &*path, "{error}");
         }
     }
 
@@ -96,7 +98,9 @@ impl Record {
             let terms = app.admission.account().terms();
             (terms.budget.faults, terms.budget.fault_pause)
         };
-        if let Some(pause) = app.throttle.failed(faults, pause_max) {
+        if let Some(pause) = app.throttle.failed(faults, pause_max)
+            && may_report(app, 0)
+        {
             let (app, pause) = (app.spec.name.as_str(), humantime::format_duration(pause));
             tracing::warn!(app, "its last {faults} calls or more have failed: it is left alone for {pause}");
         }
@@ -110,7 +114,9 @@ impl Record {
         if let Some(app) = &self.app {
             app.stats.record(self.status.as_u16(), self.cause, cpu, self.sent);
             match self.cause {
-                None => app.throttle.answered(),
+                // A file that the host serves by itself says nothing of the app's program.
+                None if self.call.is_some() => app.throttle.answered(),
+                None => {}
                 Some(_) if self.is_fault => self.throttle(app),
                 Some(_) => {}
             }
@@ -134,6 +140,21 @@ impl Record {
     }
 }
 
+/// Whether the log has room for a line about a request to an app, with so many bytes that the client has chosen.
+fn may_report(app: &App, bytes: usize) -> bool {
+    app.admission.account().may_report(bytes, Instant::now())
+}
+
+/// What a client has written, as the log has it: the access log has all of it.
+fn cut(text: &str) -> Cow<'_, str> {
+    if text.len() <= CUT_BYTES {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(format!("{}…", &text[..text.floor_char_boundary(CUT_BYTES)]))
+}
+
+const CUT_BYTES: usize = 256;
+
 /// A response body that is logged and counted when it ends.
 pub struct Reply {
     pub(super) body: ResponseBody,
@@ -141,12 +162,10 @@ pub struct Reply {
     pub(super) record: Option<Box<Record>>,
 }
 
-impl Body for Reply {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(context);
+impl Reply {
+    /// The next frame, for a client that is ready to take it.
+    pub(crate) fn poll_block(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Block>, Error>>> {
+        let polled = self.body.poll_block(context);
         if let (Poll::Ready(frame), Some(record)) = (&polled, &mut self.record) {
             match frame {
                 Some(Ok(frame)) => record.sent += frame.data_ref().map_or(0, |data| data.len() as u64),
@@ -162,6 +181,15 @@ impl Body for Reply {
             }
         }
         polled
+    }
+}
+
+impl Body for Reply {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        self.poll_block(context).map_ok(|frame| frame.map_data(Block::into_bytes))
     }
 
     fn is_end_stream(&self) -> bool {

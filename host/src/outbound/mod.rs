@@ -30,6 +30,7 @@ use tokio_rustls::client::TlsStream;
 use self::policy::{Denied, Host, Rights, Target};
 use self::resolve::{Resolve, System};
 use crate::account::{Account, Held};
+use crate::admission::Seat;
 use crate::config::{Config, Destinations, Protocol};
 use crate::limits::Limits;
 
@@ -173,11 +174,8 @@ impl Outbound {
 
     fn slot(&self, held: Option<Held>) -> Result<Slot, Failure> {
         let own = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| Failure::Busy(self.connections_max))?;
-        let (tenants, connections_max) = {
-            let terms = self.account.terms();
-            (Arc::clone(&terms.outbound), terms.budget.outbound_connections)
-        };
-        let tenants = tenants.try_acquire_owned().map_err(|_| Failure::TenantBusy(connections_max))?;
+        let tenants = &self.account.outbound_connections;
+        let tenants = tenants.try_take().ok_or_else(|| Failure::TenantBusy(tenants.max()))?;
         Ok(Slot { _own: own, _tenants: tenants, _held: held })
     }
 
@@ -259,7 +257,7 @@ impl Outbound {
 /// A connection of an app's, and of its tenant's.
 pub(crate) struct Slot {
     _own: OwnedSemaphorePermit,
-    _tenants: OwnedSemaphorePermit,
+    _tenants: Seat,
     _held: Option<Held>,
 }
 

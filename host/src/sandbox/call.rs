@@ -5,11 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::HeaderMap;
 
 use crate::account::Account;
-use crate::body::ReadError;
+use crate::body::{Block, ReadError};
 use crate::capsule::Witness;
 use crate::error::Error;
 use crate::guest::head::Head;
@@ -57,7 +56,7 @@ pub(crate) struct Outbox {
     /// No block will come, since none is wanted: the guest has only to end.
     pub(crate) silent: bool,
     /// The block on its way: at most one, which is the back-pressure.
-    pub(crate) block: Option<Bytes>,
+    pub(crate) block: Option<Block>,
     /// What follows the body.
     pub(crate) trailers: Option<HeaderMap>,
     /// There are no more blocks, though the guest goes on.
@@ -92,7 +91,7 @@ impl Outbox {
 impl CallState {
     /// Leaves a block for the connection, and returns when it has been taken (PEP 3333: a block is handed over before the
     /// next is asked for). Whoever takes it polls this again, so no waker is needed.
-    pub(crate) async fn hand_over(&self, block: Bytes) {
+    pub(crate) async fn hand_over(&self, block: Block) {
         let mut block = Some(block);
         std::future::poll_fn(|_| {
             let mut outbox = self.outbox();

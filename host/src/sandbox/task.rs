@@ -9,12 +9,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::{Response, request};
 use tokio::time::Sleep;
 
 use crate::admission::Permit;
-use crate::body::ResponseBody;
+use crate::body::{Block, ResponseBody};
 use crate::error::{Error, Wall};
 use crate::guest::head::Head;
 use crate::limits::Limits;
@@ -33,32 +32,21 @@ pub enum Finished {
 
 pub struct Whole {
     pub(crate) head: Head,
-    pub(crate) blocks: Vec<Bytes>,
+    pub(crate) blocks: Vec<Block>,
 }
 
 /// A whole response up to this size may wait for its client without counting as a call.
 const UNCOUNTED_BYTES: usize = 64 << 10;
 
 impl Finished {
-    /// Ties the call's permit to the blocks of a large whole response, until the last of them is written or dropped: responses
-    /// that wait for slow clients are memory of the host, so there are no more of them than the app has calls. Otherwise the
-    /// call is over, and the permit free.
+    /// Ties the call's permit to the blocks of a large whole response, until the last of them is written or dropped: what waits for
+    /// slow clients is memory of the tenant's, and no single app should have much of that. Otherwise the call is over, and the
+    /// permit free.
     pub(crate) fn holding(mut self, permit: Permit) -> Self {
-        struct Held {
-            block: Bytes,
-            _permit: Arc<Permit>,
-        }
-        impl AsRef<[u8]> for Held {
-            fn as_ref(&self) -> &[u8] {
-                &self.block
-            }
-        }
         let Self::Whole(whole) = &mut self else { return self };
-        if whole.blocks.iter().map(Bytes::len).sum::<usize>() > UNCOUNTED_BYTES {
+        if whole.blocks.iter().map(Block::len).sum::<usize>() > UNCOUNTED_BYTES {
             let permit = Arc::new(permit);
-            for block in &mut whole.blocks {
-                *block = Bytes::from_owner(Held { block: std::mem::take(block), _permit: Arc::clone(&permit) });
-            }
+            whole.blocks.iter_mut().for_each(|block| block.hold(&permit));
         }
         self
     }
@@ -137,7 +125,7 @@ impl Task {
     }
 
     /// The next block, for a client that is ready to take it; none at the end.
-    pub(crate) fn poll_block(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Error>>> {
+    pub(crate) fn poll_block(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Block, Error>>> {
         // What is there goes first: the guest goes on when the client takes the block after it.
         if let Some(block) = self.call.outbox().block.take() {
             return Poll::Ready(Some(Ok(block)));
@@ -214,7 +202,9 @@ impl Task {
                 Err(_) => Error::Wall(Wall::Total(self.clocks.wall_time)),
             };
             let request = self.call.id;
-            tracing::warn!(target: "wasgi::request", %request, cause = error.label(), "after the response: {error}");
+            if self.call.account().may_report(0, Instant::now()) {
+                tracing::warn!(target: "wasgi::request", %request, cause = error.label(), "after the response: {error}");
+            }
             self.call.failed(&error);
         });
     }

@@ -24,6 +24,8 @@ use tokio::time::Sleep;
 use super::Drain;
 use super::connection::{Connection, Verdict};
 use super::serve::until_end;
+use crate::account::Memory;
+use crate::body::Block;
 use crate::error::Error;
 use crate::gateway::{Gateway, Reply};
 
@@ -58,7 +60,7 @@ pub(super) async fn serve(
             let stream = STREAM.with(Arc::clone);
             let response = gateway.serve(request, &stream.client).await;
             stream.answered.store(true, Ordering::Relaxed);
-            Ok::<_, Infallible>(response.map(|reply| Pieces { reply, rest: Bytes::new(), large: false, stream }))
+            Ok::<_, Infallible>(response.map(|reply| Pieces { reply, rest: Bytes::new(), last: None, stream }))
         }
     });
     let served = http2::Builder::new(Tasks { connection: Arc::clone(&connection) })
@@ -200,7 +202,7 @@ impl Queue {
         Self { pieces: AtomicU32::new(0), written: Notify::new(), connection: Arc::clone(connection) }
     }
 
-    fn push(self: &Arc<Self>, bytes: Bytes) -> Bytes {
+    fn push(self: &Arc<Self>, bytes: impl AsRef<[u8]> + Send + 'static) -> Bytes {
         if self.pieces.fetch_add(1, Ordering::Relaxed) == 0 {
             self.connection.queue_fills();
         }
@@ -214,18 +216,18 @@ impl Queue {
     }
 }
 
-struct Queued {
-    bytes: Bytes,
+struct Queued<T> {
+    bytes: T,
     queue: Arc<Queue>,
 }
 
-impl AsRef<[u8]> for Queued {
+impl<T: AsRef<[u8]>> AsRef<[u8]> for Queued<T> {
     fn as_ref(&self) -> &[u8] {
-        &self.bytes
+        self.bytes.as_ref()
     }
 }
 
-impl Drop for Queued {
+impl<T> Drop for Queued<T> {
     fn drop(&mut self) {
         if self.queue.pieces.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.queue.connection.queue_empties();
@@ -237,22 +239,24 @@ impl Drop for Queued {
 /// A response's body, in pieces.
 struct Pieces {
     reply: Reply,
-    /// Of the block under way.
+    /// Of the block under way, if it has more than one piece.
     rest: Bytes,
-    /// Whether that block had more than one piece.
-    large: bool,
+    /// For a copy of its last piece.
+    last: Option<Memory>,
     stream: Arc<Stream>,
 }
 
 impl Pieces {
-    fn piece(&mut self) -> Bytes {
+    fn piece(&mut self) -> Block {
         if self.rest.len() > PIECE_BYTES {
-            self.large = true;
-            return self.rest.split_to(PIECE_BYTES);
+            return Block::hosts(self.rest.split_to(PIECE_BYTES));
         }
         let last = std::mem::take(&mut self.rest);
         // The last piece may be queued for long: it must not keep the whole block, and with it a call's permit.
-        if std::mem::take(&mut self.large) { Bytes::copy_from_slice(&last) } else { last }
+        match self.last.take() {
+            Some(room) => Block::within(room, Bytes::copy_from_slice(&last)),
+            None => Block::hosts(last),
+        }
     }
 }
 
@@ -261,13 +265,15 @@ impl Body for Pieces {
     type Error = Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let mut whole = None;
         if self.rest.is_empty() {
-            let frame = Pin::new(&mut self.reply).poll_frame(context);
+            let frame = self.reply.poll_block(context);
             self.stream.guest_awaited.store(frame.is_pending(), Ordering::Relaxed);
             match std::task::ready!(frame) {
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(block) => self.rest = block,
-                    Err(other) => return Poll::Ready(Some(Ok(other))),
+                    Ok(block) if block.len() <= PIECE_BYTES => whole = Some(block),
+                    Ok(block) => (self.rest, self.last) = block.into_pieces(PIECE_BYTES),
+                    Err(other) => return Poll::Ready(Some(Ok(other.map_data(Block::into_bytes)))),
                 },
                 // Told of it, hyper would reset the stream at once, and what is queued of the response would be lost.
                 Some(Err(_)) => {
@@ -278,7 +284,7 @@ impl Body for Pieces {
             }
         }
         self.stream.pieces.fetch_add(1, Ordering::Relaxed);
-        let piece = self.piece();
+        let piece = whole.unwrap_or_else(|| self.piece());
         Poll::Ready(Some(Ok(Frame::data(self.stream.queue.push(piece)))))
     }
 

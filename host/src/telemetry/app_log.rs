@@ -173,9 +173,7 @@ impl fmt::Display for Escaped<'_> {
             for character in chunk.valid().chars() {
                 match character {
                     '\t' => f.write_char('\t')?,
-                    _ if character.is_control() || is_invisible(character) => {
-                        write!(f, "{}", character.escape_default())?
-                    }
+                    _ if is_unprintable(character) => write!(f, "{}", character.escape_default())?,
                     _ => f.write_char(character)?,
                 }
             }
@@ -203,9 +201,10 @@ pub fn printable(text: &str, bytes_max: usize) -> String {
 /// A traceback has as many; sixteen thousand empty lines have no use.
 const PRINTABLE_LINES_MAX: usize = 200;
 
-/// Line and paragraph separators, and what changes the direction of the text around it.
-fn is_invisible(character: char) -> bool {
-    matches!(character, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+/// What moves a terminal's cursor or worse, line and paragraph separators, and what changes the direction of the text around it.
+pub fn is_unprintable(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{61c}' | '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Makes lines of what is written piece by piece. It holds at most one line of the app's limit.

@@ -18,7 +18,7 @@ mod writer;
 #[cfg(test)]
 pub(crate) use access_log::access_lines;
 pub use access_log::{AccessLog, AccessRecord};
-pub use app_log::{AppLog, LineBuffer, LogStream, printable};
+pub use app_log::{AppLog, LineBuffer, LogStream, is_unprintable, printable};
 pub use stats::{Snapshot, Stats, prometheus};
 pub use writer::LogGuard;
 

@@ -59,7 +59,10 @@ fn every_kind_of_fault_leaves_a_capsule_with_what_happened() {
         let capsule = capsule(&host, &response);
         let shown = capsule.to_string();
         assert_eq!(capsule["cause"], cause, "{shown}");
-        assert_eq!(capsule["request"]["target"], target, "{shown}");
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let kept = capsule["request"]["target"].as_str().expect("it is text");
+        assert_eq!(kept.split('?').next(), Some(path), "{shown}");
+        assert_eq!(kept.contains(" bytes)"), !query.is_empty(), "of the query there are lengths: {shown}");
         let frames = capsule["backtrace"].as_array().expect("it is a list");
         assert!(frames.iter().any(|found| found.as_str().is_some_and(|found| found.contains(frame))), "{shown}");
         let lines = capsule["log"].as_array().expect("it is a list");
@@ -112,9 +115,8 @@ fn nothing_of_a_request_or_an_app_that_may_be_secret_is_in_it() {
         host.app("probe", guest("probe")).sidecar("probe", "secrets = ['TOKEN']").config(config)
     });
     // As a client may write what it should not have.
-    let target = "/probe/fault?kind=raise&k=c%61nary-of-the-secret&l=another+c%61nary%20of%20it";
-    let request =
-        Request::post(target, "canary-of-the-body").header("Referer", "https://a.example/?k=another%20canary+of+it");
+    let target = "/probe/fault?kind=raise&k=c%61nary-of-the-secret&l=another+c%61nary%20of%20it&token=0123canary";
+    let request = Request::post(target, "canary-of-the-body").header("Referer", "https://a.example/b?reset=0123canary");
     let request = ["Authorization", "Cookie", "X-Api-Key", "X-Anything"]
         .iter()
         .fold(request, |request, name| request.header(name, "canary-of-a-field"));
@@ -122,10 +124,28 @@ fn nothing_of_a_request_or_an_app_that_may_be_secret_is_in_it() {
         host.ask(&request.header("Content-Type", "text/x-kept").header("User-Agent", "canary-of-the-secret"));
     let capsule = capsule(&host, &response).to_string();
     assert!(capsule.contains("text/x-kept") && capsule.contains("x-anything"), "{capsule}");
+    assert!(capsule.contains("token=(10 bytes)") && capsule.contains("https://a.example/b\""), "{capsule}");
     for path in files(&host) {
         let file = fs::read_to_string(path).expect("it is text");
         assert!(["canary", "of-the-secret", "another"].iter().all(|words| !file.contains(words)), "{file}");
     }
+}
+
+/// Paths may hold UTF-8 as it is: a terminal would act upon some of it.
+#[test]
+fn no_client_speaks_to_the_operators_terminal() {
+    let host = Host::start(|host| host.app("app", wat(TRAPS)));
+    let id = host.ask(&Request::get("/app/a\u{9b}2Jb\u{202e}c?d\u{9b}=\u{202e}")).request_id();
+    eventually("it is kept", || run(&host, &["capsule", &id]).status.success().then_some(()));
+    for arguments in [&["capsule"][..], &["capsule", &id], &["capsule", "--json"], &["capsule", "--json", &id]] {
+        let shown = text(&run(&host, arguments).stdout);
+        assert!(shown.contains("/app/a"), "{arguments:?}: {shown:?}");
+        assert!(!shown.contains(['\u{9b}', '\u{202e}']), "{arguments:?}: {shown:?}");
+    }
+    let parsed: Value = serde_json::from_slice(&run(&host, &["capsule", "--json", &id]).stdout).expect("it is JSON");
+    assert!(parsed["request"]["target"].as_str().is_some_and(|target| target.contains("a\u{9b}2Jb\u{202e}c")));
+    let again = run(&host, &["replay", &id, "--config", "wasgi.toml", "--apps-dir", "apps"]);
+    assert!(!text(&again.stdout).contains(['\u{9b}', '\u{202e}']), "{:?}", text(&again.stdout));
 }
 
 #[test]
@@ -156,12 +176,14 @@ fn a_request_is_run_again_and_fails_in_the_same_way() {
 #[test]
 fn what_was_not_kept_is_replaced_and_said() {
     let host = Host::start(|host| host.app("probe", guest("probe")));
-    let request = Request::post("/probe/raise-with-request", "twelve bytes").header("Authorization", "Basic 1234");
+    let request =
+        Request::post("/probe/raise-with-request?token=0123", "twelve bytes").header("Authorization", "Basic 1234");
     let response = host.ask(&request);
     let before = capsule(&host, &response);
     let again = replay(&host, &response.request_id(), 0);
     let differences = again["differences"].to_string();
     assert!(differences.contains("12 zeros were sent") && differences.contains("authorization"), "{differences}");
+    assert!(differences.contains("of the query the values were not kept"), "{differences}");
     let said = |value: &Value| value["error"].as_str().unwrap_or_default().to_owned();
     assert_ne!(said(&before), said(&again["fault"]));
     let again = said(&again["fault"]);
@@ -199,7 +221,8 @@ fn running_again_changes_nothing_and_reaches_nothing() {
             server.url("")
         );
         let sidecar = format!("data = true\ndirectories = ['/out']\noutbound = ['{}']\n", server.url(""));
-        host.app("site", guest("site")).sidecar("site", &sidecar).config(&config)
+        let host = host.app("site", guest("site")).sidecar("site", &sidecar).config(&config);
+        host.flag("--capsules", "whole")
     });
     let fail = |what: &str| {
         let response = host.get(&format!("/site/raise?{what}"));

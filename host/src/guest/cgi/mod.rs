@@ -11,6 +11,8 @@ mod stdout;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
 
 use bytes::Bytes;
 use wasmtime::Store;
@@ -20,9 +22,9 @@ use wasmtime_wasi::I32Exit;
 use self::response::Form;
 use self::stdin::Stdin;
 use self::stdout::{Ended, Stdout};
-use crate::body::RequestBody;
+use crate::body::{Block, RequestBody};
 use crate::config::AppSpec;
-use crate::error::Error;
+use crate::error::{Busy, Error};
 use crate::guest::environ::{Constant, EnvironBlock, Place};
 use crate::guest::head::HeadError;
 use crate::guest::wasi::Process;
@@ -151,22 +153,22 @@ impl Shared {
             (Err(fault), ended) => {
                 // What it said before belongs to the client, who learns by the connection's end that it was not all.
                 if let Ok(Ended::Rest(rest)) = ended {
-                    hand_over(call, rest).await;
+                    hand_over(call, rest).await?;
                 }
                 return Err(fault);
             }
         };
-        if exit == Exit::Failure {
+        if exit == Exit::Failure && call.account().may_report(0, Instant::now()) {
             let (app, request) = (self.supply.app.name.as_str(), call.id);
             tracing::warn!(target: "wasgi::request", %request, app, "after its response head, the program failed (exit status)");
         }
         match ended {
             Ended::Whole(head, rest) => {
-                let blocks = if rest.is_empty() { Vec::new() } else { vec![rest] };
+                let blocks = if rest.is_empty() { Vec::new() } else { vec![Block::new(rest, call.account())?] };
                 Ok(Finished::Whole(Whole { head, blocks }))
             }
             Ended::Rest(rest) => {
-                hand_over(call, rest).await;
+                hand_over(call, rest).await?;
                 Ok(Finished::Streamed)
             }
             Ended::LocalRedirect(location) => match redirected(call, &location) {
@@ -203,14 +205,16 @@ async fn run(sandbox: &mut Sandbox, stdout: &Stdout, call: &CallState) -> Result
             if polled.is_pending() {
                 stdout.program_pauses();
             }
-            polled
+            // What it has said cannot be kept for its client: it need not go on.
+            if stdout.is_refused() { Poll::Ready(None) } else { polled.map(Some) }
         })
         .await
     };
     let error = match returned {
-        Ok((Ok(()),)) => return Ok(Exit::Success),
-        Ok((Err(()),)) => return Ok(Exit::Failure),
-        Err(error) => error,
+        None => return Err(Error::Busy(Busy::TenantsMemory)),
+        Some(Ok((Ok(()),))) => return Ok(Exit::Success),
+        Some(Ok((Err(()),))) => return Ok(Exit::Failure),
+        Some(Err(error)) => error,
     };
     match error.downcast_ref::<I32Exit>() {
         Some(I32Exit(0)) => Ok(Exit::Success),
@@ -219,10 +223,11 @@ async fn run(sandbox: &mut Sandbox, stdout: &Stdout, call: &CallState) -> Result
     }
 }
 
-async fn hand_over(call: &CallState, rest: Bytes) {
+async fn hand_over(call: &CallState, rest: Bytes) -> Result<(), Error> {
     if !rest.is_empty() {
-        call.hand_over(rest).await;
+        call.hand_over(Block::new(rest, call.account())?).await;
     }
+    Ok(())
 }
 
 fn no_response(exit: Exit, error: HeadError) -> Error {

@@ -14,6 +14,7 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError, StreamResult};
 
 use super::response::{self, Form, Response};
+use crate::body::Block;
 use crate::guest::head::{Head, HeadError};
 use crate::limits::Limits;
 use crate::sandbox::{AppContext, CallState};
@@ -41,6 +42,8 @@ struct Output {
     block: BytesMut,
     /// Since when the block has something in it.
     since: Option<Instant>,
+    /// Its tenant has no room for it.
+    is_refused: bool,
 }
 
 enum Stage {
@@ -72,6 +75,7 @@ impl Stdout {
             stage: Stage::Head { bytes: Vec::new(), line: 0 },
             block: BytesMut::new(),
             since: None,
+            is_refused: false,
         })))
     }
 
@@ -82,6 +86,11 @@ impl Stdout {
     /// The program does not run at the moment.
     pub(super) fn program_pauses(&self) {
         self.lock().pause();
+    }
+
+    /// Whether there was no room for what the program said.
+    pub(super) fn is_refused(&self) -> bool {
+        self.lock().is_refused
     }
 
     /// The program has ended.
@@ -175,8 +184,12 @@ impl Output {
     fn hand_over(&mut self) {
         let mut outbox = self.call.outbox();
         if outbox.block.is_none() && !self.block.is_empty() {
+            let Ok(room) = Block::room(self.block.len() as u64, self.call.account()) else {
+                self.is_refused = true;
+                return;
+            };
             outbox.commit();
-            outbox.block = Some(self.block.split().freeze());
+            outbox.block = Some(Block::within(room, self.block.split().freeze()));
             self.since = None;
         }
     }

@@ -10,13 +10,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::Body as _;
 use wasmtime_wasi_http::Error as HttpError;
 
 use super::Body;
 use super::request::Upload;
+use crate::body::Block;
 use crate::error::Error;
 use crate::guest::environ::wants_head_only;
 use crate::guest::head::{Head, HeadError, checked_trailers};
@@ -82,7 +82,7 @@ pub(super) struct Exchange<'a> {
     head: Option<Head>,
     body: Option<Body>,
     /// What has come while nothing was sent.
-    blocks: Vec<Bytes>,
+    blocks: Vec<Block>,
     trailers: Option<HeaderMap>,
     guest: Guest,
     may_end_soon: bool,
@@ -188,7 +188,7 @@ impl<'a> Exchange<'a> {
     fn may_hold(&self) -> bool {
         self.is_interrupted
             && self.head_since.is_some_and(|since| since.elapsed() < LINGER)
-            && self.blocks.iter().map(Bytes::len).sum::<usize>() < HELD_BYTES
+            && self.blocks.iter().map(Block::len).sum::<usize>() < HELD_BYTES
     }
 
     /// Ready when the whole response has been taken from the guest, or when there will never be one.
@@ -236,7 +236,7 @@ impl<'a> Exchange<'a> {
                 }
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(block) if block.is_empty() => {}
-                    Ok(block) => self.take(block),
+                    Ok(block) => self.take(Block::new(block, self.call.account())?),
                     Err(frame) => {
                         let trailers = frame.into_trailers().unwrap_or_default();
                         self.trailers = checked_trailers(trailers, &self.app.limits)
@@ -265,7 +265,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    fn take(&mut self, block: Bytes) {
+    fn take(&mut self, block: Block) {
         if self.head.is_some() {
             self.blocks.push(block);
             return;
@@ -276,7 +276,7 @@ impl<'a> Exchange<'a> {
     /// The head goes out, with what is there of the body.
     fn commit(&mut self) {
         let Some(head) = self.head.take() else { return };
-        let block = concat(std::mem::take(&mut self.blocks));
+        let block = Block::concat(std::mem::take(&mut self.blocks));
         let mut outbox = self.call.outbox();
         outbox.head = Some(head);
         outbox.committed = true;
@@ -296,17 +296,11 @@ impl<'a> Exchange<'a> {
     }
 }
 
-fn concat(mut blocks: Vec<Bytes>) -> Option<Bytes> {
-    match blocks.len() {
-        0 => None,
-        1 => blocks.pop(),
-        _ => Some(blocks.concat().into()),
-    }
-}
-
 fn complain(app: &AppContext, call: &CallState, error: &Error) {
     let (app, request) = (app.name.as_str(), call.id);
-    tracing::warn!(target: "wasgi::request", %request, app, cause = error.label(), "after the response: {error}");
+    if call.account().may_report(0, Instant::now()) {
+        tracing::warn!(target: "wasgi::request", %request, app, cause = error.label(), "after the response: {error}");
+    }
     call.failed(error);
 }
 

@@ -1,10 +1,12 @@
 //! One call of an application: its parts, in order, to the connection.
 
-use bytes::Bytes;
+use std::time::Instant;
+
 use wasmtime::component::{ComponentExportIndex, ComponentNamedList, InstancePre, Lift, Lower, TypedFunc};
 
 use super::gateway::ExcInfo;
 use super::{Sandbox, Shared};
+use crate::body::Block;
 use crate::error::Error;
 use crate::guest;
 use crate::guest::head::{Head, HeadError};
@@ -77,7 +79,9 @@ impl Exchange<'_> {
                     // The client has the whole response: only the log is told.
                     (Err(Failure::App(error)), Ok(_)) => {
                         let (app, request) = (self.shared.supply.app.name.as_str(), self.call.id);
-                        tracing::warn!(target: "wasgi::request", %request, app, "after the response, close(): {error}");
+                        if self.call.account().may_report(0, Instant::now()) {
+                            tracing::warn!(target: "wasgi::request", %request, app, "after the response, close(): {error}");
+                        }
                         self.call.failed(&error);
                     }
                     (closed, _) => closed?,
@@ -120,9 +124,9 @@ impl Exchange<'_> {
     async fn send_all(&mut self, blocks: Vec<Vec<u8>>) -> Result<Finished, Failure> {
         // Many small blocks would cost more memory than their bytes, and a poll each.
         let blocks = if blocks.len() > SEPARATE_BLOCKS_MAX { vec![blocks.concat()] } else { blocks };
-        let blocks = blocks.into_iter().filter(|block| !block.is_empty()).map(Bytes::from);
+        let blocks = self.on_their_way(blocks)?;
         if let Some(head) = self.uncommitted_head()? {
-            return Ok(Finished::Whole(Whole { head, blocks: blocks.collect() }));
+            return Ok(Finished::Whole(Whole { head, blocks }));
         }
         if !self.no_body() {
             for block in blocks {
@@ -151,7 +155,7 @@ impl Exchange<'_> {
             if let Some(head) = head {
                 self.start_response(&head)?;
             }
-            for block in blocks.into_iter().filter(|block| !block.is_empty()) {
+            for block in self.on_their_way(blocks)? {
                 if let Commit::Now { length, allows_body } = self.call.outbox().commit().ok_or_else(never_started)? {
                     owed = length;
                     self.sandbox.store.data_mut().wsgi.no_body |= !allows_body;
@@ -164,11 +168,11 @@ impl Exchange<'_> {
                 if let Some(owed) = &mut owed {
                     *owed = owed.saturating_sub(block.len() as u64);
                     if *owed == 0 {
-                        self.call.outbox().block = Some(block.into());
+                        self.call.outbox().block = Some(block);
                         return Ok(Finished::Streamed);
                     }
                 }
-                self.call.hand_over(block.into()).await;
+                self.call.hand_over(block).await;
             }
             if !more {
                 break;
@@ -180,6 +184,11 @@ impl Exchange<'_> {
             Some(head) => Finished::Whole(Whole { head, blocks: Vec::new() }),
             None => Finished::Streamed,
         })
+    }
+
+    /// What waits for the client from now on.
+    fn on_their_way(&self, blocks: Vec<Vec<u8>>) -> Result<Vec<Block>, Failure> {
+        Block::all(blocks, self.call.account()).map_err(Failure::App)
     }
 
     fn no_body(&self) -> bool {

@@ -3,9 +3,10 @@
 use wasmtime::component::{HasSelf, Linker, Resource};
 
 use super::exchange::{checked_head, exception_text};
-use crate::body::{ReadError, RequestBody};
+use crate::body::{Block, ReadError, RequestBody};
 use crate::guest::head::HeadError;
 use crate::sandbox::call::Commit;
+use crate::sandbox::fault::Stopped;
 use crate::sandbox::{AppContext, CallState, State};
 use crate::telemetry::{LineBuffer, LogStream};
 
@@ -189,6 +190,8 @@ impl gateway::HostWrite for State {
         if block.is_empty() {
             return Ok(Ok(()));
         }
+        let block =
+            Block::new(block.into(), self.call.account()).map_err(|error| wasmtime::Error::new(Stopped(error)))?;
         // A `write` comes from start_response, so there is a head.
         if let Some(Commit::Now { allows_body, .. }) = self.call.outbox().commit() {
             self.wsgi.no_body |= !allows_body;
@@ -196,7 +199,7 @@ impl gateway::HostWrite for State {
         if self.wsgi.no_body {
             self.call.outbox().silent = true;
         } else {
-            self.call.hand_over(block.into()).await;
+            self.call.hand_over(block).await;
         }
         Ok(Ok(()))
     }

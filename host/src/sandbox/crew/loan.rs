@@ -286,6 +286,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::body::Block;
     use crate::telemetry::RequestId;
 
     /// Counts how often it is woken.
@@ -329,19 +330,19 @@ mod tests {
     #[test]
     fn a_block_that_replaces_another_during_a_turn_is_news() {
         let call = call();
-        call.outbox().block = Some(Bytes::from_static(b"first"));
+        call.outbox().block = Some(Block::hosts(Bytes::from_static(b"first")));
         let (guests, (loan, woken)) = (Arc::clone(&call), {
             let call = Arc::clone(&call);
             lent(&call.clone(), move |loan, context| {
                 call.outbox().block.take().expect("the first is there");
                 assert!(matches!(loan.collect(context), Collected::Out));
-                call.outbox().block = Some(Bytes::from_static(b"second"));
+                call.outbox().block = Some(Block::hosts(Bytes::from_static(b"second")));
                 Poll::Pending
             })
         });
         let (rest, _) = Arc::clone(&loan).run();
         assert_eq!(wakes(&woken), 1, "the lender sleeps, and nobody else wakes it");
-        assert_eq!(guests.outbox().block.as_deref(), Some(&b"second"[..]));
+        assert_eq!(guests.outbox().block.as_ref().map(AsRef::as_ref), Some(&b"second"[..]));
         // It looked during the turn, which may have been what the guest waits for: there is another turn.
         assert!(rest == Rest::Again);
     }
@@ -355,7 +356,7 @@ mod tests {
         let (loan, woken) = {
             let guests = Arc::clone(&call);
             lent(&call, move |_, _| {
-                guests.outbox().block = Some(Bytes::from_static(b"block"));
+                guests.outbox().block = Some(Block::hosts(Bytes::from_static(b"block")));
                 Poll::Pending
             })
         };

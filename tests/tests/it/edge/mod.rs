@@ -2,7 +2,7 @@
 
 mod forwarded;
 mod http2;
-mod http2_client;
+pub(crate) mod http2_client;
 mod listeners;
 mod proxy_protocol;
 mod servers;

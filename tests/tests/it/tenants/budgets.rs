@@ -87,6 +87,40 @@ fn calls_beyond_the_rate_are_a_429_that_says_when_to_come_back() {
 }
 
 #[test]
+fn static_files_count_as_calls_do_and_are_sent_to_so_many_at_a_time() {
+    let public = r#"{"version": 1, "static": {"/static/": "public"}}"#;
+    let bundle = || {
+        let files = tests::Bundle::default().manifest(public).file("public/a.css", "a {}");
+        files.file("public/large", vec![b'x'; 9_000_000]).on(guest("probe"))
+    };
+    let budget = "[tenant.acme.budget]\ncall_rate = 20\nconcurrent_calls = 2\n[tenant.hive]\n";
+    let host = Host::start(|host| {
+        let host = host.config(budget).app("acme/one", bundle()).app("acme/two", bundle()).app("hive/one", bundle());
+        host.limit("queue_time=10ms")
+    });
+    // Two of them, of whatever app; calls have places of their own.
+    let large = |app: &str| {
+        let mut client = send(&host, &format!("/acme/{app}/static/large"));
+        let status = client.head("GET").status;
+        (client, status)
+    };
+    let (one, two) = (large("one"), large("two"));
+    assert_eq!((one.1, two.1, large("one").1), (200, 200, 503));
+    assert!(host.failed("busy").message().contains("budget.concurrent_calls"));
+    assert_eq!(host.get("/acme/one/hello").status(), 200);
+    assert_eq!(host.ask(&Request::new("HEAD", "/acme/one/static/large")).status(), 200, "nothing is sent of it");
+    drop((one, two));
+    eventually("there is room again", || (large("one").1 == 200).then_some(()));
+    let ask = |method: &str| host.ask(&Request::new(method, "/acme/one/static/a.css")).status();
+    for method in ["GET", "HEAD"] {
+        assert!((0..200).any(|_| ask(method) == 429), "{method} does not count");
+    }
+    for _ in 0..50 {
+        assert_eq!(host.get("/hive/one/static/a.css").status(), 200, "the neighbour does not notice");
+    }
+}
+
+#[test]
 fn processor_time_is_bounded_over_all_apps_and_what_runs_waits() {
     let budget = "cpu_time = '30ms'\ncpu_window = '1h'";
     let host = serving(budget, &[("--limit", "queue_time=1ms"), ("--limit", "cpu_time=10m"), ("--workers", "1")]);
@@ -148,6 +182,25 @@ fn a_log_flood_of_one_tenant_drops_no_line_of_another() {
 }
 
 #[test]
+fn what_the_host_says_of_a_tenants_requests_is_within_its_log_budget_and_what_is_left_out_is_counted() {
+    let host = serving("log_rate = '4KiB'\ncall_rate = 1", &[("--limit", "queue_time=1ms")]);
+    let long = "x".repeat(4000);
+    let mut client = host.connect();
+    let refused = (0..1000).filter(|_| client.get(&format!("/acme/one/{long}")).status() == 429).count();
+    assert!(refused > 900, "{refused} of a thousand");
+    let left_out = host.log_contains("lines about its requests were left out: more than budget.log_rate");
+    assert_eq!(left_out.text("tenant"), "acme");
+    let said = host.log().all(|event| event.text("cause") == "budget");
+    assert!((1..200).contains(&said.len()), "{} lines of a thousand", said.len());
+    assert!(said.iter().all(|event| event.text("path").len() < 300), "paths are cut");
+    for _ in 0..50 {
+        assert_eq!(host.get("/hive/one/fault?kind=raise").status(), 500);
+    }
+    let neighbours = || host.log().all(|event| event.text("app") == "hive/one" && event.text("cause") == "exception");
+    eventually("the neighbour's are all there", || (neighbours().len() == 50).then_some(()));
+}
+
+#[test]
 fn who_waits_alone_is_served_before_the_second_of_a_crowd() {
     let host = serving("", &[("--sandboxes", "4"), ("--limit", "queue_time=10m")]);
     // Instances that are made in advance would take the few places of the pool.
@@ -201,6 +254,28 @@ fn an_app_that_only_fails_is_left_alone_and_asked_again_later() {
     }
     host.drop_in("acme/one.wasm", guest("site"));
     eventually("the new release is asked", || (host.get("/acme/one").status() == 200).then_some(()));
+}
+
+#[test]
+fn only_what_its_program_answers_ends_an_apps_pause() {
+    let public = r#"{"version": 1, "static": {"/static/": "public"}}"#;
+    let bundle = tests::Bundle::default().manifest(public).file("public/a.css", "a {}");
+    let host = Host::start(|host| {
+        let host = host.config("[tenant.acme.budget]\nfaults = 3\nfault_pause = '1m'\n");
+        host.app("acme/one", bundle.on(guest("probe")))
+    });
+    let crash = || host.get("/acme/one/fault?kind=panic").status();
+    let file = || {
+        assert_eq!(host.get("/acme/one/static/a.css").status(), 200);
+        assert_eq!(host.ask(&Request::post("/acme/one/static/a.css", "x")).status(), 405);
+    };
+    for _ in 0..3 {
+        file();
+        assert_eq!(crash(), 500);
+    }
+    assert_eq!(crash(), 503);
+    file();
+    assert_eq!(crash(), 503, "the host has answered, and not the app");
 }
 
 #[test]

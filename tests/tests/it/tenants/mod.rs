@@ -7,6 +7,7 @@ mod grants;
 mod links;
 mod places;
 mod senses;
+mod slow_clients;
 
 use rustix::process::Signal;
 use tests::Host;

@@ -12,6 +12,7 @@ use wasmtime::component::Accessor;
 use super::super::exchange::Answer;
 use super::super::p3::{self, Function};
 use super::super::request::RequestBody;
+use crate::account::Account;
 use crate::error::Error;
 use crate::origin::Origin;
 use crate::sandbox::crew::{Lendable, Payer};
@@ -28,6 +29,7 @@ pub(super) struct Worker {
     /// What runs the instance. None when it has ended.
     driver: Mutex<Option<Driver>>,
     ledger: Arc<Ledger>,
+    account: Arc<Account>,
     /// The instance is being polled.
     runs: AtomicBool,
     /// The guest has tasks: a call's, or what calls have left behind.
@@ -157,15 +159,16 @@ impl Worker {
             idle_since: Instant::now(),
             waker: None,
         };
+        let account = Arc::clone(&sandbox.store.data().app.account);
         let worker = Arc::new(Self {
             desk: Mutex::new(desk),
             driver: Mutex::default(),
             ledger,
+            account: Arc::clone(&account),
             runs: AtomicBool::new(false),
             has_tasks: AtomicBool::new(false),
             memory_bytes_max,
         });
-        let account = Arc::clone(&sandbox.store.data().app.account);
         let driver = drive(Arc::clone(&worker), sandbox);
         *lock(&worker.driver) = Some(Box::pin(driver));
         let owner = Arc::clone(&worker);
@@ -215,7 +218,9 @@ impl Worker {
         };
         let Err(error) = ended else { return };
         if seats.is_empty() {
-            tracing::warn!(target: "wasgi::request", cause = error.label(), "after its calls, an instance: {error}");
+            if self.account.may_report(0, Instant::now()) {
+                tracing::warn!(target: "wasgi::request", cause = error.label(), "after its calls, an instance: {error}");
+            }
             return;
         }
         let debtor = self.ledger.debtor();

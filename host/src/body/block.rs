@@ -1,0 +1,191 @@
+//! A block of a response on its way to a client. What the host holds of it counts as memory of its tenant's until the last byte is
+//! written or dropped: a client that takes nothing so takes from the budget of those it asks, never from the host.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::account::{Account, Memory};
+use crate::admission::Permit;
+use crate::error::{Busy, Error};
+
+/// Bytes, and what they keep in use.
+pub(crate) struct Block {
+    bytes: Bytes,
+    /// None for what the host itself has to say.
+    room: Option<Memory>,
+    /// Of the call, where the block is to count as that.
+    permit: Option<Arc<Permit>>,
+}
+
+/// What a block costs besides its bytes, so that many small ones are not free.
+const COST_BYTES: u64 = 64;
+
+impl Block {
+    /// One of a tenant's.
+    ///
+    /// # Errors
+    /// [`Busy::TenantsMemory`], if the tenant may have no more.
+    pub(crate) fn new(bytes: Bytes, account: &Arc<Account>) -> Result<Self, Error> {
+        Ok(Self::within(Self::room(bytes.len() as u64, account)?, bytes))
+    }
+
+    /// Several that are there at once, without the empty ones. None is kept if there is no room for all.
+    ///
+    /// # Errors
+    /// As for [`Block::new`].
+    pub(crate) fn all(blocks: Vec<Vec<u8>>, account: &Arc<Account>) -> Result<Vec<Self>, Error> {
+        let filled = |blocks: Vec<Vec<u8>>| blocks.into_iter().filter(|block| !block.is_empty());
+        let (count, bytes) = blocks
+            .iter()
+            .filter(|block| !block.is_empty())
+            .fold((0, 0), |(count, bytes), block| (count + 1, bytes + block.len() as u64 + COST_BYTES));
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let room = account.hold_memory(bytes).ok_or(Error::Busy(Busy::TenantsMemory))?;
+        if count == 1 {
+            return Ok(filled(blocks)
+                .map(Bytes::from)
+                .zip([room])
+                .map(|(block, room)| Self::within(room, block))
+                .collect());
+        }
+        // Each gives its own part back: the last one may be taken long after the first.
+        let mut room = room;
+        let parted = |block: Vec<u8>| Self::within(room.split(block.len() as u64 + COST_BYTES), block.into());
+        Ok(filled(blocks).map(parted).collect())
+    }
+
+    /// Room for a block of so many bytes that is yet to come.
+    ///
+    /// # Errors
+    /// As for [`Block::new`].
+    pub(crate) fn room(bytes: u64, account: &Arc<Account>) -> Result<Memory, Error> {
+        account.hold_memory(bytes + COST_BYTES).ok_or(Error::Busy(Busy::TenantsMemory))
+    }
+
+    /// One for which room was taken.
+    pub(crate) fn within(room: Memory, bytes: Bytes) -> Self {
+        Self { bytes, room: Some(room), permit: None }
+    }
+
+    /// What the host itself has to say.
+    pub(crate) fn hosts(bytes: Bytes) -> Self {
+        Self { bytes, room: None, permit: None }
+    }
+
+    /// One of several, which are gone then.
+    pub(crate) fn concat(mut blocks: Vec<Self>) -> Option<Self> {
+        if blocks.len() <= 1 {
+            return blocks.pop();
+        }
+        let mut bytes = BytesMut::with_capacity(blocks.iter().map(Self::len).sum());
+        let mut room: Option<Memory> = None;
+        for block in blocks {
+            bytes.extend_from_slice(&block.bytes);
+            match (&mut room, block.room) {
+                (Some(room), Some(more)) => room.join(more),
+                (room, more) => *room = room.take().or(more),
+            }
+        }
+        Some(Self { bytes: bytes.freeze(), room, permit: None })
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Leaves the first bytes of it. The others stay counted: they are not free before all are.
+    pub(super) fn truncate(&mut self, bytes: u64) {
+        self.bytes.truncate(usize::try_from(bytes).unwrap_or(usize::MAX));
+    }
+
+    /// It counts as a call, too, until it is gone.
+    pub(crate) fn hold(&mut self, permit: &Arc<Permit>) {
+        self.permit = Some(Arc::clone(permit));
+    }
+
+    /// As bytes that keep in use what the block does, until the last handle of them is dropped.
+    pub(crate) fn into_bytes(self) -> Bytes {
+        match self {
+            Self { bytes, room: None, permit: None } => bytes,
+            kept => Bytes::from_owner(kept),
+        }
+    }
+
+    /// As bytes of which the last `piece_bytes`, or fewer, may have to wait for longer than the others; with the room for a copy of
+    /// these.
+    pub(crate) fn into_pieces(mut self, piece_bytes: usize) -> (Bytes, Option<Memory>) {
+        let last_bytes = self.bytes.len().saturating_sub(1) % piece_bytes + 1;
+        let last = self.room.as_mut().map(|room| room.split(last_bytes as u64));
+        (self.into_bytes(), last)
+    }
+}
+
+impl AsRef<[u8]> for Block {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(length: usize) -> Bytes {
+        vec![b'x'; length].into()
+    }
+
+    #[test]
+    fn a_block_is_its_tenants_memory_until_its_last_byte_is_gone() {
+        let account = Account::of_nobody();
+        let block = Block::new(bytes(1000), &account).expect("there is room");
+        assert_eq!(account.memory_bytes(), 1000 + COST_BYTES);
+        let mut whole = block.into_bytes();
+        let piece = whole.split_to(10);
+        drop(whole);
+        assert_eq!(account.memory_bytes(), 1000 + COST_BYTES);
+        drop(piece);
+        assert_eq!(account.memory_bytes(), 0);
+    }
+
+    #[test]
+    fn many_blocks_count_together_and_are_given_back_one_by_one() {
+        let account = Account::of_nobody();
+        let blocks = vec![vec![1; 100], vec![], vec![2; 200], vec![3; 1]];
+        let mut blocks = Block::all(blocks, &account).expect("there is room");
+        assert_eq!(account.memory_bytes(), 301 + 3 * COST_BYTES);
+        assert_eq!(blocks.iter().map(Block::len).collect::<Vec<_>>(), [100, 200, 1]);
+        blocks.remove(0);
+        assert_eq!(account.memory_bytes(), 201 + 2 * COST_BYTES);
+        let one = Block::concat(blocks).expect("there are two");
+        assert_eq!((one.len(), account.memory_bytes()), (201, 201 + 2 * COST_BYTES));
+        drop(one);
+        assert_eq!(account.memory_bytes(), 0);
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_refused_and_takes_none() {
+        let account = Account::of_nobody();
+        let all = crate::limits::Budget::default().memory_bytes;
+        assert!(account.take_memory(all - 1000));
+        assert!(Block::new(bytes(1000), &account).is_err());
+        assert!(Block::all(vec![vec![0; 500], vec![0; 500]], &account).is_err());
+        assert!(Block::new(bytes(900), &account).is_ok());
+        assert_eq!(account.memory_bytes(), all - 1000);
+    }
+
+    #[test]
+    fn the_last_piece_has_room_of_its_own() {
+        let account = Account::of_nobody();
+        for (length, last) in [(10, 10), (16, 16), (17, 1), (160, 16), (163, 3)] {
+            let (bytes, room) = Block::new(bytes(length), &account).expect("there is room").into_pieces(16);
+            assert_eq!(account.memory_bytes(), length as u64 + COST_BYTES);
+            drop(bytes);
+            assert_eq!(account.memory_bytes(), last, "{length}");
+            drop(room);
+            assert_eq!(account.memory_bytes(), 0);
+        }
+    }
+}
