@@ -2,31 +2,32 @@
 //!
 //! [`Network`] is the host's side: what is granted at this moment, how names are looked up, which servers are believed.
 //! [`Outbound`] is one app's: it opens [`Connection`]s, each to the very address that was judged ([`policy`], [`address`]), and
-//! each with a [`Lease`] that ends it when its time is over or its grant is gone. What is spoken is `guest`'s part.
+//! each with a [`Lease`] that ends it when its time is over or its grant is gone. A [`Counter`] counts what goes over them. What is
+//! spoken is `guest`'s part.
 
 pub mod address;
+mod counter;
+mod lease;
 pub mod policy;
 mod resolve;
 mod tls;
 
-use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::Sleep;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+pub(crate) use self::counter::{Counter, TooMuch, Traffic};
+pub(crate) use self::lease::{Bounds, Ended, Lease};
 use self::policy::{Denied, Host, Rights, Target};
 use self::resolve::{Resolve, System};
 use crate::account::{Account, Held};
@@ -142,8 +143,7 @@ impl Outbound {
         let connecting = self.open(&target, time, slot);
         let opened = tokio::time::timeout(time, connecting).await.map_err(|_| Failure::ConnectTime(time))?;
         let (stream, address, slot) = opened?;
-        let lease = Lease { outbound: Arc::clone(self), target, address, deadline, _slot: slot };
-        Ok(Connection { stream, lease })
+        Ok(Connection { stream, lease: Lease::new(self, target, address, deadline, slot) })
     }
 
     /// The right to a connection over a socket that somebody else has opened, to this very address.
@@ -153,7 +153,7 @@ impl Outbound {
         rights.may_reach(&target, address, is_own(address))?;
         let slot = Arc::new(self.slot(None)?);
         let deadline = Instant::now() + self.time;
-        Ok(Lease { outbound: Arc::clone(self), target, address, deadline, _slot: slot })
+        Ok(Lease::new(self, target, address, deadline, slot))
     }
 
     /// The addresses of a name that the app may connect to by TCP.
@@ -230,12 +230,12 @@ impl Outbound {
     }
 
     /// Speaks TLS on a connection, with the server that the target names.
-    pub(crate) async fn encrypt(
+    pub(crate) async fn encrypt<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        stream: TcpStream,
+        stream: S,
         target: &Target,
         time: Duration,
-    ) -> Result<TlsStream<TcpStream>, Failure> {
+    ) -> Result<TlsStream<S>, Failure> {
         let name = match &target.host {
             Host::Address(address) => ServerName::from(*address),
             Host::Name(name) => ServerName::try_from(name.clone())
@@ -283,89 +283,6 @@ fn is_own(address: IpAddr) -> bool {
 pub(crate) struct Connection {
     pub(crate) stream: TcpStream,
     pub(crate) lease: Lease,
-}
-
-/// The right to a connection, kept as long as it.
-pub(crate) struct Lease {
-    outbound: Arc<Outbound>,
-    target: Target,
-    address: IpAddr,
-    deadline: Instant,
-    _slot: Arc<Slot>,
-}
-
-/// Why a connection has to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Ended {
-    #[error("more than limits.outbound_time = {0:?}")]
-    Time(Duration),
-    #[error("its grant was taken away")]
-    Revoked,
-}
-
-impl Lease {
-    /// Resolves when the connection has to end.
-    pub(crate) async fn ended(self) -> Ended {
-        let over = tokio::time::sleep_until(self.deadline.into());
-        let revoked = async {
-            let mut granted = self.outbound.network.granted.subscribe();
-            // The grant may be gone since it was looked at.
-            while self.is_granted() {
-                // The sender lives as long as the network, which the lease holds.
-                if granted.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            }
-        };
-        tokio::select! {
-            () = over => Ended::Time(self.outbound.time),
-            () = revoked => Ended::Revoked,
-        }
-    }
-
-    fn is_granted(&self) -> bool {
-        let rights = self.outbound.rights();
-        rights.may_ask(&self.target).is_ok()
-            && rights.may_reach(&self.target, self.address, is_own(self.address)).is_ok()
-    }
-}
-
-/// What one call has sent and got.
-#[derive(Default)]
-pub(crate) struct Traffic {
-    sent: AtomicU64,
-    received: AtomicU64,
-}
-
-impl Traffic {
-    /// Counts; false beyond what the app may.
-    pub(crate) fn sends(&self, bytes: usize, outbound: &Outbound) -> bool {
-        outbound.account.count_outbound(bytes, Instant::now());
-        self.sent.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64 <= outbound.sent_bytes_max
-    }
-
-    pub(crate) fn receives(&self, bytes: usize, outbound: &Outbound) -> bool {
-        outbound.account.count_outbound(bytes, Instant::now());
-        self.received.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64 <= outbound.received_bytes_max
-    }
-}
-
-/// Holds up what goes or comes while the tenant has had more than its rate.
-#[derive(Default)]
-pub(crate) struct Brake(Option<Pin<Box<Sleep>>>);
-
-impl Brake {
-    /// Ready when more may go, or come.
-    pub(crate) fn poll(&mut self, outbound: &Outbound, context: &mut Context<'_>) -> Poll<()> {
-        loop {
-            if let Some(sleep) = &mut self.0 {
-                ready!(sleep.as_mut().poll(context));
-                self.0 = None;
-            }
-            let Some(pause) = outbound.pause() else { return Poll::Ready(()) };
-            self.0 = Some(Box::pin(tokio::time::sleep(pause)));
-        }
-    }
 }
 
 /// Why there is no connection.

@@ -170,8 +170,8 @@ async fn a_grant_that_is_taken_away_ends_what_is_under_way_and_only_that() {
     let (_listener, port) = listener();
     let lists = ["http://127.0.0.1:*", "http://127.0.0.2:*"];
     let way = way(&lists, &lists, &book(&[]), |_| {});
-    let Connection { lease, .. } = way.connect("127.0.0.1", port).await.expect("it is granted");
-    let mut ended = std::pin::pin!(lease.ended());
+    let Connection { lease, stream: _stream } = way.connect("127.0.0.1", port).await.expect("it is granted");
+    let mut ended = std::pin::pin!(lease.bounds.ended());
     way.network.change(plan(&lists[..1]));
     let waits = tokio::time::timeout(Duration::from_millis(50), &mut ended).await;
     assert!(waits.is_err(), "its own grant is still there");
@@ -185,6 +185,6 @@ async fn a_connection_has_its_time() {
     let (_listener, port) = listener();
     let lists = ["http://127.0.0.1:*"];
     let way = way(&lists, &lists, &book(&[]), |limits| limits.outbound_time = Duration::from_millis(20));
-    let Connection { lease, .. } = way.connect("127.0.0.1", port).await.expect("it is granted");
-    assert_eq!(lease.ended().await, Ended::Time(Duration::from_millis(20)));
+    let Connection { lease, stream: _stream } = way.connect("127.0.0.1", port).await.expect("it is granted");
+    assert_eq!(lease.bounds.ended().await, Ended::Time(Duration::from_millis(20)));
 }

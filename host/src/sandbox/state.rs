@@ -186,7 +186,7 @@ pub struct State {
     preopens: Option<Box<wasi::Preopens>>,
     /// It has asked for something that could differ for another, for which no WASI is made.
     was_asked: bool,
-    /// Made where the app may connect to anything at all.
+    /// Made when it first looks a name up, or connects.
     sockets: Option<Box<Sockets>>,
     /// What guests have handles of: streams, fields, bodies.
     pub(crate) table: ResourceTable,
@@ -291,11 +291,6 @@ impl State {
         self.sockets.get_or_insert_default()
     }
 
-    /// The same, if it has some.
-    pub(crate) fn dialling(&mut self) -> Option<&mut Sockets> {
-        self.sockets.as_deref_mut()
-    }
-
     /// Sockets with which nothing can be done.
     pub(crate) fn no_sockets(&mut self) -> WasiSocketsCtxView<'_> {
         self.ctx();
@@ -307,8 +302,7 @@ impl State {
     pub(crate) fn start(&mut self, process: wasi::Process) {
         match &mut self.wasi {
             Some(made) => {
-                let sockets = self.app.sockets().is_some().then(|| &**self.sockets.get_or_insert_default());
-                made.context = wasi::context(&self.app, &made.stdio, sockets, Some(process));
+                made.context = wasi::context(&self.app, &made.stdio, Some(process));
             }
             None => self.process = Some(process),
         }
@@ -344,8 +338,7 @@ impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         let wasi = self.wasi.get_or_insert_with(|| {
             let stdio = wasi::Stdio::new(&self.app.log, self.speaker);
-            let sockets = self.app.sockets().is_some().then(|| &**self.sockets.get_or_insert_default());
-            let context = wasi::context(&self.app, &stdio, sockets, self.process.take());
+            let context = wasi::context(&self.app, &stdio, self.process.take());
             Box::new(Wasi { context, stdio, no_sockets: WasiSocketsCtx::default() })
         });
         WasiCtxView { ctx: &mut wasi.context, table: &mut self.table }

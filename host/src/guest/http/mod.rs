@@ -4,6 +4,7 @@
 //! [`request`] is what a guest is given, [`exchange`] carries its response to the connection, [`outgoing`] sends its own requests,
 //! [`p2`], [`p3`] and [`shared`] call guests of WASI 0.2 and 0.3.
 
+mod counted;
 mod exchange;
 mod outgoing;
 mod p2;
@@ -116,7 +117,7 @@ impl Host {
         Self { context, hooks: Hooks { app: Arc::clone(app), call: Some(call), traffic: None } }
     }
 
-    /// What the call under way has sent and got.
+    /// What the call under way has sent and got. Connections that are kept from call to call count for whichever is under way.
     pub(crate) fn traffic(&mut self) -> Arc<Traffic> {
         Arc::clone(self.hooks.traffic.get_or_insert_default())
     }
@@ -125,8 +126,8 @@ impl Host {
     pub(crate) fn begin(&mut self, call: Option<RequestId>) {
         self.hooks.call = call;
         // Where several calls are under way, what they send and get is counted together.
-        if call.is_some() {
-            self.hooks.traffic = None;
+        if let (Some(_), Some(traffic)) = (call, &self.hooks.traffic) {
+            traffic.begin();
         }
     }
 }
@@ -148,7 +149,7 @@ impl WasiHttpView for State {
 struct Hooks {
     app: Arc<AppContext>,
     call: Option<RequestId>,
-    /// Of the call under way, once it has sent a request.
+    /// Of the call under way, once there was any.
     traffic: Option<Arc<Traffic>>,
 }
 

@@ -22,9 +22,10 @@ use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::{Error as HttpError, RequestOptions, WasiBody};
 
 use super::Sending;
+use super::counted::Counted;
 use crate::config::Protocol;
 use crate::outbound::policy::{Denied, Target};
-use crate::outbound::{Brake, Connection, Ended, Failure, Lease, Outbound, Traffic};
+use crate::outbound::{Connection, Counter, Ended, Failure, Lease, TooMuch, Traffic};
 use crate::sandbox::AppContext;
 use crate::telemetry::{LogStream, RequestId, printable};
 
@@ -86,10 +87,8 @@ enum Fault {
     Failure(#[from] Failure),
     #[error(transparent)]
     Ended(#[from] Ended),
-    #[error("the call sends more than limits.outbound_sent_size = {0} bytes")]
-    Sent(u64),
-    #[error("the call gets more than limits.outbound_received_size = {0} bytes")]
-    Received(u64),
+    #[error(transparent)]
+    TooMuch(#[from] TooMuch),
     #[error("nothing of the response within the time that the guest gives it")]
     Slow,
     #[error("{0}")]
@@ -97,7 +96,7 @@ enum Fault {
 }
 
 /// What both directions of a request know of it.
-struct Notes {
+pub(super) struct Notes {
     app: Arc<AppContext>,
     call: Option<RequestId>,
     shown: String,
@@ -106,21 +105,21 @@ struct Notes {
 }
 
 #[derive(Clone, Copy)]
-enum Why {
+pub(super) enum Why {
     Ended(Ended),
-    Sent(u64),
+    TooMuch(TooMuch),
 }
 
 impl Notes {
-    fn stop(&self, why: Why) {
+    pub(super) fn stop(&self, why: Why) {
         let _ = self.why.set(why);
     }
 
     /// What the guest is told; the app's log learns of what a limit or a grant has ended.
     fn code(&self, fault: Fault) -> HttpError {
         let fault = match (fault, self.why.get()) {
-            (Fault::Hyper(_), Some(Why::Ended(ended))) => Fault::Ended(*ended),
-            (Fault::Hyper(_), Some(Why::Sent(bytes_max))) => Fault::Sent(*bytes_max),
+            (Fault::Hyper(_) | Fault::Failure(Failure::Tls(_)), Some(Why::Ended(ended))) => Fault::Ended(*ended),
+            (Fault::Hyper(_) | Fault::Failure(Failure::Tls(_)), Some(Why::TooMuch(why))) => Fault::TooMuch(*why),
             (fault, _) => fault,
         };
         let (verb, code) = match &fault {
@@ -133,8 +132,10 @@ impl Notes {
             }
             Fault::Ended(Ended::Time(_)) => ("ended", HttpError::HttpResponseTimeout),
             Fault::Ended(Ended::Revoked) => ("ended", HttpError::HttpRequestDenied),
-            Fault::Sent(bytes_max) => ("ended", HttpError::HttpRequestBodySize(Some(*bytes_max))),
-            Fault::Received(bytes_max) => ("ended", HttpError::HttpResponseBodySize(Some(*bytes_max))),
+            Fault::TooMuch(TooMuch::Sent(bytes_max)) => ("ended", HttpError::HttpRequestBodySize(Some(*bytes_max))),
+            Fault::TooMuch(TooMuch::Received(bytes_max)) => {
+                ("ended", HttpError::HttpResponseBodySize(Some(*bytes_max)))
+            }
             // What others do is between the guest and them.
             Fault::Failure(failure) => return failure_code(failure),
             Fault::Slow => return HttpError::HttpResponseTimeout,
@@ -203,6 +204,7 @@ async fn send(
     let time = options.connect_timeout.map_or(outbound.connect_time(), |time| time.min(outbound.connect_time()));
     let began = Instant::now();
     let Connection { stream, lease } = outbound.connect(target.clone(), Some(time)).await?;
+    let stream = Counted::new(stream, Counter::new(outbound, &traffic), Arc::clone(notes));
     let stream: Box<dyn Stream> = match target.protocol {
         Protocol::Https => Box::new(outbound.encrypt(stream, &target, time.saturating_sub(began.elapsed())).await?),
         Protocol::Http | Protocol::Tcp => Box::new(stream),
@@ -210,10 +212,7 @@ async fn send(
     let mut builder = http1::Builder::new();
     builder.max_headers(HEAD_FIELDS_MAX).max_buf_size(HEAD_BYTES_MAX);
     let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(Fault::Hyper)?;
-    let request = prepared(request, &target)?.map(|body| {
-        let (traffic, outbound, notes) = (Arc::clone(&traffic), Arc::clone(outbound), Arc::clone(notes));
-        Upload { body, traffic, outbound, notes }
-    });
+    let request = prepared(request, &target)?;
     // None once the connection is over.
     let mut driver = Some(Box::pin(drive(connection, lease, Arc::clone(notes))));
     let response = {
@@ -231,8 +230,7 @@ async fn send(
     let response = response.map_err(Fault::Hyper)?;
     let response = response.map(|incoming| {
         let pause = options.between_bytes_timeout.map(|time| (time, Box::pin(tokio::time::sleep(time))));
-        let (outbound, notes) = (Arc::clone(outbound), Arc::clone(notes));
-        Download { incoming: Some(incoming), traffic, outbound, notes, pause }.boxed_unsync()
+        Download { incoming: Some(incoming), notes: Arc::clone(notes), pause }.boxed_unsync()
     });
     Ok((response, Box::new(ended(driver))))
 }
@@ -250,20 +248,12 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// Moves what goes over the connection, until it is over or has to be.
-async fn drive(connection: http1::Connection<TokioIo<Box<dyn Stream>>, Upload>, lease: Lease, notes: Arc<Notes>) {
-    // Noted before the connection goes, with which both bodies break off.
-    let ended = async { notes.stop(Why::Ended(lease.ended().await)) };
-    let (mut connection, mut brake) = (pin!(connection), Brake::default());
-    let moved = std::future::poll_fn(|context| {
-        // What its tenant's rate holds up stays with the server, or with the guest.
-        if let Some(outbound) = &notes.app.outbound {
-            ready!(brake.poll(outbound, context));
-        }
-        connection.as_mut().poll(context).map(drop)
-    });
+async fn drive(connection: http1::Connection<TokioIo<Box<dyn Stream>>, WasiBody>, lease: Lease, notes: Arc<Notes>) {
+    let Lease { bounds, slot: _slot } = lease;
     tokio::select! {
-        () = moved => {}
-        () = ended => {}
+        _ = connection => {}
+        // Noted before the connection goes, with which both bodies break off.
+        () = async { notes.stop(Why::Ended(bounds.ended().await)) } => {}
     }
 }
 
@@ -299,50 +289,10 @@ fn prepared(mut request: Request<WasiBody>, target: &Target) -> Result<Request<W
     Ok(request)
 }
 
-/// What the guest sends.
-struct Upload {
-    body: WasiBody,
-    traffic: Arc<Traffic>,
-    outbound: Arc<Outbound>,
-    notes: Arc<Notes>,
-}
-
-impl Body for Upload {
-    type Data = Bytes;
-    type Error = HttpError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
-        let this = &mut *self;
-        let frame = ready!(Pin::new(&mut this.body).poll_frame(context));
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
-            && !this.traffic.sends(data.len(), &this.outbound)
-        {
-            let bytes_max = this.outbound.sent_bytes_max;
-            this.notes.stop(Why::Sent(bytes_max));
-            return Poll::Ready(Some(Err(HttpError::HttpRequestBodySize(Some(bytes_max)))));
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// What it gets.
+/// What the guest gets.
 struct Download {
     /// None once it has failed.
     incoming: Option<Incoming>,
-    traffic: Arc<Traffic>,
-    outbound: Arc<Outbound>,
     notes: Arc<Notes>,
     /// How long the guest waits for a piece, if it says so.
     pause: Option<(Duration, Pin<Box<Sleep>>)>,
@@ -363,11 +313,7 @@ impl Body for Download {
                 if let Some((time, pause)) = &mut this.pause {
                     pause.as_mut().reset(Instant::now() + *time);
                 }
-                let bytes = frame.data_ref().map_or(0, Bytes::len);
-                if this.traffic.receives(bytes, &this.outbound) {
-                    return Poll::Ready(Some(Ok(frame)));
-                }
-                Fault::Received(this.outbound.received_bytes_max)
+                return Poll::Ready(Some(Ok(frame)));
             }
             Poll::Ready(Some(Err(error))) => Fault::Hyper(error),
             Poll::Ready(None) => return Poll::Ready(None),

@@ -106,6 +106,45 @@ fn bytes_are_counted_in_both_directions_and_over_all_requests_of_a_call() {
     server.until_alone();
 }
 
+#[test]
+fn all_that_goes_over_a_connection_is_counted_whatever_it_is_part_of() {
+    let server = Elsewhere::http();
+    let limits = ["outbound_sent_size=16KiB", "outbound_received_size=16KiB", "response_header_size=64KiB"];
+    let host = serving(&server, &kinds(), |host| limits.iter().fold(host, |host, limit| host.limit(limit)));
+    for (app, _) in kinds() {
+        assert_eq!(
+            tries(&host, app, &format!("fields,{},8", server.url("/hello"))),
+            "200 hello from elsewhere",
+            "{app}"
+        );
+        let before = server.asked().len();
+        let said = tries(&host, app, &format!("fields,{},32", server.url("/hello")));
+        assert_eq!(said, "error ErrorCode::HttpRequestBodySize(Some(16384))", "{app}");
+        assert_eq!(server.asked().len(), before, "{app}: no whole head has arrived");
+        assert_eq!(tries(&host, app, &format!("get,{}", server.url("/wide-head?8"))), "200", "{app}");
+        for path in ["/wide-head?32", "/interim"] {
+            let said = tries(&host, app, &format!("get,{}", server.url(path)));
+            assert_eq!(said, "error ErrorCode::HttpResponseBodySize(Some(16384))", "{app} {path}");
+        }
+        host.log_contains("the call sends more than limits.outbound_sent_size = 16384");
+        host.log_contains("the call gets more than limits.outbound_received_size = 16384");
+    }
+    server.until_alone();
+}
+
+#[test]
+fn heads_go_no_faster_than_the_rate_either() {
+    let server = Elsewhere::http();
+    let budget = format!("{}[budget]\noutbound_rate = '1KiB'\n", grant(&[server.url("")]));
+    let host = serving(&server, &kinds(), |host| host.config(&budget).limit("outbound_time=300ms"));
+    assert_eq!(
+        tries(&host, "p2", &format!("fields,{},8", server.url("/hello"))),
+        "error ErrorCode::HttpResponseTimeout"
+    );
+    assert_eq!(tries(&host, "wsgi", &format!("get,{}", server.url("/hello"))), "error ErrorCode::HttpResponseTimeout");
+    server.until_alone();
+}
+
 fn sorted(words: &str) -> String {
     let mut words: Vec<&str> = words.split(' ').collect();
     words.sort_unstable();
