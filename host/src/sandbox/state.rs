@@ -10,6 +10,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::account::{Account, Held};
 use crate::bundle::Tree;
+use crate::capsule::without_secrets;
 use crate::config::{AppSpec, ChunkedBodies, Config, Secrets};
 use crate::data::{DataDir, Directory};
 use crate::granted::{Granted, Grip};
@@ -27,7 +28,7 @@ use crate::sandbox::call::CallState;
 use crate::sandbox::ledger::Ledger;
 use crate::sandbox::meter::{Mark, Meter};
 use crate::sandbox::uses::Uses;
-use crate::telemetry::{AppLog, RequestId};
+use crate::telemetry::{AppLog, LogStream, RequestId, printable};
 
 /// What all sandboxes of one app share.
 pub struct AppContext {
@@ -56,11 +57,20 @@ pub struct AppContext {
     _descriptors: Option<Arc<Held>>,
 }
 
+/// Of a line of the host's own, with what a guest has put into it.
+const NOTE_BYTES_MAX: usize = 1 << 10;
+
 impl AppContext {
     /// Its variables and its secrets: what guests are given.
     pub(crate) fn variables(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
         let variables = self.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         variables.chain(self.secrets.iter().map(|(name, secret)| (name.as_str(), secret.expose())))
+    }
+
+    /// A line of the host's own in the app's log, of what a guest has wanted elsewhere: it may have put its secrets into that.
+    pub(crate) fn note(&self, call: Option<RequestId>, line: String) {
+        let line = printable(&without_secrets(line, &self.secrets), NOTE_BYTES_MAX);
+        self.log.line(LogStream::Errors, call, line.as_bytes());
     }
 
     /// Places that its guests write to.

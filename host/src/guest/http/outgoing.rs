@@ -27,14 +27,11 @@ use crate::config::Protocol;
 use crate::outbound::policy::{Denied, Target};
 use crate::outbound::{Connection, Counter, Ended, Failure, Lease, TooMuch, Traffic};
 use crate::sandbox::AppContext;
-use crate::telemetry::{LogStream, RequestId, printable};
+use crate::telemetry::RequestId;
 
 /// What a response's head may have.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 const HEAD_FIELDS_MAX: usize = 200;
-
-/// What is logged of a request's target.
-const TARGET_BYTES_MAX: usize = 1 << 10;
 
 /// What the guest is given: a response, and what has to be polled for as long as its body is read.
 pub(super) type Answered = (Response<WasiBody>, Sending<()>);
@@ -58,22 +55,20 @@ impl Outgoing {
     }
 }
 
-/// A request as the log has it: without its query, where secrets stand.
+/// A request as the log has it: to whom, but not what for. In paths, queries and users stand secrets, in whatever form.
 fn shown(request: &Request<WasiBody>) -> String {
     let uri = request.uri();
-    let place = (uri.scheme_str().unwrap_or_default(), uri.authority().map_or("", |authority| authority.as_str()));
-    printable(&format!("{} {}://{}{}", request.method(), place.0, place.1, uri.path()), TARGET_BYTES_MAX)
+    let (scheme, authority) = (uri.scheme_str().unwrap_or_default(), uri.authority());
+    let host = authority.map_or("", |authority| authority.host());
+    let port = authority.and_then(|authority| authority.port_u16()).map_or_else(String::new, |port| format!(":{port}"));
+    format!("{} {scheme}://{host}{port}", request.method())
 }
 
 /// An app without the grant: the guest is told, and the app's log.
 pub(super) fn refuse(app: &AppContext, call: Option<RequestId>, request: &Request<WasiBody>) -> HttpError {
     let reason = "the app has not asked for any: name where it may go in `outbound` of its sidecar";
-    log(app, call, &format!("refused an outgoing request ({}): {reason}", shown(request)));
+    app.note(call, format!("refused an outgoing request ({}): {reason}", shown(request)));
     HttpError::HttpRequestDenied
-}
-
-fn log(app: &AppContext, call: Option<RequestId>, line: &str) {
-    app.log.line(LogStream::Errors, call, line.as_bytes());
 }
 
 /// Why a request was not sent, or its response breaks off.
@@ -141,7 +136,7 @@ impl Notes {
             Fault::Slow => return HttpError::HttpResponseTimeout,
             Fault::Hyper(error) => return hyper_code(error),
         };
-        log(&self.app, self.call, &format!("{verb} an outgoing request ({}): {fault}", self.shown));
+        self.app.note(self.call, format!("{verb} an outgoing request ({}): {fault}", self.shown));
         code
     }
 }

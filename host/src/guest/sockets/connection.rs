@@ -24,7 +24,7 @@ use super::lock;
 use crate::account::Held;
 use crate::outbound::{Bounds, Counter, Ended, Lease, Slot, TooMuch};
 use crate::sandbox::AppContext;
-use crate::telemetry::{LogStream, RequestId};
+use crate::telemetry::RequestId;
 
 /// What is read, or taken to be written, at once.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -103,8 +103,7 @@ impl Connection {
             let cut = watched.has_to_end(bounds, connect_time).await;
             watched.close(Some(cut));
             if let Cut::Ended(ended) = cut {
-                let line = format!("ended an outgoing connection ({remote}): {ended}");
-                app.log.line(LogStream::Errors, Some(call), line.as_bytes());
+                app.note(Some(call), format!("ended an outgoing connection ({remote}): {ended}"));
             }
         });
         Ok(Self { wire, _watch: watch })

