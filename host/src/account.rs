@@ -10,7 +10,7 @@ mod processor;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -27,6 +27,7 @@ use disk::Disk;
 use hoard::Hoard;
 use load::{Company, Load};
 use outbound::Rate;
+pub(crate) use outbound::{Tallied, Tally};
 use processor::Cpu;
 
 /// One tenant's.
@@ -52,6 +53,9 @@ pub struct Account {
     memory: AtomicU64,
     descriptors: Descriptors,
     outbound: Rate,
+    connections: Arc<Tally>,
+    /// By app: those that count their own.
+    connections_by_app: Mutex<HashMap<String, Weak<Tally>>>,
     disk: Disk,
     cpu: Cpu,
     load: Load,
@@ -63,8 +67,6 @@ pub(crate) struct Terms {
     pub(crate) budget: Budget,
     /// Places for its calls.
     pub(crate) calls: Arc<Semaphore>,
-    /// Connections to elsewhere that it may open.
-    pub(crate) outbound: Arc<Semaphore>,
 }
 
 /// A bucket that fills with `log_bytes_per_second` and holds what comes in one second.
@@ -107,6 +109,8 @@ impl Account {
             memory: AtomicU64::new(0),
             descriptors: Descriptors::default(),
             outbound: Rate::default(),
+            connections: Arc::default(),
+            connections_by_app: Mutex::default(),
             disk: Disk::default(),
             cpu: Cpu::default(),
             load: Load::default(),
@@ -224,8 +228,7 @@ fn nanos(time: Duration) -> u64 {
 impl Terms {
     fn new(budget: Budget, slots: &Slots) -> Self {
         let calls = budget.concurrent_calls.min(slots.of_one());
-        let outbound = Arc::new(Semaphore::new(budget.outbound_connections as usize));
-        Self { budget, calls: Arc::new(Semaphore::new(calls as usize)), outbound }
+        Self { budget, calls: Arc::new(Semaphore::new(calls as usize)) }
     }
 }
 
@@ -302,9 +305,6 @@ impl Accounts {
             let mut terms = Terms::new(budget.clone(), &self.host.slots);
             if before.budget.concurrent_calls == budget.concurrent_calls {
                 terms.calls = Arc::clone(&before.calls);
-            }
-            if before.budget.outbound_connections == budget.outbound_connections {
-                terms.outbound = Arc::clone(&before.outbound);
             }
             account.terms.store(Arc::new(terms));
         }

@@ -22,7 +22,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -30,7 +30,7 @@ pub(crate) use self::counter::{Counter, TooMuch, Traffic};
 pub(crate) use self::lease::{Bounds, Ended, Lease};
 use self::policy::{Denied, Host, Rights, Target};
 use self::resolve::{Resolve, System};
-use crate::account::{Account, Held};
+use crate::account::{Account, Held, Tallied, Tally};
 use crate::config::{Config, Destinations, Protocol};
 use crate::limits::Limits;
 
@@ -86,8 +86,8 @@ pub struct Outbound {
     app: String,
     asked: Destinations,
     network: Arc<Network>,
-    /// Connections that it may still open. A name that is being looked up counts as one.
-    slots: Arc<Semaphore>,
+    /// Its connections, of all its releases. A name that is being looked up counts as one.
+    open: Arc<Tally>,
     /// Its tenant's, which counts them as well.
     account: Arc<Account>,
     connections_max: u32,
@@ -98,25 +98,21 @@ pub struct Outbound {
 }
 
 impl Outbound {
-    /// `before` is that of the app's last release: its connections count with those of this one.
+    /// Connections of the app's former releases count with those of this one.
     pub fn new(
         network: &Arc<Network>,
         app: &str,
         asked: &Destinations,
         limits: &Limits,
         account: &Arc<Account>,
-        before: Option<&Arc<Self>>,
     ) -> Arc<Self> {
-        let connections_max = limits.outbound_connections;
-        let kept = before.filter(|before| before.connections_max == connections_max);
         Arc::new(Self {
             app: app.to_owned(),
             asked: asked.clone(),
             network: Arc::clone(network),
-            slots: kept
-                .map_or_else(|| Arc::new(Semaphore::new(connections_max as usize)), |kept| Arc::clone(&kept.slots)),
+            open: account.connections_of(app),
             account: Arc::clone(account),
-            connections_max,
+            connections_max: limits.outbound_connections,
             connect_time: limits.outbound_connect_time,
             time: limits.outbound_time,
             sent_bytes_max: limits.outbound_sent_bytes,
@@ -172,12 +168,9 @@ impl Outbound {
     }
 
     fn slot(&self, held: Option<Held>) -> Result<Slot, Failure> {
-        let own = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| Failure::Busy(self.connections_max))?;
-        let (tenants, connections_max) = {
-            let terms = self.account.terms();
-            (Arc::clone(&terms.outbound), terms.budget.outbound_connections)
-        };
-        let tenants = tenants.try_acquire_owned().map_err(|_| Failure::TenantBusy(connections_max))?;
+        let own = self.open.take(self.connections_max).ok_or(Failure::Busy(self.connections_max))?;
+        let tenants_max = self.account.terms().budget.outbound_connections;
+        let tenants = self.account.connections().take(tenants_max).ok_or(Failure::TenantBusy(tenants_max))?;
         Ok(Slot { _own: own, _tenants: tenants, _held: held })
     }
 
@@ -258,8 +251,8 @@ impl Outbound {
 
 /// A connection of an app's, and of its tenant's.
 pub(crate) struct Slot {
-    _own: OwnedSemaphorePermit,
-    _tenants: OwnedSemaphorePermit,
+    _own: Tallied,
+    _tenants: Tallied,
     _held: Option<Held>,
 }
 
@@ -269,14 +262,14 @@ const ADDRESSES_MAX: usize = 8;
 /// Whether it is an address of this machine: what listens here may be closed to others by a firewall that connections from here
 /// do not pass.
 fn is_own(address: IpAddr) -> bool {
-    match UdpSocket::bind((address, 0)) {
-        Ok(_) => true,
-        // Nobody can tell: then it is.
-        Err(error) => {
-            let errno = error.raw_os_error().map(Errno::from_raw_os_error);
-            matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS))
-        }
-    }
+    is_owned(&UdpSocket::bind((address, 0)))
+}
+
+/// What the kernel's answer means. These two say that it is not; whatever else there is (no descriptors, somebody who lets nobody bind) says
+/// nothing: then it is.
+fn is_owned(bound: &io::Result<UdpSocket>) -> bool {
+    let errno = bound.as_ref().err().and_then(io::Error::raw_os_error).map(Errno::from_raw_os_error);
+    !matches!(errno, Some(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT))
 }
 
 /// An open connection.

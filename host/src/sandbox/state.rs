@@ -284,8 +284,10 @@ impl State {
     }
 
     /// Another call begins beside those that are under way: what is written from now on is nobody's in particular.
-    pub(crate) fn join(&mut self) {
+    /// With it so many are under way.
+    pub(crate) fn join(&mut self, calls: u32) {
         self.speak_for(None);
+        self.http.join(calls);
     }
 
     fn speak_for(&mut self, speaker: Option<RequestId>) {

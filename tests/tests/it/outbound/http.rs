@@ -146,6 +146,28 @@ fn heads_go_no_faster_than_the_rate_either() {
 }
 
 #[test]
+fn a_call_has_what_it_may_send_in_an_instance_that_is_never_without_calls() {
+    let server = Elsewhere::http();
+    let destinations = [server.url("")];
+    let host = Host::start(|host| {
+        let sidecar = format!("{}instances = 'reuse'\n", super::ask(&destinations));
+        let host = host.config(&grant(&destinations)).limit("outbound_sent_size=64KiB");
+        host.app("p3", guest("http-p3")).sidecar("p3", &sidecar)
+    });
+    let mut holding = host.connect();
+    holding.send(&Request::get(&target("p3", &format!("read,{}", server.url("/begin")))).to_bytes());
+    host.log_contains("the response has begun");
+    for _ in 0..5 {
+        assert_eq!(tries(&host, "p3", &format!("send,{},60000", server.url("/count"))), "200 60000");
+    }
+    // It may use what the other one does not, and what others before it did not have is gone.
+    let said = tries(&host, "p3", &format!("send,{},140000", server.url("/count")));
+    assert!(said.starts_with("error ErrorCode::HttpRequestBodySize"), "{said}");
+    drop(holding);
+    server.until_alone();
+}
+
+#[test]
 fn no_secret_of_an_app_is_in_what_the_host_says_of_its_requests() {
     let server = Elsewhere::http();
     let port = server.port();
