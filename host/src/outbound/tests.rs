@@ -178,7 +178,7 @@ async fn connections_at_a_time_are_bounded_and_given_back() {
 }
 
 #[tokio::test]
-async fn connections_that_are_open_count_for_releases_with_another_limit_and_for_another_budget() {
+async fn connections_that_are_open_count_for_releases_with_another_limit() {
     let (_listener, port) = listener();
     let lists = ["http://127.0.0.1:*"];
     let way = way(&lists, &lists, &book(&[]), |limits| limits.outbound_connections = 3);

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use tests::{Elsewhere, Host, Request, guest};
+use rustix::process::Signal;
+use tests::{Elsewhere, Host, Request, eventually, guest};
 
 use super::{grant, kinds, serving, target, tries};
 
@@ -245,6 +246,24 @@ fn a_tenants_connections_are_bounded_over_all_its_apps() {
     host.log_contains("the response has begun");
     let said = tries(&host, "p2", &format!("many,{},3", server.url("/begin")));
     assert_eq!(sorted(&said), format!("200 200 {refused}"));
+    drop(holding);
+    server.until_alone();
+}
+
+#[test]
+fn connections_that_are_open_count_when_the_budget_changes() {
+    let server = Elsewhere::http();
+    let budget = |connections| format!("{}[budget]\noutbound_connections = {connections}\n", grant(&[server.url("")]));
+    let host = serving(&server, &[("p2", guest("http-p2"))], |host| host.config(&budget(3)));
+    let mut holding = host.connect();
+    holding.send(&Request::get(&target("p2", &format!("read,{}", server.url("/begin")))).to_bytes());
+    host.log_contains("the response has begun");
+    host.write_config(&budget(2));
+    host.signal(Signal::HUP);
+    let refused = "ErrorCode::ConnectionLimitReached";
+    let left = format!("200 {refused} {refused}");
+    let many = format!("many,{},3", server.url("/begin"));
+    eventually("one is left", || (sorted(&tries(&host, "p2", &many)) == left).then_some(()));
     drop(holding);
     server.until_alone();
 }

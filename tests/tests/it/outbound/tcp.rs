@@ -170,7 +170,7 @@ const PATIENT: [&str; 2] = ["first_byte_time=10m", "wall_time=10m"];
 fn a_connection_is_one_as_long_as_its_socket_is_open_and_no_longer_than_it_may() {
     let server = Elsewhere::echo();
     let place = format!("127.0.0.1:{}", server.port());
-    let limits = ["outbound_time=1s", "outbound_connections=2"];
+    let limits = ["outbound_time=2s", "outbound_connections=2"];
     let destinations = [self::place(&server)];
     let host = serving(&destinations, |host| limits.iter().chain(&PATIENT).fold(host, |host, limit| host.limit(limit)));
     for (app, _) in KINDS {
