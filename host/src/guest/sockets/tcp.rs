@@ -351,7 +351,7 @@ impl HostTcpSocket for State {
     }
 
     fn subscribe(&mut self, this: Resource<TcpSocket>) -> wasmtime::Result<Resource<DynPollable>> {
-        Ok(subscribe(&mut self.table, ours(&this))?)
+        subscribe(&mut self.table, ours(&this))
     }
 
     fn shutdown(&mut self, this: Resource<TcpSocket>, how: ShutdownType) -> SocketResult<()> {
