@@ -12,7 +12,7 @@ mod processor;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -31,6 +31,7 @@ use load::{Company, Load};
 use log::Log;
 pub(crate) use memory::Memory;
 use outbound::Rate;
+pub(crate) use outbound::{Tallied, Tally};
 use processor::Cpu;
 
 /// One tenant's.
@@ -48,7 +49,6 @@ pub struct Account {
     /// Places for what is sent to clients without a call, as many again.
     pub(crate) sends: Arc<Seats>,
     /// Connections to elsewhere that it may open.
-    pub(crate) outbound_connections: Arc<Seats>,
     /// Who runs guests that compute for long.
     pub(crate) crew: Arc<Crew>,
     company: Arc<Company>,
@@ -63,6 +63,9 @@ pub struct Account {
     memory: AtomicU64,
     descriptors: Descriptors,
     outbound: Rate,
+    connections: Arc<Tally>,
+    /// By app: those that count their own.
+    connections_by_app: Mutex<HashMap<String, Weak<Tally>>>,
     disk: Disk,
     cpu: Cpu,
     load: Load,
@@ -94,7 +97,6 @@ impl Account {
     fn new(tenant: &str, number: u64, budget: Budget, host: &Host) -> Self {
         let log = Log::new(budget.log_bytes_per_second);
         let calls_max = calls_max(&budget, &host.slots);
-        let outbound_connections = Seats::new(budget.outbound_connections);
         Self {
             tenant: tenant.to_owned(),
             number,
@@ -103,7 +105,6 @@ impl Account {
             places: Places::new(&host.slots, number),
             calls: Seats::new(calls_max),
             sends: Seats::new(calls_max),
-            outbound_connections,
             crew: Arc::clone(&host.crew),
             company: Arc::clone(&host.company),
             shared_memory: Arc::clone(&host.memory),
@@ -113,6 +114,8 @@ impl Account {
             memory: AtomicU64::new(0),
             descriptors: Descriptors::default(),
             outbound: Rate::default(),
+            connections: Arc::default(),
+            connections_by_app: Mutex::default(),
             disk: Disk::default(),
             cpu: Cpu::default(),
             load: Load::default(),
@@ -300,7 +303,6 @@ impl Accounts {
             let calls_max = calls_max(budget, &self.host.slots);
             account.calls.resize(calls_max);
             account.sends.resize(calls_max);
-            account.outbound_connections.resize(budget.outbound_connections);
             account.terms.store(Arc::new(Terms { budget: budget.clone() }));
         }
     }

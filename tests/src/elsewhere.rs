@@ -1,6 +1,6 @@
 //! A server that is not the host: what guests reach, or should not.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -70,8 +70,12 @@ impl Elsewhere {
                     let _ = stream.set_read_timeout(Some(PATIENCE));
                     let _ = stream.set_write_timeout(Some(PATIENCE));
                     shared.note(|notes| notes.connected += 1);
-                    let _ = serve(&shared, stream);
-                    shared.note(|notes| notes.gone += 1);
+                    // Who is there and says nothing for so long has not gone.
+                    let is_silent =
+                        |error: std::io::Error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut);
+                    if !serve(&shared, stream).is_err_and(is_silent) {
+                        shared.note(|notes| notes.gone += 1);
+                    }
                 });
             }
         });
@@ -174,6 +178,15 @@ fn answer(shared: &Shared, mut stream: BufReader<impl Read + Write>) -> std::io:
             let field = format!("X-Large: {}\r\n", "x".repeat(128 << 10));
             stream.get_mut().write_all(format!("HTTP/1.1 200 OK\r\n{field}\r\n").as_bytes())
         }
+        // So many KiB in one field.
+        "/wide-head" => {
+            let field = format!("X-Wide: {}\r\n", "x".repeat(number << 10));
+            stream.get_mut().write_all(format!("HTTP/1.1 200 OK\r\n{field}Content-Length: 0\r\n\r\n").as_bytes())
+        }
+        // Always about to answer.
+        "/interim" => loop {
+            stream.get_mut().write_all(b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\n")?;
+        },
         // "/silent": not a word.
         _ => stream.read_to_end(&mut Vec::new()).map(drop),
     }

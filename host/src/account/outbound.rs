@@ -1,6 +1,7 @@
-//! What a tenant's apps send elsewhere and get from there in a second.
+//! What a tenant's apps send elsewhere and get from there in a second, and the connections that they have open for that.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::{Account, SECOND};
@@ -11,7 +12,44 @@ pub(super) struct Rate {
     until: AtomicU64,
 }
 
+/// Connections that are open. How many may be is said when one is taken: what is open counts on when that changes.
+#[derive(Default)]
+pub(crate) struct Tally(AtomicU32);
+
+/// One of them, until it is dropped.
+pub(crate) struct Tallied(Arc<Tally>);
+
+impl Tally {
+    pub(crate) fn take(self: &Arc<Self>, max: u32) -> Option<Tallied> {
+        let more = |open| (open < max).then_some(open + 1);
+        self.0.fetch_update(Relaxed, Relaxed, more).ok().map(|_| Tallied(Arc::clone(self)))
+    }
+}
+
+impl Drop for Tallied {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Relaxed);
+    }
+}
+
 impl Account {
+    /// Those of all its apps.
+    pub(crate) fn connections(&self) -> &Arc<Tally> {
+        &self.connections
+    }
+
+    /// Those of one app: of all its releases, as long as there is anything of one, live or not.
+    pub(crate) fn connections_of(&self, app: &str) -> Arc<Tally> {
+        let mut apps = self.connections_by_app.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tally) = apps.get(app).and_then(Weak::upgrade) {
+            return tally;
+        }
+        apps.retain(|_, tally| tally.strong_count() > 0);
+        let tally = Arc::default();
+        apps.insert(app.to_owned(), Arc::downgrade(&tally));
+        tally
+    }
+
     /// Counts bytes that have gone to elsewhere, or come from there.
     pub(crate) fn count_outbound(&self, bytes: usize, now: Instant) {
         let rate = self.terms().budget.outbound_bytes_per_second.max(1);

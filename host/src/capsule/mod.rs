@@ -25,6 +25,7 @@ use arc_swap::ArcSwap;
 use self::rates::Rates;
 pub use self::record::Capsule;
 use self::record::Draft;
+pub(crate) use self::redact::without_secrets;
 pub(crate) use self::witness::Witness;
 use crate::config::{Config, KeepCapsules, Secrets};
 use crate::error::Error;

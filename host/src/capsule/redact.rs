@@ -99,7 +99,7 @@ pub(super) fn without_query(referer: &[u8]) -> &[u8] {
 const SECRET_BYTES_MIN: usize = 4;
 
 /// Takes the app's secrets out of a text: guests print and raise whatever they have.
-pub(super) fn without_secrets(text: String, secrets: &Secrets) -> String {
+pub(crate) fn without_secrets(text: String, secrets: &Secrets) -> String {
     secrets.iter().fold(text, |text, (name, secret)| {
         // Logs and tracebacks are kept line by line, and so may be a key of several lines.
         let whole = secret.expose();

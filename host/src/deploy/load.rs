@@ -264,7 +264,7 @@ impl Loader {
         let account = Account::of_nobody();
         let data = open_data(&spec, None, &account)?;
         let directories = open_directories(&spec, &self.volumes, &account)?;
-        let outbound = self.outbound(&spec, &account, None);
+        let outbound = self.outbound(&spec, &account);
         let keyvalue = self.keyvalue(&spec, &account);
         let log = Arc::new(AppLog::new(&spec.name, &spec.limits, &account));
         let Code { component, images } = Code::clone(&code);
@@ -399,7 +399,7 @@ impl Loader {
         let descriptors = descriptors(&spec, files.as_ref(), &account)?;
         let data = open_data(&spec, live, &account)?;
         let directories = open_directories(&spec, &self.volumes, &account)?;
-        let outbound = self.outbound(&spec, &account, live);
+        let outbound = self.outbound(&spec, &account);
         let own = Belongings {
             log: Arc::clone(&log),
             files,
@@ -466,10 +466,9 @@ impl Loader {
     }
 
     /// The way to where it asks to go, if it does.
-    fn outbound(&self, spec: &AppSpec, account: &Arc<Account>, live: Option<&Arc<App>>) -> Option<Arc<Outbound>> {
-        let before = live.and_then(|live| live.outbound.as_ref());
+    fn outbound(&self, spec: &AppSpec, account: &Arc<Account>) -> Option<Arc<Outbound>> {
         (!spec.outbound.is_empty())
-            .then(|| Outbound::new(&self.common.network, &spec.name, &spec.outbound, &spec.limits, account, before))
+            .then(|| Outbound::new(&self.common.network, &spec.name, &spec.outbound, &spec.limits, account))
     }
 
     /// The way to the stores that it asks for, if it does.

@@ -19,10 +19,9 @@ use wasmtime_wasi::p2::bindings::cli::environment::Host;
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 use wasmtime_wasi::{FsPerms, OpenMode, WasiCtx, async_trait};
 
-use super::sockets::{self, Sockets};
 use super::{clocks, random};
 use crate::account::Held;
-use crate::config::{Access, Protocol};
+use crate::config::Access;
 use crate::sandbox::{AppContext, State};
 use crate::telemetry::{AppLog, LineBuffer, LogStream, RequestId};
 
@@ -101,7 +100,7 @@ fn arguments(app: &AppContext) -> Vec<String> {
 }
 
 /// A sandbox's WASI, but for its [`Preopens`]. What is no program has the app's own variables, and prints to its log.
-pub(crate) fn context(app: &AppContext, stdio: &Stdio, sockets: Option<&Sockets>, process: Option<Process>) -> WasiCtx {
+pub(crate) fn context(app: &AppContext, stdio: &Stdio, process: Option<Process>) -> WasiCtx {
     let mut builder = WasiCtx::builder();
     builder.stderr(stdio.stderr.clone());
     match process {
@@ -115,16 +114,13 @@ pub(crate) fn context(app: &AppContext, stdio: &Stdio, sockets: Option<&Sockets>
     };
     builder
         .max_random_size(random::BYTES_MAX)
+        // Those who may connect have the host's own sockets.
         .allow_tcp(false)
         .allow_udp(false)
         .allow_ip_name_lookup(false)
         // A disk that is slow must not hold up the other calls of the thread.
         .allow_blocking_current_thread(false);
     clocks::wind(&mut builder, app);
-    let connects = app.sockets().is_some_and(|outbound| outbound.asks_for(Protocol::Tcp));
-    if let Some(sockets) = sockets.filter(|_| connects) {
-        sockets::allow(&mut builder, sockets);
-    }
     builder.build()
 }
 

@@ -2,35 +2,35 @@
 //!
 //! [`Network`] is the host's side: what is granted at this moment, how names are looked up, which servers are believed.
 //! [`Outbound`] is one app's: it opens [`Connection`]s, each to the very address that was judged ([`policy`], [`address`]), and
-//! each with a [`Lease`] that ends it when its time is over or its grant is gone. What is spoken is `guest`'s part.
+//! each with a [`Lease`] that ends it when its time is over or its grant is gone. A [`Counter`] counts what goes over them. What is
+//! spoken is `guest`'s part.
 
 pub mod address;
+mod counter;
+mod lease;
 pub mod policy;
 mod resolve;
 mod tls;
 
-use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::Sleep;
+use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+pub(crate) use self::counter::{Counter, TooMuch, Traffic};
+pub(crate) use self::lease::{Bounds, Ended, Lease};
 use self::policy::{Denied, Host, Rights, Target};
 use self::resolve::{Resolve, System};
-use crate::account::{Account, Held};
-use crate::admission::Seat;
+use crate::account::{Account, Held, Tallied, Tally};
 use crate::config::{Config, Destinations, Protocol};
 use crate::limits::Limits;
 
@@ -86,8 +86,8 @@ pub struct Outbound {
     app: String,
     asked: Destinations,
     network: Arc<Network>,
-    /// Connections that it may still open. A name that is being looked up counts as one.
-    slots: Arc<Semaphore>,
+    /// Its connections, of all its releases. A name that is being looked up counts as one.
+    open: Arc<Tally>,
     /// Its tenant's, which counts them as well.
     account: Arc<Account>,
     connections_max: u32,
@@ -98,25 +98,21 @@ pub struct Outbound {
 }
 
 impl Outbound {
-    /// `before` is that of the app's last release: its connections count with those of this one.
+    /// Connections of the app's former releases count with those of this one.
     pub fn new(
         network: &Arc<Network>,
         app: &str,
         asked: &Destinations,
         limits: &Limits,
         account: &Arc<Account>,
-        before: Option<&Arc<Self>>,
     ) -> Arc<Self> {
-        let connections_max = limits.outbound_connections;
-        let kept = before.filter(|before| before.connections_max == connections_max);
         Arc::new(Self {
             app: app.to_owned(),
             asked: asked.clone(),
             network: Arc::clone(network),
-            slots: kept
-                .map_or_else(|| Arc::new(Semaphore::new(connections_max as usize)), |kept| Arc::clone(&kept.slots)),
+            open: account.connections_of(app),
             account: Arc::clone(account),
-            connections_max,
+            connections_max: limits.outbound_connections,
             connect_time: limits.outbound_connect_time,
             time: limits.outbound_time,
             sent_bytes_max: limits.outbound_sent_bytes,
@@ -143,8 +139,7 @@ impl Outbound {
         let connecting = self.open(&target, time, slot);
         let opened = tokio::time::timeout(time, connecting).await.map_err(|_| Failure::ConnectTime(time))?;
         let (stream, address, slot) = opened?;
-        let lease = Lease { outbound: Arc::clone(self), target, address, deadline, _slot: slot };
-        Ok(Connection { stream, lease })
+        Ok(Connection { stream, lease: Lease::new(self, target, address, deadline, slot) })
     }
 
     /// The right to a connection over a socket that somebody else has opened, to this very address.
@@ -154,7 +149,7 @@ impl Outbound {
         rights.may_reach(&target, address, is_own(address))?;
         let slot = Arc::new(self.slot(None)?);
         let deadline = Instant::now() + self.time;
-        Ok(Lease { outbound: Arc::clone(self), target, address, deadline, _slot: slot })
+        Ok(Lease::new(self, target, address, deadline, slot))
     }
 
     /// The addresses of a name that the app may connect to by TCP.
@@ -173,9 +168,9 @@ impl Outbound {
     }
 
     fn slot(&self, held: Option<Held>) -> Result<Slot, Failure> {
-        let own = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| Failure::Busy(self.connections_max))?;
-        let tenants = &self.account.outbound_connections;
-        let tenants = tenants.try_take().ok_or_else(|| Failure::TenantBusy(tenants.max()))?;
+        let own = self.open.take(self.connections_max).ok_or(Failure::Busy(self.connections_max))?;
+        let tenants_max = self.account.terms().budget.outbound_connections;
+        let tenants = self.account.connections().take(tenants_max).ok_or(Failure::TenantBusy(tenants_max))?;
         Ok(Slot { _own: own, _tenants: tenants, _held: held })
     }
 
@@ -228,12 +223,12 @@ impl Outbound {
     }
 
     /// Speaks TLS on a connection, with the server that the target names.
-    pub(crate) async fn encrypt(
+    pub(crate) async fn encrypt<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        stream: TcpStream,
+        stream: S,
         target: &Target,
         time: Duration,
-    ) -> Result<TlsStream<TcpStream>, Failure> {
+    ) -> Result<TlsStream<S>, Failure> {
         let name = match &target.host {
             Host::Address(address) => ServerName::from(*address),
             Host::Name(name) => ServerName::try_from(name.clone())
@@ -256,8 +251,8 @@ impl Outbound {
 
 /// A connection of an app's, and of its tenant's.
 pub(crate) struct Slot {
-    _own: OwnedSemaphorePermit,
-    _tenants: Seat,
+    _own: Tallied,
+    _tenants: Tallied,
     _held: Option<Held>,
 }
 
@@ -267,103 +262,20 @@ const ADDRESSES_MAX: usize = 8;
 /// Whether it is an address of this machine: what listens here may be closed to others by a firewall that connections from here
 /// do not pass.
 fn is_own(address: IpAddr) -> bool {
-    match UdpSocket::bind((address, 0)) {
-        Ok(_) => true,
-        // Nobody can tell: then it is.
-        Err(error) => {
-            let errno = error.raw_os_error().map(Errno::from_raw_os_error);
-            matches!(errno, Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS))
-        }
-    }
+    is_owned(&UdpSocket::bind((address, 0)))
+}
+
+/// What the kernel's answer means. These two say that it is not; whatever else there is (no descriptors, somebody who lets nobody bind) says
+/// nothing: then it is.
+fn is_owned(bound: &io::Result<UdpSocket>) -> bool {
+    let errno = bound.as_ref().err().and_then(io::Error::raw_os_error).map(Errno::from_raw_os_error);
+    !matches!(errno, Some(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT))
 }
 
 /// An open connection.
 pub(crate) struct Connection {
     pub(crate) stream: TcpStream,
     pub(crate) lease: Lease,
-}
-
-/// The right to a connection, kept as long as it.
-pub(crate) struct Lease {
-    outbound: Arc<Outbound>,
-    target: Target,
-    address: IpAddr,
-    deadline: Instant,
-    _slot: Arc<Slot>,
-}
-
-/// Why a connection has to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Ended {
-    #[error("more than limits.outbound_time = {0:?}")]
-    Time(Duration),
-    #[error("its grant was taken away")]
-    Revoked,
-}
-
-impl Lease {
-    /// Resolves when the connection has to end.
-    pub(crate) async fn ended(self) -> Ended {
-        let over = tokio::time::sleep_until(self.deadline.into());
-        let revoked = async {
-            let mut granted = self.outbound.network.granted.subscribe();
-            // The grant may be gone since it was looked at.
-            while self.is_granted() {
-                // The sender lives as long as the network, which the lease holds.
-                if granted.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            }
-        };
-        tokio::select! {
-            () = over => Ended::Time(self.outbound.time),
-            () = revoked => Ended::Revoked,
-        }
-    }
-
-    fn is_granted(&self) -> bool {
-        let rights = self.outbound.rights();
-        rights.may_ask(&self.target).is_ok()
-            && rights.may_reach(&self.target, self.address, is_own(self.address)).is_ok()
-    }
-}
-
-/// What one call has sent and got.
-#[derive(Default)]
-pub(crate) struct Traffic {
-    sent: AtomicU64,
-    received: AtomicU64,
-}
-
-impl Traffic {
-    /// Counts; false beyond what the app may.
-    pub(crate) fn sends(&self, bytes: usize, outbound: &Outbound) -> bool {
-        outbound.account.count_outbound(bytes, Instant::now());
-        self.sent.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64 <= outbound.sent_bytes_max
-    }
-
-    pub(crate) fn receives(&self, bytes: usize, outbound: &Outbound) -> bool {
-        outbound.account.count_outbound(bytes, Instant::now());
-        self.received.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64 <= outbound.received_bytes_max
-    }
-}
-
-/// Holds up what goes or comes while the tenant has had more than its rate.
-#[derive(Default)]
-pub(crate) struct Brake(Option<Pin<Box<Sleep>>>);
-
-impl Brake {
-    /// Ready when more may go, or come.
-    pub(crate) fn poll(&mut self, outbound: &Outbound, context: &mut Context<'_>) -> Poll<()> {
-        loop {
-            if let Some(sleep) = &mut self.0 {
-                ready!(sleep.as_mut().poll(context));
-                self.0 = None;
-            }
-            let Some(pause) = outbound.pause() else { return Poll::Ready(()) };
-            self.0 = Some(Box::pin(tokio::time::sleep(pause)));
-        }
-    }
 }
 
 /// Why there is no connection.

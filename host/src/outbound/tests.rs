@@ -52,8 +52,12 @@ fn way(granted: &[&str], asked: &[&str], book: &Arc<Book>, change: impl FnOnce(&
     let network = Network::with(plan(granted), Arc::clone(book) as Arc<dyn Resolve>);
     let mut limits = Limits { outbound_connect_time: Duration::from_secs(2), ..Limits::default() };
     change(&mut limits);
-    let outbound = Outbound::new(&network, "shop", &destinations(asked), &limits, &Account::of_nobody(), None);
+    let outbound = Outbound::new(&network, "shop", &destinations(asked), &limits, &Account::of_nobody());
     Way { network, outbound }
+}
+
+pub(super) fn with_limits(change: impl FnOnce(&mut Limits)) -> Arc<Outbound> {
+    way(&[], &[], &book(&[]), change).outbound
 }
 
 impl Way {
@@ -146,6 +150,14 @@ async fn the_address_that_was_judged_is_the_one_that_is_connected_to() {
 async fn an_address_of_this_machine_is_special_whatever_it_looks_like() {
     assert!(is_own(IpAddr::from([127, 0, 0, 1])));
     assert!(!is_own("192.0.2.1".parse().expect("an address")));
+    // Who is refused an answer does not know: Errno is none, too, where somebody between has made the error.
+    for errno in [Errno::PERM, Errno::ACCESS, Errno::MFILE, Errno::NOMEM, Errno::NOSYS, Errno::INVAL] {
+        assert!(is_owned(&Err(errno.into())), "{errno}");
+    }
+    assert!(is_owned(&Err(io::Error::other("no number"))));
+    for errno in [Errno::ADDRNOTAVAIL, Errno::AFNOSUPPORT] {
+        assert!(!is_owned(&Err(errno.into())), "{errno}");
+    }
     let way = way(&["http://*"], &["http://*"], &book(&[]), |_| {});
     let target = Target::new(Protocol::Http, "example.com", 80).expect("a target");
     let address = IpAddr::from([8, 8, 8, 8]);
@@ -166,12 +178,36 @@ async fn connections_at_a_time_are_bounded_and_given_back() {
 }
 
 #[tokio::test]
+async fn connections_that_are_open_count_for_releases_with_another_limit() {
+    let (_listener, port) = listener();
+    let lists = ["http://127.0.0.1:*"];
+    let way = way(&lists, &lists, &book(&[]), |limits| limits.outbound_connections = 3);
+    let (first, _second) = (way.connect("127.0.0.1", port).await, way.connect("127.0.0.1", port).await);
+    let of = |connections_max| {
+        let limits = Limits { outbound_connections: connections_max, ..Limits::default() };
+        let outbound = Outbound::new(&way.network, "shop", &destinations(&lists), &limits, &way.outbound.account);
+        Way { network: Arc::clone(&way.network), outbound }
+    };
+    assert!(matches!(of(2).connect("127.0.0.1", port).await, Err(Failure::Busy(2))));
+    drop(first);
+    let third = of(2).connect("127.0.0.1", port).await;
+    assert!(third.is_ok() && matches!(of(1).connect("127.0.0.1", port).await, Err(Failure::Busy(1))));
+    // Also for one that comes when all releases before are gone, but not their connections.
+    let Way { network, outbound } = way;
+    let account = Arc::clone(&outbound.account);
+    drop(outbound);
+    let limits = Limits { outbound_connections: 2, ..Limits::default() };
+    let outbound = Outbound::new(&network, "shop", &destinations(&lists), &limits, &account);
+    assert!(matches!(Way { network, outbound }.connect("127.0.0.1", port).await, Err(Failure::Busy(2))));
+}
+
+#[tokio::test]
 async fn a_grant_that_is_taken_away_ends_what_is_under_way_and_only_that() {
     let (_listener, port) = listener();
     let lists = ["http://127.0.0.1:*", "http://127.0.0.2:*"];
     let way = way(&lists, &lists, &book(&[]), |_| {});
-    let Connection { lease, .. } = way.connect("127.0.0.1", port).await.expect("it is granted");
-    let mut ended = std::pin::pin!(lease.ended());
+    let Connection { lease, stream: _stream } = way.connect("127.0.0.1", port).await.expect("it is granted");
+    let mut ended = std::pin::pin!(lease.bounds.ended());
     way.network.change(plan(&lists[..1]));
     let waits = tokio::time::timeout(Duration::from_millis(50), &mut ended).await;
     assert!(waits.is_err(), "its own grant is still there");
@@ -185,6 +221,6 @@ async fn a_connection_has_its_time() {
     let (_listener, port) = listener();
     let lists = ["http://127.0.0.1:*"];
     let way = way(&lists, &lists, &book(&[]), |limits| limits.outbound_time = Duration::from_millis(20));
-    let Connection { lease, .. } = way.connect("127.0.0.1", port).await.expect("it is granted");
-    assert_eq!(lease.ended().await, Ended::Time(Duration::from_millis(20)));
+    let Connection { lease, stream: _stream } = way.connect("127.0.0.1", port).await.expect("it is granted");
+    assert_eq!(lease.bounds.ended().await, Ended::Time(Duration::from_millis(20)));
 }

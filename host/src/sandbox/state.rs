@@ -10,6 +10,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::account::{Account, Held};
 use crate::bundle::Tree;
+use crate::capsule::without_secrets;
 use crate::config::{AppSpec, ChunkedBodies, Config, Secrets};
 use crate::data::{DataDir, Directory};
 use crate::granted::{Granted, Grip};
@@ -27,7 +28,7 @@ use crate::sandbox::call::CallState;
 use crate::sandbox::ledger::Ledger;
 use crate::sandbox::meter::{Mark, Meter};
 use crate::sandbox::uses::Uses;
-use crate::telemetry::{AppLog, RequestId};
+use crate::telemetry::{AppLog, LogStream, RequestId, printable};
 
 /// What all sandboxes of one app share.
 pub struct AppContext {
@@ -56,11 +57,20 @@ pub struct AppContext {
     _descriptors: Option<Arc<Held>>,
 }
 
+/// Of a line of the host's own, with what a guest has put into it.
+const NOTE_BYTES_MAX: usize = 1 << 10;
+
 impl AppContext {
     /// Its variables and its secrets: what guests are given.
     pub(crate) fn variables(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
         let variables = self.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         variables.chain(self.secrets.iter().map(|(name, secret)| (name.as_str(), secret.expose())))
+    }
+
+    /// A line of the host's own in the app's log, of what a guest has wanted elsewhere: it may have put its secrets into that.
+    pub(crate) fn note(&self, call: Option<RequestId>, line: String) {
+        let line = printable(&without_secrets(line, &self.secrets), NOTE_BYTES_MAX);
+        self.log.line(LogStream::Errors, call, line.as_bytes());
     }
 
     /// Places that its guests write to.
@@ -186,7 +196,7 @@ pub struct State {
     preopens: Option<Box<wasi::Preopens>>,
     /// It has asked for something that could differ for another, for which no WASI is made.
     was_asked: bool,
-    /// Made where the app may connect to anything at all.
+    /// Made when it first looks a name up, or connects.
     sockets: Option<Box<Sockets>>,
     /// What guests have handles of: streams, fields, bodies.
     pub(crate) table: ResourceTable,
@@ -274,8 +284,10 @@ impl State {
     }
 
     /// Another call begins beside those that are under way: what is written from now on is nobody's in particular.
-    pub(crate) fn join(&mut self) {
+    /// With it so many are under way.
+    pub(crate) fn join(&mut self, calls: u32) {
         self.speak_for(None);
+        self.http.join(calls);
     }
 
     fn speak_for(&mut self, speaker: Option<RequestId>) {
@@ -291,11 +303,6 @@ impl State {
         self.sockets.get_or_insert_default()
     }
 
-    /// The same, if it has some.
-    pub(crate) fn dialling(&mut self) -> Option<&mut Sockets> {
-        self.sockets.as_deref_mut()
-    }
-
     /// Sockets with which nothing can be done.
     pub(crate) fn no_sockets(&mut self) -> WasiSocketsCtxView<'_> {
         self.ctx();
@@ -307,8 +314,7 @@ impl State {
     pub(crate) fn start(&mut self, process: wasi::Process) {
         match &mut self.wasi {
             Some(made) => {
-                let sockets = self.app.sockets().is_some().then(|| &**self.sockets.get_or_insert_default());
-                made.context = wasi::context(&self.app, &made.stdio, sockets, Some(process));
+                made.context = wasi::context(&self.app, &made.stdio, Some(process));
             }
             None => self.process = Some(process),
         }
@@ -344,8 +350,7 @@ impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         let wasi = self.wasi.get_or_insert_with(|| {
             let stdio = wasi::Stdio::new(&self.app.log, self.speaker);
-            let sockets = self.app.sockets().is_some().then(|| &**self.sockets.get_or_insert_default());
-            let context = wasi::context(&self.app, &stdio, sockets, self.process.take());
+            let context = wasi::context(&self.app, &stdio, self.process.take());
             Box::new(Wasi { context, stdio, no_sockets: WasiSocketsCtx::default() })
         });
         WasiCtxView { ctx: &mut wasi.context, table: &mut self.table }

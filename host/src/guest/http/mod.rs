@@ -4,6 +4,7 @@
 //! [`request`] is what a guest is given, [`exchange`] carries its response to the connection, [`outgoing`] sends its own requests,
 //! [`p2`], [`p3`] and [`shared`] call guests of WASI 0.2 and 0.3.
 
+mod counted;
 mod exchange;
 mod outgoing;
 mod p2;
@@ -113,20 +114,29 @@ impl Host {
     pub(crate) fn new(app: &Arc<AppContext>, call: RequestId) -> Self {
         let mut context = WasiHttpCtx::new();
         context.set_field_size_limit(field_bytes_max(&app.limits));
-        Self { context, hooks: Hooks { app: Arc::clone(app), call: Some(call), traffic: None } }
+        Self { context, hooks: Hooks { app: Arc::clone(app), call: Some(call), calls: 1, traffic: None } }
     }
 
-    /// What the call under way has sent and got.
+    /// What the call under way has sent and got. Connections that are kept from call to call count for whichever is under way.
     pub(crate) fn traffic(&mut self) -> Arc<Traffic> {
-        Arc::clone(self.hooks.traffic.get_or_insert_default())
+        self.hooks.traffic()
     }
 
     /// What is logged from now on is for this call; or for none in particular.
     pub(crate) fn begin(&mut self, call: Option<RequestId>) {
         self.hooks.call = call;
-        // Where several calls are under way, what they send and get is counted together.
-        if call.is_some() {
-            self.hooks.traffic = None;
+        self.hooks.calls = 1;
+        if let (Some(_), Some(traffic)) = (call, &self.hooks.traffic) {
+            traffic.begin();
+        }
+    }
+
+    /// A call begins beside others: with it so many are under way.
+    pub(crate) fn join(&mut self, calls: u32) {
+        self.hooks.call = None;
+        self.hooks.calls = calls;
+        if let (Some(traffic), Some(outbound)) = (&self.hooks.traffic, &self.hooks.app.outbound) {
+            traffic.join(calls, outbound);
         }
     }
 }
@@ -148,8 +158,17 @@ impl WasiHttpView for State {
 struct Hooks {
     app: Arc<AppContext>,
     call: Option<RequestId>,
-    /// Of the call under way, once it has sent a request.
+    /// Under way.
+    calls: u32,
+    /// Of the calls under way, once there was any.
     traffic: Option<Arc<Traffic>>,
+}
+
+impl Hooks {
+    fn traffic(&mut self) -> Arc<Traffic> {
+        let calls = self.calls;
+        Arc::clone(self.traffic.get_or_insert_with(|| Arc::new(Traffic::of(calls))))
+    }
 }
 
 type Sending<T> = Box<dyn Future<Output = Result<T, HttpError>> + Send>;
@@ -176,7 +195,7 @@ impl WasiHttpHooks for Hooks {
             let refused = outgoing::refuse(&self.app, self.call, &request);
             return Box::new(std::future::ready(Err(refused)));
         }
-        let traffic = Arc::clone(self.traffic.get_or_insert_default());
+        let traffic = self.traffic();
         let (app, call, options) = (Arc::clone(&self.app), self.call, options.unwrap_or_default());
         Box::new(Outgoing { app, call, traffic, request, options }.send())
     }

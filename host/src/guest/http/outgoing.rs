@@ -22,18 +22,16 @@ use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::{Error as HttpError, RequestOptions, WasiBody};
 
 use super::Sending;
+use super::counted::Counted;
 use crate::config::Protocol;
 use crate::outbound::policy::{Denied, Target};
-use crate::outbound::{Brake, Connection, Ended, Failure, Lease, Outbound, Traffic};
+use crate::outbound::{Connection, Counter, Ended, Failure, Lease, TooMuch, Traffic};
 use crate::sandbox::AppContext;
-use crate::telemetry::{LogStream, RequestId, printable};
+use crate::telemetry::RequestId;
 
 /// What a response's head may have.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 const HEAD_FIELDS_MAX: usize = 200;
-
-/// What is logged of a request's target.
-const TARGET_BYTES_MAX: usize = 1 << 10;
 
 /// What the guest is given: a response, and what has to be polled for as long as its body is read.
 pub(super) type Answered = (Response<WasiBody>, Sending<()>);
@@ -57,22 +55,20 @@ impl Outgoing {
     }
 }
 
-/// A request as the log has it: without its query, where secrets stand.
+/// A request as the log has it: to whom, but not what for. In paths, queries and users stand secrets, in whatever form.
 fn shown(request: &Request<WasiBody>) -> String {
     let uri = request.uri();
-    let place = (uri.scheme_str().unwrap_or_default(), uri.authority().map_or("", |authority| authority.as_str()));
-    printable(&format!("{} {}://{}{}", request.method(), place.0, place.1, uri.path()), TARGET_BYTES_MAX)
+    let (scheme, authority) = (uri.scheme_str().unwrap_or_default(), uri.authority());
+    let host = authority.map_or("", |authority| authority.host());
+    let port = authority.and_then(|authority| authority.port_u16()).map_or_else(String::new, |port| format!(":{port}"));
+    format!("{} {scheme}://{host}{port}", request.method())
 }
 
 /// An app without the grant: the guest is told, and the app's log.
 pub(super) fn refuse(app: &AppContext, call: Option<RequestId>, request: &Request<WasiBody>) -> HttpError {
     let reason = "the app has not asked for any: name where it may go in `outbound` of its sidecar";
-    log(app, call, &format!("refused an outgoing request ({}): {reason}", shown(request)));
+    app.note(call, format!("refused an outgoing request ({}): {reason}", shown(request)));
     HttpError::HttpRequestDenied
-}
-
-fn log(app: &AppContext, call: Option<RequestId>, line: &str) {
-    app.log.line(LogStream::Errors, call, line.as_bytes());
 }
 
 /// Why a request was not sent, or its response breaks off.
@@ -86,10 +82,8 @@ enum Fault {
     Failure(#[from] Failure),
     #[error(transparent)]
     Ended(#[from] Ended),
-    #[error("the call sends more than limits.outbound_sent_size = {0} bytes")]
-    Sent(u64),
-    #[error("the call gets more than limits.outbound_received_size = {0} bytes")]
-    Received(u64),
+    #[error(transparent)]
+    TooMuch(#[from] TooMuch),
     #[error("nothing of the response within the time that the guest gives it")]
     Slow,
     #[error("{0}")]
@@ -97,7 +91,7 @@ enum Fault {
 }
 
 /// What both directions of a request know of it.
-struct Notes {
+pub(super) struct Notes {
     app: Arc<AppContext>,
     call: Option<RequestId>,
     shown: String,
@@ -106,21 +100,21 @@ struct Notes {
 }
 
 #[derive(Clone, Copy)]
-enum Why {
+pub(super) enum Why {
     Ended(Ended),
-    Sent(u64),
+    TooMuch(TooMuch),
 }
 
 impl Notes {
-    fn stop(&self, why: Why) {
+    pub(super) fn stop(&self, why: Why) {
         let _ = self.why.set(why);
     }
 
     /// What the guest is told; the app's log learns of what a limit or a grant has ended.
     fn code(&self, fault: Fault) -> HttpError {
         let fault = match (fault, self.why.get()) {
-            (Fault::Hyper(_), Some(Why::Ended(ended))) => Fault::Ended(*ended),
-            (Fault::Hyper(_), Some(Why::Sent(bytes_max))) => Fault::Sent(*bytes_max),
+            (Fault::Hyper(_) | Fault::Failure(Failure::Tls(_)), Some(Why::Ended(ended))) => Fault::Ended(*ended),
+            (Fault::Hyper(_) | Fault::Failure(Failure::Tls(_)), Some(Why::TooMuch(why))) => Fault::TooMuch(*why),
             (fault, _) => fault,
         };
         let (verb, code) = match &fault {
@@ -133,14 +127,16 @@ impl Notes {
             }
             Fault::Ended(Ended::Time(_)) => ("ended", HttpError::HttpResponseTimeout),
             Fault::Ended(Ended::Revoked) => ("ended", HttpError::HttpRequestDenied),
-            Fault::Sent(bytes_max) => ("ended", HttpError::HttpRequestBodySize(Some(*bytes_max))),
-            Fault::Received(bytes_max) => ("ended", HttpError::HttpResponseBodySize(Some(*bytes_max))),
+            Fault::TooMuch(TooMuch::Sent(bytes_max)) => ("ended", HttpError::HttpRequestBodySize(Some(*bytes_max))),
+            Fault::TooMuch(TooMuch::Received(bytes_max)) => {
+                ("ended", HttpError::HttpResponseBodySize(Some(*bytes_max)))
+            }
             // What others do is between the guest and them.
             Fault::Failure(failure) => return failure_code(failure),
             Fault::Slow => return HttpError::HttpResponseTimeout,
             Fault::Hyper(error) => return hyper_code(error),
         };
-        log(&self.app, self.call, &format!("{verb} an outgoing request ({}): {fault}", self.shown));
+        self.app.note(self.call, format!("{verb} an outgoing request ({}): {fault}", self.shown));
         code
     }
 }
@@ -203,6 +199,7 @@ async fn send(
     let time = options.connect_timeout.map_or(outbound.connect_time(), |time| time.min(outbound.connect_time()));
     let began = Instant::now();
     let Connection { stream, lease } = outbound.connect(target.clone(), Some(time)).await?;
+    let stream = Counted::new(stream, Counter::new(outbound, &traffic), Arc::clone(notes));
     let stream: Box<dyn Stream> = match target.protocol {
         Protocol::Https => Box::new(outbound.encrypt(stream, &target, time.saturating_sub(began.elapsed())).await?),
         Protocol::Http | Protocol::Tcp => Box::new(stream),
@@ -210,10 +207,7 @@ async fn send(
     let mut builder = http1::Builder::new();
     builder.max_headers(HEAD_FIELDS_MAX).max_buf_size(HEAD_BYTES_MAX);
     let (mut sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(Fault::Hyper)?;
-    let request = prepared(request, &target)?.map(|body| {
-        let (traffic, outbound, notes) = (Arc::clone(&traffic), Arc::clone(outbound), Arc::clone(notes));
-        Upload { body, traffic, outbound, notes }
-    });
+    let request = prepared(request, &target)?;
     // None once the connection is over.
     let mut driver = Some(Box::pin(drive(connection, lease, Arc::clone(notes))));
     let response = {
@@ -231,8 +225,7 @@ async fn send(
     let response = response.map_err(Fault::Hyper)?;
     let response = response.map(|incoming| {
         let pause = options.between_bytes_timeout.map(|time| (time, Box::pin(tokio::time::sleep(time))));
-        let (outbound, notes) = (Arc::clone(outbound), Arc::clone(notes));
-        Download { incoming: Some(incoming), traffic, outbound, notes, pause }.boxed_unsync()
+        Download { incoming: Some(incoming), notes: Arc::clone(notes), pause }.boxed_unsync()
     });
     Ok((response, Box::new(ended(driver))))
 }
@@ -250,20 +243,12 @@ trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// Moves what goes over the connection, until it is over or has to be.
-async fn drive(connection: http1::Connection<TokioIo<Box<dyn Stream>>, Upload>, lease: Lease, notes: Arc<Notes>) {
-    // Noted before the connection goes, with which both bodies break off.
-    let ended = async { notes.stop(Why::Ended(lease.ended().await)) };
-    let (mut connection, mut brake) = (pin!(connection), Brake::default());
-    let moved = std::future::poll_fn(|context| {
-        // What its tenant's rate holds up stays with the server, or with the guest.
-        if let Some(outbound) = &notes.app.outbound {
-            ready!(brake.poll(outbound, context));
-        }
-        connection.as_mut().poll(context).map(drop)
-    });
+async fn drive(connection: http1::Connection<TokioIo<Box<dyn Stream>>, WasiBody>, lease: Lease, notes: Arc<Notes>) {
+    let Lease { bounds, slot: _slot } = lease;
     tokio::select! {
-        () = moved => {}
-        () = ended => {}
+        _ = connection => {}
+        // Noted before the connection goes, with which both bodies break off.
+        () = async { notes.stop(Why::Ended(bounds.ended().await)) } => {}
     }
 }
 
@@ -299,50 +284,10 @@ fn prepared(mut request: Request<WasiBody>, target: &Target) -> Result<Request<W
     Ok(request)
 }
 
-/// What the guest sends.
-struct Upload {
-    body: WasiBody,
-    traffic: Arc<Traffic>,
-    outbound: Arc<Outbound>,
-    notes: Arc<Notes>,
-}
-
-impl Body for Upload {
-    type Data = Bytes;
-    type Error = HttpError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
-        let this = &mut *self;
-        let frame = ready!(Pin::new(&mut this.body).poll_frame(context));
-        if let Some(Ok(frame)) = &frame
-            && let Some(data) = frame.data_ref()
-            && !this.traffic.sends(data.len(), &this.outbound)
-        {
-            let bytes_max = this.outbound.sent_bytes_max;
-            this.notes.stop(Why::Sent(bytes_max));
-            return Poll::Ready(Some(Err(HttpError::HttpRequestBodySize(Some(bytes_max)))));
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// What it gets.
+/// What the guest gets.
 struct Download {
     /// None once it has failed.
     incoming: Option<Incoming>,
-    traffic: Arc<Traffic>,
-    outbound: Arc<Outbound>,
     notes: Arc<Notes>,
     /// How long the guest waits for a piece, if it says so.
     pause: Option<(Duration, Pin<Box<Sleep>>)>,
@@ -363,11 +308,7 @@ impl Body for Download {
                 if let Some((time, pause)) = &mut this.pause {
                     pause.as_mut().reset(Instant::now() + *time);
                 }
-                let bytes = frame.data_ref().map_or(0, Bytes::len);
-                if this.traffic.receives(bytes, &this.outbound) {
-                    return Poll::Ready(Some(Ok(frame)));
-                }
-                Fault::Received(this.outbound.received_bytes_max)
+                return Poll::Ready(Some(Ok(frame)));
             }
             Poll::Ready(Some(Err(error))) => Fault::Hyper(error),
             Poll::Ready(None) => return Poll::Ready(None),

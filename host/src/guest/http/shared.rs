@@ -75,7 +75,8 @@ impl Pool {
         let (request, upload) = request::open(body, &origin, &call, app.limits.request_body_bytes)?;
         let answer = Answer::default();
         let seat = Arc::new(Seat::new(&call));
-        let mut ticket = self.place(Order { request, origin, answer: answer.clone(), seat, is_alone: false }).await?;
+        let mut ticket =
+            self.place(Order { request, origin, answer: answer.clone(), seat, is_alone: false, calls: 1 }).await?;
         let guest = pin!(poll_fn(|context| {
             call.watch(context);
             match ticket.take_fault() {

