@@ -1,4 +1,5 @@
-//! What a tenant's apps send elsewhere and get from there in a second, and the connections that they have open for that.
+//! What a tenant's apps send elsewhere and get from there in a second, and the connections that they have open for
+//! that.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, Weak};

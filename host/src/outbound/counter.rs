@@ -1,4 +1,5 @@
-//! What goes over connections: counted for the calls and for their tenant, and held up while that is more than the tenant's rate.
+//! What goes over connections: counted for the calls and for their tenant, and held up while that is more than the
+//! tenant's rate.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,8 +12,9 @@ use tokio::time::Sleep;
 
 use super::Outbound;
 
-/// What the calls of an instance have sent and got: together, since nobody can tell whose it is. Each of them brings what it may along, and
-/// takes it with it when it is over, used or not: never is there more than the calls under way have.
+/// What the calls of an instance have sent and got: together, since nobody can tell whose it is. Each of them brings
+/// what it may along, and the next call to begin takes away what those that are over had, used or not: never is there
+/// more than the calls have that were under way when the last one began.
 pub(crate) struct Traffic {
     sent: AtomicU64,
     received: AtomicU64,

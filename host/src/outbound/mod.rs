@@ -2,8 +2,8 @@
 //!
 //! [`Network`] is the host's side: what is granted at this moment, how names are looked up, which servers are believed.
 //! [`Outbound`] is one app's: it opens [`Connection`]s, each to the very address that was judged ([`policy`], [`address`]), and
-//! each with a [`Lease`] that ends it when its time is over or its grant is gone. A [`Counter`] counts what goes over them. What is
-//! spoken is `guest`'s part.
+//! each with a [`Lease`] that ends it when its time is over or its grant is gone. A [`Counter`] counts what goes over
+//! them. What is spoken is `guest`'s part.
 
 pub mod address;
 mod counter;
@@ -265,8 +265,8 @@ fn is_own(address: IpAddr) -> bool {
     is_owned(&UdpSocket::bind((address, 0)))
 }
 
-/// What the kernel's answer means. These two say that it is not; whatever else there is (no descriptors, somebody who lets nobody bind) says
-/// nothing: then it is.
+/// What the kernel's answer means. These two say that it is not; whatever else there is (no descriptors, somebody who
+/// lets nobody bind) says nothing: then it is.
 fn is_owned(bound: &io::Result<UdpSocket>) -> bool {
     let errno = bound.as_ref().err().and_then(io::Error::raw_os_error).map(Errno::from_raw_os_error);
     !matches!(errno, Some(Errno::ADDRNOTAVAIL | Errno::AFNOSUPPORT))

@@ -67,7 +67,8 @@ impl AppContext {
         variables.chain(self.secrets.iter().map(|(name, secret)| (name.as_str(), secret.expose())))
     }
 
-    /// A line of the host's own in the app's log, of what a guest has wanted elsewhere: it may have put its secrets into that.
+    /// A line of the host's own in the app's log, of what a guest has wanted elsewhere: it may have put its secrets
+    /// into that.
     pub(crate) fn note(&self, call: Option<RequestId>, line: String) {
         let line = printable(&without_secrets(line, &self.secrets), NOTE_BYTES_MAX);
         self.log.line(LogStream::Errors, call, line.as_bytes());

@@ -1,4 +1,5 @@
-//! The connection of a request, below TLS: all that goes over it is counted, whatever it is part of, and held up above the tenant's rate.
+//! The connection of a request, below TLS: all that goes over it is counted, whatever it is part of, and held up above
+//! the tenant's rate.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

@@ -117,7 +117,8 @@ impl Host {
         Self { context, hooks: Hooks { app: Arc::clone(app), call: Some(call), calls: 1, traffic: None } }
     }
 
-    /// What the call under way has sent and got. Connections that are kept from call to call count for whichever is under way.
+    /// What the call under way has sent and got. Connections that are kept from call to call count for whichever is
+    /// under way.
     pub(crate) fn traffic(&mut self) -> Arc<Traffic> {
         self.hooks.traffic()
     }

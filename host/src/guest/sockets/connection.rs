@@ -1,5 +1,6 @@
-//! Connections of guests: what goes over them is counted, and each is closed when its time is over or its grant is gone. The socket is the
-//! host's, whatever the guest has of it then. As long as it is open it has its place among those that the app may have.
+//! Connections of guests: what goes over them is counted, and each is closed when its time is over or its grant is
+//! gone. The socket is the host's, whatever the guest has of it then. As long as it is open it has its place among
+//! those that the app may have.
 
 use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr};

@@ -1,4 +1,5 @@
-//! Names → addresses, for the names that an app may connect to. A sandbox remembers which led where: they are granted by name.
+//! Names → addresses, for the names that an app may connect to. A sandbox remembers which led where: they are granted
+//! by name.
 
 use std::net::IpAddr;
 use std::task::{Context, Poll, Waker};

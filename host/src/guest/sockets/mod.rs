@@ -1,7 +1,8 @@
 //! `wasi:sockets` of WASI 0.2 for apps that may connect: TCP connections to what is granted, and look-ups of the names in it.
 //!
-//! Sockets are the host's own ([`tcp`], [`options`]), so that each connection is closed when its time is over or its grant is gone, whatever
-//! the guest still has of it ([`connection`]). UDP and listening stay refused, and for WASI 0.3 all of it.
+//! Sockets are the host's own ([`tcp`], [`options`]), so that each connection is closed when its time is over or its
+//! grant is gone, whatever the guest still has of it ([`connection`]). UDP and listening stay refused, and for WASI 0.3
+//! all of it.
 
 mod connection;
 mod look_up;

@@ -1,5 +1,5 @@
-//! What guests may ask and set of a socket, in the kernel's words. A size or number of none is refused, what is too large is taken for the
-//! largest, as WASI has it.
+//! What guests may ask and set of a socket, in the kernel's words. A size or number of none is refused, what is too
+//! large is taken for the largest, as WASI has it.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;

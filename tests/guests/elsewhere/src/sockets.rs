@@ -86,7 +86,8 @@ pub fn give_up(place: &str, count: &str) -> Result<String, String> {
     Ok(format!("{} failed {}", failed.len(), failed.join(" ")))
 }
 
-/// Says so many KiB, and nothing else is asked of the stream: what is written has to go out by itself. Counts what comes back.
+/// Says so many KiB, and nothing else is asked of the stream: what is written has to go out by itself. Counts what
+/// comes back.
 pub fn flood(place: &str, kib: &str) -> Result<String, String> {
     let socket = socket()?;
     start(&socket, place)?;
