@@ -48,7 +48,6 @@ pub struct Account {
     pub(crate) calls: Arc<Seats>,
     /// Places for what is sent to clients without a call, as many again.
     pub(crate) sends: Arc<Seats>,
-    /// Connections to elsewhere that it may open.
     /// Who runs guests that compute for long.
     pub(crate) crew: Arc<Crew>,
     company: Arc<Company>,
