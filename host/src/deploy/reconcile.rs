@@ -232,7 +232,8 @@ impl Records {
             }
             Outcome::Unchanged => {}
             Outcome::Closed(reason) | Outcome::Refused(reason) | Outcome::Passing(reason) => record.close(name, reason),
-            Outcome::Moved => unreachable!("no file is read for it"),
+            // No file is read for it: whatever this was about, it may not go on as it was.
+            Outcome::Moved => record.close(name, "its file has changed meanwhile".to_owned()),
         }
     }
 
