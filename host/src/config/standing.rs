@@ -17,7 +17,7 @@ pub(super) fn fitted(config: &Config, spec: &AppSpec) -> Option<AppSpec> {
         field.keep_within(&mut fitted.limits, &tenant.limits);
     }
     for directory in &mut fitted.directories {
-        let Some(grant) = tenant.grants.directories.get(&directory.place) else { return None };
+        let grant = tenant.grants.directories.get(&directory.place)?;
         directory.bytes_max = directory.bytes_max.min(grant.bytes_max.unwrap_or(tenant.limits.data_bytes));
         directory.names_max = directory.names_max.min(grant.names_max.unwrap_or(tenant.limits.data_files));
     }

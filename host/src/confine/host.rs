@@ -186,8 +186,11 @@ impl Confinement {
     }
 }
 
-/// Files of the host's own that a reload may name anew, and how to take one over.
-const OWN_FILES: &[(&str, fn(&mut Config, &Config))] = &[
+/// How to take one setting over.
+type Copy = fn(&mut Config, &Config);
+
+/// Files of the host's own that a reload may name anew.
+const OWN_FILES: &[(&str, Copy)] = &[
     ("certfile", |to, from| to.certificate.clone_from(&from.certificate)),
     ("outbound_cafile", |to, from| to.outbound_cafile.clone_from(&from.outbound_cafile)),
     ("keyvalue_redis", |to, from| to.keyvalue_redis.clone_from(&from.keyvalue_redis)),

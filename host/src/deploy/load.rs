@@ -237,7 +237,7 @@ impl Loader {
         };
         let measured = account.measured().get_or_try_init(measure).await;
         let refused = |error| Outcome::Passing(format!("what its tenant keeps cannot be measured: {error}"));
-        measured.map(|()| ()).map_err(refused)
+        measured.copied().map_err(refused)
     }
 
     /// Counts anew what apps that are gone have left behind, where somebody has no room who may have some by now.
