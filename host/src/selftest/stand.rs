@@ -17,7 +17,7 @@ use super::attack::{Unstopped, no_attack};
 use super::guests::Source;
 use super::terms::PROTECTS_UP_TO;
 use super::wire::{self, Reply};
-use crate::config::{Config, Confine};
+use crate::config::{Config, Confine, Settings};
 
 /// How long anything may take that ends by itself.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -127,7 +127,7 @@ impl Stand {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         // What they say is in the configuration already; here they would count more than what the stand changes in it.
-        for name in std::env::vars_os().map(|(name, _)| name).filter(|name| is_setting(name)) {
+        for name in Settings::variables() {
             command.env_remove(name);
         }
         command.env(SECRET_NAME, SECRET);
@@ -286,11 +286,6 @@ pub(super) fn status_bytes(process: u32, name: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(name));
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) << 10
-}
-
-/// Variables in which the host looks for settings.
-fn is_setting(name: &std::ffi::OsStr) -> bool {
-    name == "PORT" || name.as_encoded_bytes().starts_with(b"WASGI_")
 }
 
 /// What of the operator's configuration the stand has in another way, for the report.
