@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::Args;
 use wasgi_host::config::{Config, Settings};
-use wasgi_host::selftest::{self, Plan};
+use wasgi_host::selftest::{self, Plan, Tally};
 
 use super::say;
 
@@ -20,7 +20,8 @@ use super::say;
   wasgi selftest --show loop-in-start          its program
 
 The host that is attacked runs in a temporary directory, on a port of its own; the one that serves is not touched, but \
-shares the machine. Exit status 1 if anything got through.")]
+shares the machine. Exit status 1 if anything got through. What your configuration leaves \
+nothing to try for is not tried; it is counted, with the reason, and is no success.")]
 pub(crate) struct Selftest {
     /// Attack
     #[arg(long)]
@@ -45,12 +46,13 @@ pub(crate) struct Selftest {
 
 impl Selftest {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        let settings = Settings { file: self.config, ..Settings::from_environment()? };
         if self.list {
-            say(&selftest::list())?;
+            say(&selftest::list(&Config::load(&settings)?))?;
             return Ok(ExitCode::SUCCESS);
         }
         if let Some(name) = &self.show {
-            let Some(text) = selftest::source(name) else {
+            let Some(text) = selftest::source(name, &Config::load(&settings)?) else {
                 bail!("there is no attack {name:?}: `wasgi selftest --list` shows all of them");
             };
             say(&text)?;
@@ -59,14 +61,17 @@ impl Selftest {
         if !self.attack {
             bail!("say `wasgi selftest --attack`, or `--list` to see what that would do");
         }
-        let settings = Settings { file: self.config, ..Settings::from_environment()? };
         let plan = Plan { only: &self.only, config: Config::load(&settings)? };
-        let tally = selftest::run(plan, &mut |text| {
+        let Tally { stopped, through, not_tried } = selftest::run(plan, &mut |text| {
             // Nobody reads on: the exit status still tells.
             let _ = say(text);
         })?;
-        let (stopped, through) = (tally.stopped, tally.through);
-        say(&format!("{} attacks: {stopped} stopped, {through} got through\n", stopped + through))?;
+        let all = stopped + through + not_tried;
+        let mut summary = format!("{all} attacks: {stopped} stopped, {through} got through");
+        if not_tried > 0 {
+            summary.push_str(&format!(", {not_tried} not tried: for what those are after, this run says nothing"));
+        }
+        say(&(summary + "\n"))?;
         Ok(if through == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }

@@ -212,6 +212,12 @@ impl Environment {
 }
 
 impl Settings {
+    /// The names of those variables of the environment in which settings are looked for.
+    pub fn variables() -> impl Iterator<Item = std::ffi::OsString> {
+        let is_setting = |name: &std::ffi::OsString| name == "PORT" || name.as_encoded_bytes().starts_with(b"WASGI_");
+        std::env::vars_os().map(|(name, _)| name).filter(is_setting)
+    }
+
     /// What the environment alone says: for commands that take none of the flags.
     ///
     /// # Errors

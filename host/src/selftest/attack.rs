@@ -1,9 +1,8 @@
 //! What an attack is: who attacks whom with what, and what has to come of it.
 
-use std::time::Duration;
-
 use super::guests::Source;
 use super::stand::Stand;
+use super::terms::Shorter;
 
 /// One attack.
 pub(super) struct Attack {
@@ -26,54 +25,97 @@ pub(super) enum By {
     App(App),
     /// Whoever can write files into the apps directory, or a client: a function that does it all.
     Hand(fn(&mut Stand) -> Outcome),
+    /// Nobody: under this configuration there is nothing to try, for this reason.
+    Nobody(String),
 }
 
 pub(super) struct App {
     pub(super) source: Source,
-    /// Limits of its own, in a sidecar. They only make the attack shorter: where the operator's limit is too high to protect
-    /// anybody, they are left out.
-    pub(super) lower: &'static [(&'static str, Duration)],
+    /// Limits of its own, in a sidecar, that only make the attack shorter.
+    pub(super) shorter: Shorter,
     /// Where it asks to go. The operator of the host that is attacked has granted it.
     pub(super) asks: &'static [&'static str],
     pub(super) expected: Expected,
 }
 
-/// What stops it.
+/// A status, and what the log says was the cause.
+pub(super) type Cause = (u16, &'static str);
+
+/// What stops it. Each names the protection that is meant: another failure is none.
 pub(super) enum Expected {
-    /// The call fails with this status, for one of these causes.
-    Fails(u16, &'static [&'static str]),
+    /// The call fails in one of these ways.
+    Fails(&'static [Cause]),
     /// The response begins, and is cut off for one of these causes.
     CutOff(&'static [&'static str]),
     /// The client has its response; that the call failed afterwards, for one of these causes, only the log says.
     FailsAfterwards(&'static [&'static str]),
     /// It is not deployed, for a reason in which one of these words stands.
     Refused(&'static [&'static str]),
-    /// It is not deployed; or it is, since it is harmless after all, and answers.
-    RefusedOrServed,
+    /// It is not deployed, for a reason in which one of these words stands; or it is, since it is harmless after all, and answers. In both
+    /// cases its compiler has taken no more than it may.
+    Compiled { refused: &'static [&'static str] },
     /// It is served, and says that it got nothing.
     GetsNothing,
     /// It is deployed under this name; the rest is done and judged by a function.
     Judged(fn(&mut Stand, &str) -> Outcome),
 }
 
-/// What came of it: by what it was stopped, or what it got.
-pub(super) type Outcome = Result<String, String>;
+/// What came of it: by what it was stopped, or why that cannot be said.
+pub(super) type Outcome = Result<String, Unstopped>;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Unstopped {
+    /// It got through, or did not take place for a reason that is nobody's choice.
+    Through(String),
+    /// The operator's configuration has nothing that it could try. That is no success.
+    NotTried(String),
+}
+
+impl From<String> for Unstopped {
+    fn from(what: String) -> Self {
+        Self::Through(what)
+    }
+}
+
+impl From<&str> for Unstopped {
+    fn from(what: &str) -> Self {
+        Self::Through(what.to_owned())
+    }
+}
 
 /// What a guest answers that did not get what it wanted.
 pub(super) const NOTHING: &str = "nothing";
 
+/// What came before the attack could begin.
+pub(super) fn no_attack(why: impl std::fmt::Display) -> Unstopped {
+    Unstopped::Through(format!("the attack did not take place: {why}"))
+}
+
 impl Attack {
     pub(super) fn app(name: &'static str, tries: &'static str, source: Source, expected: Expected) -> Self {
-        Self { name, tries, by: By::App(App { source, lower: &[], asks: &[], expected }) }
+        Self { name, tries, by: By::App(App { source, shorter: Shorter::default(), asks: &[], expected }) }
     }
 
     pub(super) fn hand(name: &'static str, tries: &'static str, hand: fn(&mut Stand) -> Outcome) -> Self {
         Self { name, tries, by: By::Hand(hand) }
     }
 
-    pub(super) fn lowering(mut self, limits: &'static [(&'static str, Duration)]) -> Self {
+    /// An attack whose program depends on the operator's limits: where they leave it no room, the reason stands in its place.
+    pub(super) fn fitted(
+        name: &'static str,
+        tries: &'static str,
+        source: Result<Source, String>,
+        expected: Expected,
+    ) -> Self {
+        match source {
+            Ok(source) => Self::app(name, tries, source, expected),
+            Err(reason) => Self { name, tries, by: By::Nobody(reason) },
+        }
+    }
+
+    pub(super) fn shortened(mut self, shorter: Shorter) -> Self {
         if let By::App(app) = &mut self.by {
-            app.lower = limits;
+            app.shorter = shorter;
         }
         self
     }

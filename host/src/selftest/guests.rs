@@ -8,18 +8,21 @@ use wit_parser::Resolve;
 pub(super) enum Source {
     /// The core module of a component for `wasgi:gateway`; `prelude.wat` stands before it.
     Wsgi(String),
+    /// The core module of a component for `wasi:http` 0.2: what its `handle` does, after `http.wat`. The response's place is local 1.
+    Http(String),
     /// A core module that is a CGI program, whole.
     Cgi(String),
     /// A component, whole.
     Component(String),
     /// No program, or one that no text can say.
-    Bytes(fn() -> Vec<u8>),
+    Bytes(Box<dyn Fn() -> Vec<u8>>),
 }
 
 /// The contract, and what else the attackers ask for.
 const CONTRACT: &str = include_str!("../../../wit/wasgi.wit");
 const WISHES: &str = include_str!("wishes.wit");
 const PRELUDE: &str = include_str!("prelude.wat");
+const HTTP: &str = include_str!("http.wat");
 
 const APPLICATION: &str = "wasgi:gateway/application@0.1.0";
 
@@ -35,10 +38,24 @@ impl Source {
         ))
     }
 
+    /// To be read.
+    pub(super) fn text(&self) -> &str {
+        match self {
+            Self::Wsgi(text) | Self::Http(text) | Self::Cgi(text) | Self::Component(text) => text,
+            Self::Bytes(_) => "",
+        }
+    }
+
+    /// A guest of `wasi:http` whose `handle` does this. `(local.get 1)` is where its response goes.
+    pub(super) fn http(body: &str) -> Self {
+        Self::Http(format!(r#"(func (export "wasi:http/incoming-handler@0.2.0#handle") (param i32 i32) {body})"#))
+    }
+
     /// As a `.wasm` file.
     pub(super) fn assemble(&self) -> anyhow::Result<Vec<u8>> {
         match self {
             Self::Wsgi(core) => component(core),
+            Self::Http(core) => encoded(wat::parse_str(format!("(module {HTTP}\n{core})"))?, "http-attacker"),
             Self::Cgi(text) | Self::Component(text) => Ok(wat::parse_str(text)?),
             Self::Bytes(make) => Ok(make()),
         }
@@ -58,11 +75,15 @@ fn component(core: &str) -> anyhow::Result<Vec<u8>> {
     for function in ["call", "next", "close"] {
         text = text.replace(&format!("(export \"{function}\")"), &format!("(export \"{APPLICATION}#{function}\")"));
     }
-    let mut module = wat::parse_str(&text)?;
+    encoded(wat::parse_str(&text)?, "attacker")
+}
+
+/// A component of this world of `wishes.wit` around a core module.
+fn encoded(mut module: Vec<u8>, world: &str) -> anyhow::Result<Vec<u8>> {
     let mut resolve = Resolve::default();
     resolve.push_str("wasgi.wit", CONTRACT)?;
     let wishes = resolve.push_str("wishes.wit", WISHES)?;
-    let world = resolve.select_world(&[wishes], Some("attacker"))?;
+    let world = resolve.select_world(&[wishes], Some(world))?;
     embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)?;
     let encoded = ComponentEncoder::default().module(&module)?.encode();
     encoded.context("the module is no component").map_err(|error| anyhow!("{error:#}"))

@@ -7,24 +7,22 @@
 mod attack;
 mod attacks;
 mod guests;
+mod launch;
 mod neighbour;
 mod stand;
+mod terms;
+mod watch;
 mod wire;
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use crate::config::{Config, Destination};
-use attack::{App, Attack, By, Expected, Group, NOTHING, Outcome};
+use crate::config::Config;
+use attack::{App, Attack, By, Group, Outcome, Unstopped};
 use guests::Source;
 use neighbour::{Fared, Neighbour};
-use stand::{Judged, Stand};
-
-const NEIGHBOUR: &str = "neighbour";
-
-/// A limit above this protects nobody from an attack that takes time.
-const PROTECTS_UP_TO: Duration = Duration::from_secs(60);
+use stand::{Judged, NEIGHBOUR, Stand};
 
 /// What is run, and where from.
 pub struct Plan<'a> {
@@ -38,12 +36,14 @@ pub struct Plan<'a> {
 pub struct Tally {
     pub stopped: usize,
     pub through: usize,
+    /// This configuration has nothing that they could try. Nobody knows what would have come of them.
+    pub not_tried: usize,
 }
 
 /// Every attack, by group: names and what they try.
-pub fn list() -> String {
+pub fn list(config: &Config) -> String {
     let mut text = String::new();
-    for Group { title, attacks } in attacks::all() {
+    for Group { title, attacks } in attacks::all(config) {
         text.push_str(&format!("{title}\n"));
         for Attack { name, tries, .. } in attacks {
             text.push_str(&format!("  {name:<26} {tries}\n"));
@@ -52,13 +52,14 @@ pub fn list() -> String {
     text
 }
 
-/// The program of an attack, to be read.
-pub fn source(name: &str) -> Option<String> {
-    let attack = attacks::all().into_iter().flat_map(|group| group.attacks).find(|attack| attack.name == name)?;
-    let By::App(App { source, .. }) = attack.by else { return Some("(a client, or whoever writes files)\n".into()) };
-    Some(match source {
-        Source::Wsgi(text) | Source::Cgi(text) | Source::Component(text) => format!("{}\n", text.trim()),
-        Source::Bytes(_) => "(bytes that are made when they are needed)\n".into(),
+/// The program of an attack under this configuration, to be read.
+pub fn source(name: &str, config: &Config) -> Option<String> {
+    let attack = attacks::all(config).into_iter().flat_map(|group| group.attacks).find(|attack| attack.name == name)?;
+    Some(match attack.by {
+        By::App(App { source: Source::Bytes(_), .. }) => "(bytes that are made when they are needed)\n".into(),
+        By::App(App { source, .. }) => format!("{}\n", source.text().trim()),
+        By::Hand(_) => "(a client, or whoever writes files)\n".into(),
+        By::Nobody(reason) => format!("(not tried: {reason})\n"),
     })
 }
 
@@ -68,13 +69,17 @@ pub fn source(name: &str) -> Option<String> {
 /// Where the host does not come up, or no attack has such a name.
 pub fn run(plan: Plan<'_>, report: &mut dyn FnMut(&str)) -> anyhow::Result<Tally> {
     let Plan { only, config } = plan;
-    let chosen = chosen(only)?;
-    let mut stand = Stand::start(granting(config)?)?;
+    let chosen = chosen(only, &config)?;
+    for difference in stand::differences(&config) {
+        report(&format!("attacked with {difference}\n"));
+    }
+    let travellers = travellers(&chosen);
+    let mut stand = Stand::start(config, &travellers)?;
     let wasm = Source::call("").assemble().context("the neighbour")?;
     if let Ok(Judged::Refused(reason)) | Err(reason) = stand.deploy(NEIGHBOUR, &wasm, "") {
         bail!("a harmless app is not served under this configuration: {reason}");
     }
-    let neighbour = Neighbour::visit(stand.address, NEIGHBOUR);
+    let neighbour = Neighbour::visited(stand.address, NEIGHBOUR);
     std::thread::sleep(Duration::from_secs(1));
     let alone = neighbour.fared();
     if let Some(wrong) = alone.wrong {
@@ -86,37 +91,24 @@ pub fn run(plan: Plan<'_>, report: &mut dyn FnMut(&str)) -> anyhow::Result<Tally
     for Group { title, attacks } in chosen {
         report(&format!("\n{title}\n"));
         for attack in attacks {
+            stand.forget_most();
             let begin = Instant::now();
-            let outcome = launch(&attack, &mut stand);
+            let outcome = launch::launch(&attack, &mut stand);
             let took = begin.elapsed();
             let fared = neighbour.fared();
-            let outcome = outcome.and_then(|stopped| match &fared.wrong {
-                Some(wrong) => Err(wrong.clone()),
-                None => Ok(stopped),
-            });
-            most = most.max(stand.resident_bytes());
-            let line = match &outcome {
-                Ok(by) => format!(
-                    "  stopped      {:<26} {} — {by}, {took:.2?}; neighbour: {}\n",
-                    attack.name,
-                    attack.tries,
-                    latency(&fared)
-                ),
-                Err(what) => format!(
-                    "  GOT THROUGH  {:<26} {} — {what}, {took:.2?}; neighbour: {}\n",
-                    attack.name,
-                    attack.tries,
-                    latency(&fared)
-                ),
-            };
-            report(&line);
-            if outcome.is_ok() {
-                tally.stopped += 1
-            } else {
-                tally.through += 1
+            most = most.max(stand.most_resident_bytes());
+            let outcome = judged(outcome, &fared);
+            report(&line(&attack, &outcome, took, &fared));
+            match outcome {
+                Ok(_) => tally.stopped += 1,
+                Err(Unstopped::Through(_)) => tally.through += 1,
+                Err(Unstopped::NotTried(_)) => tally.not_tried += 1,
             }
             if !stand.is_up() {
                 bail!("the host died of {}", attack.name);
+            }
+            if fared.wrong.is_some() {
+                recovers(&neighbour);
             }
         }
     }
@@ -124,15 +116,41 @@ pub fn run(plan: Plan<'_>, report: &mut dyn FnMut(&str)) -> anyhow::Result<Tally
     Ok(tally)
 }
 
-fn latency(fared: &Fared) -> String {
-    if fared.asked == 0 {
-        return "not asked meanwhile".into();
+/// What happened to the neighbour is the attack's doing, also of one that was stopped.
+fn judged(outcome: Outcome, fared: &Fared) -> Outcome {
+    match (outcome, &fared.wrong) {
+        (Err(Unstopped::Through(what)), Some(wrong)) => Err(Unstopped::Through(format!("{what}; {wrong}"))),
+        (_, Some(wrong)) => Err(wrong.clone().into()),
+        (outcome, None) => outcome,
     }
+}
+
+fn line(attack: &Attack, outcome: &Outcome, took: Duration, fared: &Fared) -> String {
+    let (verdict, what) = match outcome {
+        Ok(by) => ("stopped", by),
+        Err(Unstopped::Through(what)) => ("GOT THROUGH", what),
+        Err(Unstopped::NotTried(why)) => ("not tried", why),
+    };
+    let Attack { name, tries, .. } = attack;
+    format!("  {verdict:<12} {name:<26} {tries} — {what}, {took:.2?}; neighbour: {}\n", latency(fared))
+}
+
+/// Waits for a while until the neighbour is served again, so that the next attacker is not charged for it.
+fn recovers(neighbour: &Neighbour) {
+    for _ in 0..5 {
+        std::thread::sleep(Duration::from_secs(1));
+        if neighbour.fared().wrong.is_none() {
+            return;
+        }
+    }
+}
+
+fn latency(fared: &Fared) -> String {
     format!("median {:.1?}, worst {:.1?}", fared.median, fared.worst)
 }
 
-fn chosen(only: &[String]) -> anyhow::Result<Vec<Group>> {
-    let mut groups = attacks::all();
+fn chosen(only: &[String], config: &Config) -> anyhow::Result<Vec<Group>> {
+    let mut groups = attacks::all(config);
     let known = |groups: &[Group], name: &String| {
         groups.iter().any(|group| group.title == *name || group.attacks.iter().any(|attack| attack.name == *name))
     };
@@ -148,111 +166,12 @@ fn chosen(only: &[String]) -> anyhow::Result<Vec<Group>> {
     Ok(groups)
 }
 
-fn launch(attack: &Attack, stand: &mut Stand) -> Outcome {
-    match &attack.by {
-        By::Hand(hand) => hand(stand),
-        By::App(app) => {
-            let outcome = attack_with(attack.name, app, stand);
-            stand.remove(attack.name);
-            outcome
-        }
-    }
-}
-
-fn attack_with(name: &str, app: &App, stand: &mut Stand) -> Outcome {
-    let wasm = app.source.assemble().map_err(|error| format!("the attack cannot be assembled: {error:#}"))?;
-    let sidecar = format!("{}{}", asked(app.asks), lowered(app.lower, &stand.config));
-    let judged = stand.deploy(name, &wasm, &sidecar)?;
-    if let Expected::Refused(words) = &app.expected {
-        return match judged {
-            Judged::Refused(reason) if words.iter().any(|word| reason.contains(word)) => Ok(first_line(&reason)),
-            Judged::Refused(reason) => Err(format!("refused, but for another reason: {reason}")),
-            Judged::Live => Err("it is served".into()),
-        };
-    }
-    if let Judged::Refused(reason) = judged {
-        // A program may ask for more than this operator gives anybody.
-        let by_limits = ["limit", "memory", "table", "size"].iter().any(|word| reason.contains(word));
-        return match app.expected {
-            Expected::RefusedOrServed => Ok(first_line(&reason)),
-            _ if by_limits => Ok(format!("not deployed: {}", first_line(&reason))),
-            _ => Err(format!("the attack did not take place, since it was not deployed: {reason}")),
-        };
-    }
-    if let Expected::Judged(judge) = app.expected {
-        return judge(stand, name);
-    }
-    let (reply, cause) = stand.ask(name)?;
-    let got =
-        || format!("it got {} {:?}, cause {cause:?}", reply.status, reply.text().chars().take(80).collect::<String>());
-    let stopped = match &app.expected {
-        Expected::Fails(status, causes) => reply.status == *status && causes.contains(&&*cause),
-        Expected::CutOff(causes) => reply.status == 200 && !reply.whole && causes.contains(&&*cause),
-        Expected::FailsAfterwards(causes) => {
-            let failed = stand.log.wait(stand::PATIENCE, |line| {
-                stand::text(line, "app") == name && causes.contains(&&*stand::text(line, "cause"))
-            });
-            let Some(line) = failed else { return Err(format!("nothing stopped it; {}", got())) };
-            return Ok(stand::text(&line, "cause"));
-        }
-        Expected::GetsNothing => reply.status == 200 && reply.text() == NOTHING,
-        Expected::RefusedOrServed => reply.status == 200,
-        Expected::Refused(_) | Expected::Judged(_) => false,
-    };
-    if !stopped {
-        return Err(got());
-    }
-    Ok(match &app.expected {
-        Expected::GetsNothing => "it got nothing".into(),
-        Expected::RefusedOrServed => "compiled within the limits, and harmless".into(),
-        _ => format!("{} {cause}", reply.status),
-    })
-}
-
-/// The attack's own limits as a sidecar. They shorten what the operator's would end as well; where the operator's protect
-/// nobody, they are left out, and the attack shows it.
-fn lowered(limits: &[(&str, Duration)], config: &Config) -> String {
-    let operators = &config.limits;
-    let lines: String = limits
-        .iter()
-        .filter(|(key, wanted)| match *key {
-            "cpu_time" => operators.cpu_time > *wanted && operators.cpu_time <= PROTECTS_UP_TO,
-            "compile_time" => operators.compile_time > *wanted && operators.compile_time <= PROTECTS_UP_TO,
-            // Waiting costs nobody anything, however long an operator allows it.
-            "wall_time" => operators.wall_time > *wanted,
-            "first_byte_time" => operators.first_byte_time > *wanted,
-            "idle_time" => operators.idle_time > *wanted,
-            _ => false,
-        })
-        .map(|(key, wanted)| format!("{key} = \"{}\"\n", humantime::format_duration(*wanted)))
-        .collect();
-    if lines.is_empty() { lines } else { format!("[limits]\n{lines}") }
-}
-
-/// Where an attack asks to go, as a line of a sidecar.
-fn asked(destinations: &[&str]) -> String {
-    if destinations.is_empty() {
-        return String::new();
-    }
-    let texts: Vec<String> = destinations.iter().map(|text| format!("\"{text}\"")).collect();
-    format!("outbound = [{}]\n", texts.join(", "))
-}
-
-/// The operator's configuration, with the grants that attacks have which go beyond one.
-fn granting(mut config: Config) -> anyhow::Result<Config> {
-    for attack in attacks::all().into_iter().flat_map(|group| group.attacks) {
-        let By::App(App { asks, .. }) = attack.by else { continue };
-        let destinations = asks.iter().map(|text| text.parse::<Destination>().map_err(anyhow::Error::msg));
-        config.grants.outbound.add(attack.name, destinations.collect::<Result<_, _>>()?);
-    }
-    Ok(config)
-}
-
-fn first_line(text: &str) -> String {
-    let line = text.lines().next().unwrap_or_default();
-    if line.chars().count() > 120 {
-        format!("{}…", line.chars().take(120).collect::<String>())
-    } else {
-        line.to_owned()
-    }
+/// The attacks that ask to go elsewhere, with where they ask to go.
+fn travellers(groups: &[Group]) -> Vec<(&'static str, &'static [&'static str])> {
+    let attacks = groups.iter().flat_map(|group| &group.attacks);
+    let asking = attacks.filter_map(|attack| match &attack.by {
+        By::App(App { asks, .. }) if !asks.is_empty() => Some((attack.name, *asks)),
+        _ => None,
+    });
+    asking.collect()
 }

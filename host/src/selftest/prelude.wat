@@ -2,10 +2,12 @@
 ;; PART memory
 (memory $memory (export "memory") 2)
 ;; PART cabi_realloc
-;; Never frees: an instance serves few calls.
+;; Never frees; where there is no more, it begins again: what calls before have had is theirs no more.
 (global $top (mut i32) (i32.const 65536))
 (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
   (global.set $top (i32.and (i32.add (global.get $top) (i32.const 15)) (i32.const -16)))
+  (if (i32.gt_u (i32.add (global.get $top) (local.get 3)) (i32.mul (memory.size) (i32.const 65536)))
+    (then (global.set $top (i32.const 65536))))
   (global.get $top)
   (global.set $top (i32.add (global.get $top) (local.get 3))))
 ;; PART ok

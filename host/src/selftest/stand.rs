@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,8 +13,11 @@ use anyhow::{Context, bail};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use super::attack::{Unstopped, no_attack};
+use super::guests::Source;
+use super::terms::PROTECTS_UP_TO;
 use super::wire::{self, Reply};
-use crate::config::{Config, Confine};
+use crate::config::{Config, Confine, Settings};
 
 /// How long anything may take that ends by itself.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -21,6 +25,9 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// A variable in the host's environment that no guest may ever see.
 pub(super) const SECRET_NAME: &str = "WASGI_SELFTEST_SECRET";
 pub(super) const SECRET: &str = "the-hosts-own-secret-5f1c";
+
+/// The app that behaves, alone in a tenant of its own.
+pub(super) const NEIGHBOUR: &str = "selftest-neighbour/app";
 
 /// A tenant who has something that others want. It has no apps.
 pub(super) const VICTIM: &str = "selftest-victim";
@@ -47,6 +54,16 @@ fn victim() -> String {
     )
 }
 
+/// The app of an attack, alone in a tenant of its own: what one attack has used of the operator's budget is not the next one's.
+pub(super) fn attacker(name: &str) -> String {
+    format!("selftest-{name}/app")
+}
+
+/// What the operator of the stand says of one that may go elsewhere.
+fn traveller(destinations: &[&str]) -> String {
+    format!("[grant.outbound]\napp = {destinations:?}\n")
+}
+
 pub(super) struct Stand {
     child: Child,
     folder: TempDir,
@@ -56,6 +73,8 @@ pub(super) struct Stand {
     pub(super) access: Lines,
     /// Makes every target another, so that its line in the access log can be found.
     asked: u64,
+    /// Makes names others: an app that went and comes back may be taken for one that never went.
+    named: AtomicU64,
 }
 
 /// What became of a file that was dropped into the apps directory.
@@ -66,17 +85,18 @@ pub(super) enum Judged {
 
 impl Stand {
     /// Starts the host. The configuration is the operator's; only where it listens and keeps things is another, and there is a tenant of
-    /// our own.
-    pub(super) fn start(config: Config) -> anyhow::Result<Self> {
+    /// our own. `travellers` are the attacks that may go to the destinations beside them.
+    pub(super) fn start(config: Config, travellers: &[(&str, &[&str])]) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("wasgi-selftest-").tempdir().context("no temporary directory")?;
         for name in ["apps", "tenants.d", "shared"] {
             fs::create_dir(folder.path().join(name))?;
         }
-        fs::write(folder.path().join("tenants.d").join(format!("{VICTIM}.toml")), victim())?;
-        fs::write(
-            folder.path().join("tenants.d").join(format!("{KEEPER}.toml")),
-            keeper(&folder.path().canonicalize()?),
-        )?;
+        let tenants = folder.path().join("tenants.d");
+        fs::write(tenants.join(format!("{VICTIM}.toml")), victim())?;
+        fs::write(tenants.join(format!("{KEEPER}.toml")), keeper(&folder.path().canonicalize()?))?;
+        for (name, destinations) in travellers {
+            fs::write(tenants.join(format!("selftest-{name}.toml")), traveller(destinations))?;
+        }
         let mut command = Command::new(std::env::current_exe().context("where this program lies is not known")?);
         command.arg("serve").arg(folder.path().join("apps"));
         // It runs in another folder.
@@ -102,18 +122,21 @@ impl Stand {
             .arg(folder.path().join("data"))
             .arg("--tenants-dir")
             .arg(folder.path().join("tenants.d"))
-            .env(SECRET_NAME, SECRET)
-            .env_remove("PORT")
             .current_dir(folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        // What they say is in the configuration already; here they would count more than what the stand changes in it.
+        for name in Settings::variables() {
+            command.env_remove(name);
+        }
+        command.env(SECRET_NAME, SECRET);
         let mut child = command.spawn().context("the host cannot be started")?;
         let (log, access) = (Lines::default(), Lines::default());
         log.follow(child.stderr.take().expect("it is piped"));
         access.follow(child.stdout.take().expect("it is piped"));
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut stand = Self { child, folder, address, config, log, access, asked: 0 };
+        let mut stand = Self { child, folder, address, config, log, access, asked: 0, named: AtomicU64::new(0) };
         let listening = |line: &Value| text(line, "message").starts_with("listening on http://");
         let Some(line) = stand.log.wait(PATIENCE, listening) else {
             bail!("the host does not come up: {}", stand.log.last_words());
@@ -131,20 +154,34 @@ impl Stand {
         self.folder.path()
     }
 
+    /// A name that no app of this tenant had.
+    pub(super) fn new_name(&self, tenant: &str) -> String {
+        format!("{tenant}/app-{}", self.named.fetch_add(1, Ordering::Relaxed))
+    }
+
     /// Drops an app in, with its sidecar, and waits for the host's judgement.
     pub(super) fn deploy(&self, name: &str, wasm: &[u8], sidecar: &str) -> Result<Judged, String> {
+        self.deploy_within(PATIENCE, name, wasm, sidecar)
+    }
+
+    /// The same, with so much time beside what compilers have where that is bounded.
+    pub(super) fn deploy_within(
+        &self,
+        patience: Duration,
+        name: &str,
+        wasm: &[u8],
+        sidecar: &str,
+    ) -> Result<Judged, String> {
         let seen = self.log.count();
         let fail = |error: std::io::Error| format!("the app cannot be written: {error}");
         if !sidecar.is_empty() {
             put(&self.apps_dir(), &format!("{name}.toml"), sidecar.as_bytes()).map_err(fail)?;
         }
         put(&self.apps_dir(), &format!("{name}.wasm"), wasm).map_err(fail)?;
-        self.judgement(name, seen)
-    }
-
-    /// Waits for what the host says of an app, later than its `seen` lines before.
-    pub(super) fn judgement(&self, name: &str, seen: usize) -> Result<Judged, String> {
-        let patience = PATIENCE + self.config.limits.compile_time;
+        let patience = match self.config.limits.compile_time {
+            operators if operators > PROTECTS_UP_TO => patience,
+            operators => patience + operators,
+        };
         let judged = self.log.wait_after(seen, patience, |line| {
             let message = text(line, "message");
             text(line, "app") == name && (message == "live" || message.starts_with("refused"))
@@ -153,6 +190,15 @@ impl Stand {
             Some(message) if message == "live" => Ok(Judged::Live),
             Some(message) => Ok(Judged::Refused(message)),
             None => Err("the host neither takes nor refuses it".into()),
+        }
+    }
+
+    /// Drops an app in that has to go live before anything can be tried with it.
+    pub(super) fn serve(&self, name: &str, source: &Source, sidecar: &str) -> Result<(), Unstopped> {
+        let wasm = source.assemble().map_err(|error| no_attack(format!("{error:#}")))?;
+        match self.deploy(name, &wasm, sidecar)? {
+            Judged::Live => Ok(()),
+            Judged::Refused(reason) => Err(no_attack(reason)),
         }
     }
 
@@ -165,12 +211,41 @@ impl Stand {
 
     /// Asks an app, and finds out what the access log says of it: the cause, "" where nothing failed.
     pub(super) fn ask(&mut self, app: &str) -> Result<(Reply, String), String> {
+        self.ask_within(PATIENCE, app, "")
+    }
+
+    /// The same with words that the app may read, given up after a while.
+    pub(super) fn ask_within(&mut self, patience: Duration, app: &str, words: &str) -> Result<(Reply, String), String> {
         self.asked += 1;
-        let target = format!("/{app}?{}", self.asked);
-        let reply = self.talk(&wire::get(&target))?;
-        let line = self.access.wait(PATIENCE, |line| text(line, "target") == target);
-        let cause = line.map(|line| text(&line, "cause")).ok_or("the access log has no line of the request")?;
-        Ok((reply, cause))
+        let target = format!("/{app}?{}{words}", self.asked);
+        let reply = wire::talk(self.address, &wire::get(&target), patience);
+        let reply = reply.map_err(|error| format!("the host takes no connection: {error}"))?;
+        // Nothing came: the log may say why, and need not.
+        let patience = if reply.status == 0 { Duration::from_millis(500) } else { PATIENCE };
+        match self.access.wait(patience, |line| text(line, "target") == target) {
+            Some(line) => Ok((reply, text(&line, "cause"))),
+            None if reply.status == 0 => Ok((reply, String::new())),
+            None => Err("the access log has no line of the request".into()),
+        }
+    }
+
+    /// Asks an app with these words, without a look at the log: that is done for many at once, by [`Self::causes`].
+    pub(super) fn ask_quickly(&self, app: &str, words: &str) -> Result<Reply, String> {
+        self.talk(&wire::get(&format!("/{app}?{words}")))
+    }
+
+    /// How many requests with these words in their targets the access log has, of which it is to have `count`, and how many of them failed
+    /// for this cause.
+    pub(super) fn causes(&self, app: &str, words: &str, cause: &str, count: usize) -> (usize, usize) {
+        let target = format!("/{app}?{words}");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let lines = self.access.all(0, |line| text(line, "target") == target);
+            if lines.len() >= count || Instant::now() > deadline {
+                return (lines.len(), lines.iter().filter(|line| text(line, "cause") == cause).count());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     pub(super) fn talk(&self, request: &[u8]) -> Result<Reply, String> {
@@ -187,16 +262,49 @@ impl Stand {
         self.child.id()
     }
 
-    /// Memory of the host that is not file pages, in bytes.
+    /// Memory of the host now, and the most that it had since that was last forgotten: resident pages, in bytes.
     pub(super) fn resident_bytes(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-        line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) << 10
+        self.status_bytes("VmRSS:")
+    }
+
+    pub(super) fn most_resident_bytes(&self) -> u64 {
+        self.status_bytes("VmHWM:")
+    }
+
+    pub(super) fn forget_most(&self) {
+        // Where the kernel has no such file, the most is that since the start: more than it should be.
+        let _ = fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5");
+    }
+
+    fn status_bytes(&self, name: &str) -> u64 {
+        status_bytes(self.child.id(), name)
     }
 }
 
-/// So many no attack opens.
-const CONNECTIONS_PER_ADDRESS: u32 = 2000;
+/// A field of what the kernel says of a process.
+pub(super) fn status_bytes(process: u32, name: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) << 10
+}
+
+/// What of the operator's configuration the stand has in another way, for the report.
+pub(super) fn differences(config: &Config) -> Vec<String> {
+    let mut differences = Vec::new();
+    if config.confine == Confine::Strict {
+        differences
+            .push("confine = \"on\" (yours is \"strict\": `wasgi check` tells whether this kernel can)".to_owned());
+    }
+    for (key, is_said) in [("user", config.user.is_some()), ("group", config.group.is_some())] {
+        if is_said {
+            differences.push(format!("no {key}: it is whose this command is"));
+        }
+    }
+    if !config.confine_paths.is_empty() {
+        differences.push("no confine_paths: its directories are its own".to_owned());
+    }
+    differences
+}
 
 /// The paths in it, wherever it is read.
 fn with_whole_paths(mut config: Config) -> anyhow::Result<Config> {
@@ -204,9 +312,6 @@ fn with_whole_paths(mut config: Config) -> anyhow::Result<Config> {
     for path in certificate.chain(&mut config.outbound_cafile).chain([&mut config.data_dir]) {
         *path = std::path::absolute(&*path).with_context(|| path.display().to_string())?;
     }
-    // Attackers and neighbours have one address here.
-    let per_address = &mut config.edge.connections_per_address;
-    *per_address = CONNECTIONS_PER_ADDRESS.max(*per_address);
     // Its directories are those of whoever attacks.
     (config.user, config.group, config.confine_paths) = (None, None, Vec::new());
     if config.confine == Confine::Strict {
@@ -284,7 +389,7 @@ impl Lines {
     }
 
     /// Waits for the first line that fits, the first `seen` left out.
-    fn wait_after(&self, seen: usize, patience: Duration, fits: impl Fn(&Value) -> bool) -> Option<Value> {
+    pub(super) fn wait_after(&self, seen: usize, patience: Duration, fits: impl Fn(&Value) -> bool) -> Option<Value> {
         let deadline = Instant::now() + patience;
         let (mut next, mut lines) = (seen, self.lock());
         loop {

@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
 /// A response as it came.
 #[derive(Debug, Default)]
@@ -36,7 +36,13 @@ pub(super) fn talk(address: SocketAddr, request: &[u8], patience: Duration) -> s
     let mut stream = open(address)?;
     // A server that has refused may have closed already.
     let _ = stream.write_all(request);
-    Ok(parse(&read_until(&mut stream, Instant::now() + patience), request.starts_with(b"HEAD")))
+    let deadline = Instant::now() + patience;
+    let bytes = read_until(&mut stream, deadline);
+    if Instant::now() >= deadline {
+        // A reset: who only stops sending may be waited for by the server.
+        let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+    }
+    Ok(parse(&bytes, request.starts_with(b"HEAD")))
 }
 
 pub(super) fn open(address: SocketAddr) -> std::io::Result<TcpStream> {

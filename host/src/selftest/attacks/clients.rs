@@ -1,108 +1,53 @@
-//! Clients that say too much, too slowly, or two things at once.
+//! Clients that come too often, say too much without end, or too slowly.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use super::reach::program;
-use super::{Attack, Outcome, PROTECTS_UP_TO};
+use super::{Attack, Outcome, Unstopped, no_attack};
+use crate::descriptors::Shares;
 use crate::selftest::guests::Source;
-use crate::selftest::stand::{Judged, PATIENCE, Stand, text};
-use crate::selftest::{NEIGHBOUR, wire};
+use crate::selftest::launch::limits;
+use crate::selftest::stand::{NEIGHBOUR, PATIENCE, Stand, attacker};
+use crate::selftest::terms::{self, BRIEFLY, Clock, ONE_SECOND, PROTECTS_UP_TO, shorter};
+use crate::selftest::wire;
 
 pub(super) fn attacks() -> Vec<Attack> {
     vec![
-        Attack::hand("two-lengths-of-a-request", "two lengths in one request, to smuggle another in", |stand| {
-            smuggle(stand, "Content-Length: 0\r\nContent-Length: 44\r\n")
-        }),
-        Attack::hand("length-and-chunks", "a length and chunks in one request, to smuggle another in", |stand| {
-            smuggle(stand, "Content-Length: 44\r\nTransfer-Encoding: chunked\r\n")
-        }),
-        Attack::hand("disguised-chunks", "a transfer coding that only some servers see", |stand| {
-            smuggle(stand, "Transfer-Encoding: xchunked\r\n")
-        }),
-        Attack::hand("space-before-colon", "a field name that ends in a space", |stand| {
-            smuggle(stand, "Content-Length : 44\r\n")
-        }),
-        Attack::hand("folded-field", "a field that goes on in the next line", |stand| {
-            smuggle(stand, "X: a\r\n Content-Length: 44\r\n")
-        }),
-        Attack::hand("overflowing-chunk", "a chunk of 2^64 bytes and one", |stand| {
-            let request = b"POST /neighbour HTTP/1.1\r\nHost: selftest\r\nTransfer-Encoding: chunked\r\n\r\n10000000000000001\r\nx";
-            refused(stand, request, &[400])
-        }),
-        Attack::hand("path-of-dots", "a path that leaves its place, plain and encoded", paths),
-        Attack::hand("nul-in-path", "a NUL in the path", |stand| {
-            refused(stand, &wire::get("/neighbour/%00.txt"), &[400])
-        }),
-        Attack::hand("long-target", "an address of a megabyte", |stand| {
-            refused(stand, &wire::get(&format!("/{}", "x".repeat(1 << 20))), &[414, 431])
-        }),
-        Attack::hand("many-fields", "10,000 header fields", |stand| {
-            let fields = "X: y\r\n".repeat(10_000);
-            refused(stand, format!("GET /neighbour HTTP/1.1\r\nHost: a\r\n{fields}\r\n").as_bytes(), &[431])
-        }),
         Attack::hand("endless-head", "a head that never ends, as fast as it goes", endless_head),
         Attack::hand("slow-head", "a hundred heads that come a byte at a time", slow_head),
-        Attack::hand("announced-body", "a body that says it has a terabyte", |stand| {
-            refused(stand, b"POST /neighbour HTTP/1.1\r\nHost: a\r\nContent-Length: 2000000000000\r\n\r\n", &[413])
-        }),
         Attack::hand("endless-body", "a chunked body that never ends", endless_body),
         Attack::hand("slow-bodies", "a hundred bodies that come a byte at a time", slow_bodies),
-        Attack::hand("ignored-input", "requests in a body that the app does not read", ignored_input),
-        Attack::hand("connections", "seven hundred connections of one address that say nothing", connections),
+        Attack::hand("connections", "more connections of one address than it may have, which say nothing", connections),
         Attack::hand("pipelined", "two thousand requests at once on one connection", pipelined),
-        Attack::hand("not-http", "a megabyte of noise", |stand| {
-            let noise: Vec<u8> =
-                (0..1 << 20).map(|index: u32| (index.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-            let reply = stand.talk(&noise)?;
-            if reply.status == 200 { Err("it was answered".into()) } else { Ok(format!("{}", reply.status)) }
-        }),
     ]
-}
-
-fn refused(stand: &Stand, request: &[u8], statuses: &[u16]) -> Outcome {
-    let reply = stand.talk(request)?;
-    if statuses.contains(&reply.status) {
-        Ok(reply.status.to_string())
-    } else {
-        Err(format!("it got {} {:?}", reply.status, reply.text()))
-    }
-}
-
-/// A request with another one in what may or may not be its body: only one answer may come, and a refusal.
-fn smuggle(stand: &mut Stand, fields: &str) -> Outcome {
-    let inner = "GET /smuggled HTTP/1.1\r\nHost: selftest\r\n\r\n";
-    let request = format!("POST /neighbour HTTP/1.1\r\nHost: selftest\r\n{fields}\r\n0\r\n\r\n{inner}");
-    let reply = stand.talk(request.as_bytes())?;
-    if !reply.rest.is_empty() {
-        return Err(format!("the smuggled request was answered: {:?}", String::from_utf8_lossy(&reply.rest)));
-    }
-    match reply.status {
-        400 | 501 => Ok(format!("{}, and the connection ends", reply.status)),
-        status => Err(format!("it got {status}")),
-    }
-}
-
-fn paths(stand: &mut Stand) -> Outcome {
-    for path in ["/x/../neighbour", "/x/%2e%2e/neighbour", "/x/%2E./neighbour", "/./neighbour", "/x/..%2fneighbour"] {
-        let reply = stand.talk(&wire::get(path))?;
-        if reply.status == 200 {
-            return Err(format!("{path} was served"));
-        }
-    }
-    Ok("none of them is served".into())
 }
 
 fn open(stand: &Stand) -> Result<TcpStream, String> {
     wire::open(stand.address).map_err(|error| format!("the host takes no connection: {error}"))
 }
 
+/// As many of a hundred as one client may have.
+fn open_many(stand: &Stand) -> Result<Vec<TcpStream>, String> {
+    (0..terms::connections_at_once(&stand.config, 100)).map(|_| open(stand)).collect()
+}
+
+/// Whether the host still listens: it has neither closed nor answered.
+fn is_listened_to(stream: &TcpStream) -> bool {
+    let _ = stream.set_nonblocking(true);
+    let peeked = stream.peek(&mut [0]);
+    let _ = stream.set_nonblocking(false);
+    peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+}
+
 /// Sends a beginning and then the same piece without end: a refusal has to come, and the end of the connection. A server
 /// may listen on for a while, so that its refusal arrives.
-fn endless(stand: &Stand, begin: &[u8], piece: Vec<u8>, statuses: &[u16]) -> Outcome {
+fn endless(stand: &Stand, begin: &[u8], piece: Vec<u8>, status: u16) -> Outcome {
     let mut stream = open(stand)?;
-    let mut writer = stream.try_clone().map_err(|error| error.to_string())?;
+    let mut writer = stream.try_clone().map_err(no_attack)?;
     let begin = begin.to_vec();
     let sender = std::thread::spawn(move || {
         let mut sent = 0;
@@ -113,42 +58,56 @@ fn endless(stand: &Stand, begin: &[u8], piece: Vec<u8>, statuses: &[u16]) -> Out
         sent
     });
     let started = Instant::now();
-    let reply = wire::parse(&wire::read_until(&mut stream, started + PATIENCE), false);
-    let ended = started.elapsed() < PATIENCE;
+    let patience = match stand.config.limits.request_body_bytes {
+        operators if operators > BODY_PROTECTS_UP_TO => BRIEFLY,
+        _ => PATIENCE,
+    };
+    let reply = wire::parse(&wire::read_until(&mut stream, started + patience), false);
+    let ended = started.elapsed() < patience;
     // Wakes the sender where the host did not.
     let _ = stream.shutdown(Shutdown::Both);
     let sent = sender.join().map_err(|_| "the client failed")? >> 10;
-    if statuses.contains(&reply.status) && ended {
-        return Ok(format!("{}, and cut off within {sent} KiB", reply.status));
+    if reply.status == status && ended {
+        return Ok(format!("{status}, and cut off within {sent} KiB"));
     }
-    Err(format!("it got {}, and {sent} KiB were taken", reply.status))
+    Err(format!("it got {}, and {sent} KiB were taken", reply.status).into())
 }
 
 fn endless_head(stand: &mut Stand) -> Outcome {
     let piece = b"X-Endless: and so on and so on and so on\r\n".repeat(256);
-    endless(stand, b"GET /neighbour HTTP/1.1\r\nHost: a\r\n", piece, &[431])
+    endless(stand, format!("GET /{NEIGHBOUR} HTTP/1.1\r\nHost: a\r\n").as_bytes(), piece, 431)
 }
 
 fn slow_head(stand: &mut Stand) -> Outcome {
-    let mut streams = (0..100).map(|_| open(stand)).collect::<Result<Vec<_>, _>>()?;
+    let mut streams = open_many(stand)?;
+    let count = streams.len();
     let begin = Instant::now();
-    let patience = stand.config.edge.header_time.min(PROTECTS_UP_TO) + PATIENCE;
-    for byte in b"GET /neighbour HTTP/1.1\r\nHost: selftest\r\nX: ".iter().chain(std::iter::repeat(&b'x')) {
-        streams.retain_mut(|stream| stream.write_all(&[*byte]).is_ok());
+    let patience = match stand.config.edge.header_time {
+        operators if operators > PROTECTS_UP_TO => BRIEFLY,
+        operators => operators + PATIENCE,
+    };
+    let head = format!("GET /{NEIGHBOUR} HTTP/1.1\r\nHost: selftest\r\nX: ");
+    for byte in head.bytes().chain(std::iter::repeat(b'x')) {
+        streams.retain_mut(|stream| stream.write_all(&[byte]).is_ok() && is_listened_to(stream));
         if streams.is_empty() {
-            return Ok(format!("all cut off after {:.1?}", begin.elapsed()));
+            return Ok(format!("all {count} cut off after {:.1?}", begin.elapsed()));
         }
         if begin.elapsed() > patience {
-            return Err(format!("{} of them are still listened to after {:.0?}", streams.len(), begin.elapsed()));
+            let what = format!("{} of them are still listened to after {:.0?}", streams.len(), begin.elapsed());
+            return Err(what.into());
         }
         std::thread::sleep(Duration::from_millis(200));
     }
     unreachable!("the bytes do not end")
 }
 
+/// A body of more is not at its end within any patience.
+const BODY_PROTECTS_UP_TO: u64 = 4 << 30;
+
 fn endless_body(stand: &mut Stand) -> Outcome {
     let chunk = [b"10000\r\n".as_slice(), &[b'x'; 65536], b"\r\n"].concat();
-    endless(stand, b"POST /neighbour HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", chunk, &[413])
+    let head = format!("POST /{NEIGHBOUR} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    endless(stand, head.as_bytes(), chunk, 413)
 }
 
 /// Reads its input to the end.
@@ -162,64 +121,94 @@ fn reading() -> Source {
     Source::Cgi(program(imports, data, reach))
 }
 
-/// They take all calls that their own app has, and nobody else's.
+/// They take all calls that their own app has, and nobody else's, and each has its time.
 fn slow_bodies(stand: &mut Stand) -> Outcome {
-    let name = "selftest-slow/app";
-    let wasm = reading().assemble().map_err(|error| format!("{error:#}"))?;
-    if let Judged::Refused(reason) = stand.deploy(name, &wasm, "")? {
-        return Err(format!("the attack did not take place: {reason}"));
+    const BYTES: u64 = 100_000;
+    if stand.config.limits.request_body_bytes < BYTES {
+        return Err(Unstopped::NotTried("limits.request_body_size is too small for a body that lasts".into()));
     }
-    let mut streams = (0..100).map(|_| open(stand)).collect::<Result<Vec<_>, _>>()?;
-    let head = format!("POST /{name} HTTP/1.1\r\nHost: selftest\r\nContent-Length: 100000\r\n\r\n");
+    let name = attacker("slow-bodies");
+    let own = shorter(&stand.config, Clock::Wall);
+    stand.serve(&name, &reading(), &limits(&own.lines))?;
+    let mut streams = open_many(stand)?;
+    let count = streams.len();
+    let head = format!("POST /{name} HTTP/1.1\r\nHost: selftest\r\nContent-Length: {BYTES}\r\n\r\n");
     streams.retain_mut(|stream| stream.write_all(head.as_bytes()).is_ok());
-    let mut outcome = Ok(format!("beside {} of them others are served", streams.len()));
-    for _ in 0..20 {
-        streams.retain_mut(|stream| stream.write_all(b"x").is_ok());
+    let begin = Instant::now();
+    // Who waits for a call has time for that as well.
+    let patience = own.patience + stand.config.limits.queue_time.min(ONE_SECOND * 30);
+    let outcome = loop {
+        streams.retain_mut(|stream| stream.write_all(b"x").is_ok() && is_listened_to(stream));
         let (reply, cause) = stand.ask(NEIGHBOUR)?;
         if reply.status != 200 {
-            outcome = Err(format!("others get {} {cause:?}", reply.status));
+            break Err(format!("others get {} {cause:?}", reply.status).into());
         }
-    }
+        if streams.is_empty() {
+            break Ok(format!("others are served, and all {count} cut off after {:.1?}", begin.elapsed()));
+        }
+        if begin.elapsed() > patience {
+            break Err(format!("{} of them are still read after {:.1?}", streams.len(), begin.elapsed()).into());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
     drop(streams);
-    stand.remove(name);
+    stand.remove(&name);
     outcome
 }
 
-/// The neighbour does not read what it is sent. Nothing of it may be taken for a request.
-fn ignored_input(stand: &mut Stand) -> Outcome {
-    let smuggled = "GET /selftest-smuggled HTTP/1.1\r\nHost: selftest\r\n\r\n".repeat(10_000);
-    let head = format!("POST /{NEIGHBOUR} HTTP/1.1\r\nHost: selftest\r\nContent-Length: {}\r\n\r\n", smuggled.len());
-    let reply = stand.talk(&[head.as_bytes(), smuggled.as_bytes(), &wire::get(&format!("/{NEIGHBOUR}"))].concat())?;
-    let seen = stand.access.all(0, |line| text(line, "target").contains("smuggled")).len();
-    match (reply.status, seen) {
-        // A connection that ends before its answer is read is no request either.
-        (200 | 0, 0) => Ok("none of it is taken for a request".into()),
-        (status, 0) => Err(format!("it got {status}")),
-        _ => Err(format!("{seen} requests of the body were answered")),
-    }
-}
+/// Beyond this, a client may have more connections than any needs.
+const CONNECTIONS_MAX: u32 = 5000;
 
-/// Of an address that is not the neighbour's. What is closed at once counts for the attacker: others are to be served all the same.
+/// Of an address that is not the neighbour's. What is beyond its part is closed at once, and others are served.
 fn connections(stand: &mut Stand) -> Outcome {
     const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
-    let one = || wire::open_from(ELSEWHERE, stand.address).map_err(|error| format!("no connection: {error}"));
-    let streams = (0..700).map(|_| one()).collect::<Result<Vec<_>, _>>()?;
-    let reply = stand.talk(&wire::get("/neighbour"))?;
-    if reply.status == 200 {
-        Ok(format!("beside {} of them others are served", streams.len()))
-    } else {
-        Err(format!("others get {}", reply.status))
+    const MORE: usize = 100;
+    let edge = &stand.config.edge;
+    let part = edge.connections_per_address.min(Shares::of_host(edge.connections).clients / 2).max(1);
+    if part > CONNECTIONS_MAX {
+        return Err(format!("one address may have {part} connections").into());
+    }
+    if edge.header_time < ONE_SECOND {
+        let why = "edge.header_time closes connections that say nothing before they are many";
+        return Err(Unstopped::NotTried(why.into()));
+    }
+    // Ours count as well.
+    if let Some(all) = getrlimit(Resource::Nofile).maximum {
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(all), maximum: Some(all) });
+        if all < u64::from(part) + MORE as u64 + 100 {
+            return Err(Unstopped::NotTried(format!("this command may have no more than {all} descriptors")));
+        }
+    }
+    let one =
+        |_| wire::open_from(ELSEWHERE, stand.address).map_err(|error| no_attack(format!("no connection: {error}")));
+    let streams = (0..part as usize + MORE).map(one).collect::<Result<Vec<_>, _>>()?;
+    let begin = Instant::now();
+    let mut closed = 0;
+    while closed < MORE && begin.elapsed() < edge.header_time / 2 {
+        std::thread::sleep(Duration::from_millis(20));
+        closed = streams.iter().filter(|stream| !is_listened_to(stream)).count();
+    }
+    let reply = stand.talk(&wire::get(&format!("/{NEIGHBOUR}")))?;
+    match (reply.status, closed) {
+        (200, 0) => Err(format!("all {} of them are kept", streams.len()).into()),
+        (200, _) => Ok(format!("of {} of them {closed} are closed, and others are served", streams.len())),
+        (status, _) => Err(format!("others get {status}").into()),
     }
 }
 
 fn pipelined(stand: &mut Stand) -> Outcome {
-    let one = b"GET /neighbour HTTP/1.1\r\nHost: selftest\r\n\r\n";
+    const COUNT: usize = 2000;
+    let one = format!("GET /{NEIGHBOUR} HTTP/1.1\r\nHost: selftest\r\n\r\n");
     let mut stream = open(stand)?;
-    let mut writer = stream.try_clone().map_err(|error| error.to_string())?;
-    let sender = std::thread::spawn(move || writer.write_all(&one.repeat(2000)));
-    std::thread::sleep(Duration::from_millis(500));
+    let mut writer = stream.try_clone().map_err(no_attack)?;
+    let sender = std::thread::spawn(move || writer.write_all(one.repeat(COUNT).as_bytes()));
     let bytes = wire::read_until(&mut stream, Instant::now() + Duration::from_secs(3));
+    let _ = stream.shutdown(Shutdown::Both);
     let _ = sender.join();
     let answers = bytes.windows(15).filter(|window| window == b"HTTP/1.1 200 OK").count();
-    Ok(format!("{answers} answers, one after the other"))
+    match answers {
+        0 => Err(no_attack("none is answered")),
+        1..=COUNT => Ok(format!("{answers} answers, one after the other")),
+        _ => Err(format!("{answers} answers to {COUNT} requests").into()),
+    }
 }

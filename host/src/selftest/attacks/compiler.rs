@@ -1,44 +1,74 @@
 //! Files that are made to hurt the compiler, or whatever reads them before it.
 
 use std::fmt::Write;
-use std::time::Duration;
 
 use super::{Attack, Expected};
+use crate::config::Config;
 use crate::selftest::guests::Source;
+use crate::selftest::terms::{Clock, Shorter, shorter, shorter_of_compile_memory};
 
 const CALL: &str = r#"(func (export "call") (param i32 i32 i32 i32 i32) (result i32) (global.get $ok))"#;
 
-/// Slow ones are given up sooner than an operator's limit may say.
-const SHORT: &[(&str, Duration)] = &[("compile_time", Duration::from_secs(2))];
+/// More than the bombs have that a compiler is to get.
+const LARGE_FILE: u64 = 16 << 20;
 
-pub(super) fn attacks() -> Vec<Attack> {
+pub(super) fn attacks(config: &Config) -> Vec<Attack> {
+    // Slow ones are given up sooner than an operator's limit may say.
+    let bomb = |name, tries, make: fn() -> Vec<u8>, refused| {
+        Attack::app(name, tries, Source::Bytes(Box::new(make)), Expected::Compiled { refused })
+            .shortened(shorter(config, Clock::Compile))
+    };
+    let without_end = |name, tries, make: fn() -> Vec<u8>, shorter: Shorter, reason| {
+        let source = match config.limits.module_bytes {
+            LARGE_FILE.. => Ok(Source::Bytes(Box::new(make))),
+            _ => Err("limits.module_size is too small for a file that takes a compiler long".to_owned()),
+        };
+        Attack::fitted(name, tries, source, Expected::Refused(reason)).shortened(shorter)
+    };
+    // A limit of more protects nobody.
+    let module_bytes = usize::try_from(config.limits.module_bytes.min(128 << 20)).unwrap_or(usize::MAX);
     vec![
-        bomb("giant-function", "a function of 2,000,000 instructions", giant_function),
-        bomb("many-functions", "200,000 functions, each another", many_functions),
-        bomb("many-locals", "sixty functions with 45,000 variables each", many_locals),
-        bomb("deep-nesting", "a function of 200,000 nested blocks that all branch", deep_nesting),
-        bomb("wide-branches", "branches with 120,000 places to go", wide_branches),
-        bomb("exponential-types", "a type that doubles thirty times", exponential_types),
-        bomb("nested-components", "components in components, 1,200 deep", nested_components),
-        bomb("giant-data", "20 MB of data", giant_data),
-        bomb("many-segments", "90,000 pieces of data", many_segments),
-        bomb("many-instances", "a component of 20,000 instances", many_instances),
+        without_end(
+            "compile-for-long",
+            "four thousand functions that a compiler needs long for",
+            slow_functions,
+            shorter(config, Clock::Compile),
+            &["compile_time ="],
+        ),
+        without_end(
+            "compile-in-memory",
+            "a function for which a compiler needs more memory than it may have",
+            giant_function,
+            shorter_of_compile_memory(config),
+            &["compile_memory ="],
+        ),
+        bomb("giant-function", "a function of 2,000,000 instructions", giant_function, LIMITS),
+        bomb("many-functions", "200,000 functions, each another", many_functions, LIMITS),
+        bomb("many-locals", "sixty functions with 45,000 variables each", many_locals, LIMITS),
+        bomb("deep-nesting", "a function of 200,000 nested blocks that all branch", deep_nesting, LIMITS),
+        bomb("giant-data", "20 MB of data", giant_data, LIMITS),
+        bomb("many-segments", "90,000 pieces of data", many_segments, LIMITS),
+        // These are refused by whoever reads them, whatever the limits are.
+        bomb("wide-branches", "branches with 120,000 places to go", wide_branches, &["Unsupported feature"]),
+        bomb("exponential-types", "a type that doubles thirty times", exponential_types, &["effective type size"]),
+        bomb("nested-components", "components in components, 1,200 deep", nested_components, &["exports nothing"]),
+        bomb("many-instances", "a component of 20,000 instances", many_instances, &["instances count exceeds"]),
         Attack::app(
             "file-of-zeros",
-            "a file of 80 MB of zeros",
-            Source::Bytes(|| vec![0; 80 << 20]),
-            Expected::Refused(&["limit", "WebAssembly"]),
+            "a file of zeros that is larger than allowed",
+            Source::Bytes(Box::new(move || vec![0; module_bytes + (1 << 20)])),
+            Expected::Refused(&["the limit is"]),
         ),
         Attack::app(
             "length-that-lies",
             "a section that says it has 4 GB",
-            Source::Bytes(|| b"\0asm\x0d\0\x01\0\x01\xff\xff\xff\xff\x0f".to_vec()),
+            Source::Bytes(Box::new(|| b"\0asm\x0d\0\x01\0\x01\xff\xff\xff\xff\x0f".to_vec())),
             Expected::Refused(&["WebAssembly"]),
         ),
         Attack::app(
             "noise",
             "a file that begins like a component and goes on with noise",
-            Source::Bytes(|| {
+            Source::Bytes(Box::new(|| {
                 let mut state = 0x9e37_79b9_7f4a_7c15_u64;
                 let noise = std::iter::repeat_with(move || {
                     state ^= state << 13;
@@ -47,22 +77,26 @@ pub(super) fn attacks() -> Vec<Attack> {
                     (state & 0xff) as u8
                 });
                 b"\0asm\x0d\0\x01\0".iter().copied().chain(noise.take(1 << 16)).collect()
-            }),
+            })),
             Expected::Refused(&["WebAssembly"]),
         ),
         Attack::app(
             "half-a-file",
             "half of a component",
-            Source::Bytes(half_a_file),
+            Source::Bytes(Box::new(half_a_file)),
             Expected::Refused(&["truncated"]),
         ),
     ]
 }
 
-/// Whatever comes of a bomb, the host outlives it: most are refused, and a compiler that copes with one is fast enough.
-fn bomb(name: &'static str, tries: &'static str, make: fn() -> Vec<u8>) -> Attack {
-    Attack::app(name, tries, Source::Bytes(make), Expected::RefusedOrServed).lowering(SHORT)
-}
+/// What refuses a bomb for what it takes: of the compiler, of the file, of the memory that it would have.
+const LIMITS: &[&str] = &[
+    "compile_time =",
+    "compile_memory =",
+    "compiled code is unreasonably large",
+    "the limit is",
+    "a minimum byte size of",
+];
 
 /// What is assembled here is always the same, and right.
 fn assembled(core: String) -> Vec<u8> {
@@ -75,6 +109,18 @@ fn giant_function() -> Vec<u8> {
         write!(body, " local.get 0 i32.const {step} i32.mul i32.add").expect("a text grows");
     }
     assembled(format!("{body}) {CALL}"))
+}
+
+/// Each is a chain of loops in loops over many variables: little text, much for whoever allocates registers.
+fn slow_functions() -> Vec<u8> {
+    let mut body = String::new();
+    for step in 0..60 {
+        write!(body, "(loop (local.set {0} (i32.add (local.get {1}) (i32.mul (local.get {2}) (i32.const {step})))) (br_if 0 (local.get {0}))", step % 40, (step + 7) % 40, (step + 23) % 40)
+            .expect("a text grows");
+    }
+    body.push_str(&")".repeat(60));
+    let function = format!("(func (param i32) (local {}) {body})", "i32 ".repeat(40));
+    assembled(function.repeat(4000) + CALL)
 }
 
 fn many_functions() -> Vec<u8> {

@@ -2,13 +2,18 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
-use super::{Attack, Outcome};
+use super::{Attack, Outcome, Unstopped, no_attack};
 use crate::selftest::guests::Source;
-use crate::selftest::stand::{self, Judged, Stand, text};
+use crate::selftest::launch::refused_for;
+use crate::selftest::stand::{self, Judged, NEIGHBOUR, Stand, text};
 use crate::selftest::wire;
+
+/// Where whoever deploys may write.
+const FOLDER: &str = "selftest-files";
 
 pub(super) fn attacks() -> Vec<Attack> {
     vec![
@@ -38,8 +43,14 @@ fn status(stand: &Stand, target: &str) -> Result<u16, String> {
     Ok(stand.talk(&wire::get(target))?.status)
 }
 
-fn io(error: std::io::Error) -> String {
-    format!("the attack did not take place: {error}")
+fn io(error: std::io::Error) -> Unstopped {
+    no_attack(error)
+}
+
+/// The folder, with an app in it that is served: what is not served beside it is so for a reason of its own.
+fn folder(stand: &Stand) -> Result<PathBuf, Unstopped> {
+    stand.serve(&stand.new_name(FOLDER), &Source::call(""), "")?;
+    Ok(stand.apps_dir().join(FOLDER))
 }
 
 /// After a while in which the host has looked at the directory more than once.
@@ -47,16 +58,16 @@ fn is_not_served(stand: &Stand, target: &str) -> Outcome {
     std::thread::sleep(std::time::Duration::from_millis(1500));
     match status(stand, target)? {
         404 => Ok("not served".into()),
-        status => Err(format!("{target} answers {status}")),
+        status => Err(format!("{target} answers {status}").into()),
     }
 }
 
 fn link_out(stand: &mut Stand) -> Outcome {
     let outside = stand.folder().join("outside.wasm");
     fs::write(&outside, app()?).map_err(io)?;
-    let link = stand.apps_dir().join("link-out.wasm");
+    let link = folder(stand)?.join("link-out.wasm");
     symlink(&outside, &link).map_err(io)?;
-    let outcome = is_not_served(stand, "/link-out");
+    let outcome = is_not_served(stand, &format!("/{FOLDER}/link-out"));
     fs::remove_file(link).map_err(io)?;
     outcome
 }
@@ -64,22 +75,24 @@ fn link_out(stand: &mut Stand) -> Outcome {
 fn link_to_directory(stand: &mut Stand) -> Outcome {
     fs::create_dir_all(stand.folder().join("elsewhere")).map_err(io)?;
     fs::write(stand.folder().join("elsewhere/inner.wasm"), app()?).map_err(io)?;
-    let link = stand.apps_dir().join("linked");
+    let link = folder(stand)?.join("linked");
     symlink(stand.folder().join("elsewhere"), &link).map_err(io)?;
-    let outcome = is_not_served(stand, "/linked/inner");
+    let outcome = is_not_served(stand, &format!("/{FOLDER}/linked/inner"));
     fs::remove_file(link).map_err(io)?;
     outcome
 }
 
 fn pipe(stand: &mut Stand) -> Outcome {
-    let path = stand.apps_dir().join("pipe.wasm");
+    let path = folder(stand)?.join("pipe.wasm");
     mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).map_err(|error| io(error.into()))?;
     // Who waits for the pipe takes nothing else.
-    let outcome = is_not_served(stand, "/pipe").and_then(|_| match stand.deploy("after-the-pipe", &app()?, "")? {
-        Judged::Live => Ok("not waited for: the next app goes live".into()),
-        Judged::Refused(reason) => Err(reason),
-    });
-    stand.remove("after-the-pipe");
+    let next = format!("{FOLDER}/after-the-pipe");
+    let outcome =
+        is_not_served(stand, &format!("/{FOLDER}/pipe")).and_then(|_| match stand.deploy(&next, &app()?, "")? {
+            Judged::Live => Ok("not waited for: the next app goes live".into()),
+            Judged::Refused(reason) => Err(reason.into()),
+        });
+    stand.remove(&next);
     fs::remove_file(path).map_err(io)?;
     outcome
 }
@@ -96,8 +109,9 @@ fn odd_names(stand: &mut Stand) -> Outcome {
         "C:\\x.wasm",
     ];
     let seen = stand.log.count();
+    let folder = folder(stand)?;
     for name in names {
-        fs::write(stand.apps_dir().join(name), app()?).map_err(io)?;
+        fs::write(folder.join(name), app()?).map_err(io)?;
     }
     std::thread::sleep(std::time::Duration::from_millis(1500));
     let forged = stand.log.all(seen, |line| {
@@ -106,57 +120,70 @@ fn odd_names(stand: &mut Stand) -> Outcome {
         })
     });
     for name in names {
-        fs::remove_file(stand.apps_dir().join(name)).map_err(io)?;
+        fs::remove_file(folder.join(name)).map_err(io)?;
     }
+    // Whatever is said of them: that they were seen.
+    let seen = stand.log.all(seen, |line| {
+        text(line, "app").starts_with(FOLDER) && !text(line, "app").starts_with("selftest-files/app-")
+    });
     match (forged.first(), status(stand, "/..")?) {
-        (Some(line), _) => Err(format!("the log has {line}")),
+        (Some(line), _) => Err(format!("the log has {line}").into()),
+        _ if seen.is_empty() => Err(no_attack("the log says nothing of these files")),
         (None, 400 | 404) => Ok("none leaves the directory or the line".into()),
-        (None, status) => Err(format!("/.. answers {status}")),
+        (None, status) => Err(format!("/.. answers {status}").into()),
     }
 }
 
-/// A sidecar that has to refuse its app, and says so.
-fn sidecar(stand: &Stand, name: &str, toml: &str) -> Outcome {
-    let judged = stand.deploy(name, &app()?, toml);
-    stand.remove(name);
+/// A sidecar that has to refuse an app of this tenant, for a reason in which these words stand. Without it, such an app is served.
+fn sidecar(stand: &Stand, tenant: &str, toml: &str, words: &str) -> Outcome {
+    let (harmless, name) = (stand.new_name(tenant), stand.new_name(tenant));
+    let served = stand.serve(&harmless, &Source::call(""), "");
+    stand.remove(&harmless);
+    served?;
+    let judged = stand.deploy(&name, &app()?, toml);
+    stand.remove(&name);
     match judged? {
-        Judged::Refused(reason) => Ok(reason.lines().next().unwrap_or_default().chars().take(120).collect()),
+        Judged::Refused(why) => refused_for(&why, &[words]),
         Judged::Live => Err("it is served".into()),
     }
 }
 
+/// Of the neighbour's own tenant: another's could not even ask for a place there.
 fn steal_a_route(stand: &mut Stand) -> Outcome {
-    sidecar(stand, "steal-a-route", "routes = [\"/neighbour\"]")
+    let routes = format!("routes = [\"/{NEIGHBOUR}\"]");
+    sidecar(stand, "selftest-neighbour", &routes, "has the route /selftest-neighbour/app already")
 }
 
 fn raise_limits(stand: &mut Stand) -> Outcome {
     let asked = stand.config.limits.memory_bytes.saturating_mul(2);
-    sidecar(stand, "raise-limits", &format!("[limits]\nmemory = \"{asked}B\"\n"))
+    sidecar(stand, "selftest-raise", &format!("[limits]\nmemory = \"{asked}B\"\n"), "limits.memory")
 }
 
 fn pose_as_the_server(stand: &mut Stand) -> Outcome {
-    sidecar(stand, "pose-as-the-server", "[env]\nREMOTE_USER = \"root\"\nHTTP_HOST = \"bank.example\"\n")
+    for (name, value) in [("REMOTE_USER", "root"), ("HTTP_HOST", "bank.example")] {
+        sidecar(stand, "selftest-pose", &format!("[env]\n{name} = \"{value}\"\n"), name)?;
+    }
+    Ok("the server's variables are nobody's to set".into())
 }
 
 fn giant_sidecar(stand: &mut Stand) -> Outcome {
-    sidecar(stand, "giant-sidecar", &format!("[env]\nA = \"{}\"\n", "x".repeat(1 << 20)))
+    let toml = format!("[env]\nA = \"{}\"\n", "x".repeat(1 << 20));
+    sidecar(stand, "selftest-giant", &toml, "the limit is 64.0 KiB")
 }
 
 fn unreadable_sidecar(stand: &mut Stand) -> Outcome {
-    sidecar(stand, "unreadable-sidecar", "[limits\ncpu_time = 1s")
+    sidecar(stand, "selftest-unreadable", "[limits\ncpu_time = 1s", "unclosed table")
 }
 
 fn break_a_release(stand: &mut Stand) -> Outcome {
-    let name = "break-a-release";
-    if let Judged::Refused(reason) = stand.deploy(name, &app()?, "")? {
-        return Err(format!("the attack did not take place: {reason}"));
-    }
+    let name = "selftest-broken/app";
+    stand.serve(name, &Source::call(""), "")?;
     let judged = stand.deploy(name, b"\0asm\x0d\0\x01\0broken", "")?;
     let served = stand.ask(name)?;
     stand.remove(name);
     match (judged, served.0.status) {
         (Judged::Refused(_), 200) => Ok("refused; the old release serves".into()),
-        (Judged::Refused(_), status) => Err(format!("the old release answers {status}")),
+        (Judged::Refused(_), status) => Err(format!("the old release answers {status}").into()),
         (Judged::Live, _) => Err("it is live".into()),
     }
 }
@@ -164,16 +191,24 @@ fn break_a_release(stand: &mut Stand) -> Outcome {
 fn thousand_files(stand: &mut Stand) -> Outcome {
     let seen = stand.log.count();
     for index in 0..1000 {
-        stand::put(&stand.apps_dir(), &format!("broken-{index}.wasm"), b"\0asm broken").map_err(io)?;
+        let name = format!("{FOLDER}/broken-{index}.wasm");
+        stand::put(&stand.apps_dir(), &name, b"\0asm broken").map_err(io)?;
     }
-    let outcome = match stand.deploy("after-the-thousand", &app()?, "")? {
+    let next = format!("{FOLDER}/after-the-thousand");
+    let outcome = match stand.deploy(&next, &app()?, "")? {
         Judged::Live => Ok("an app among them goes live".to_owned()),
-        Judged::Refused(reason) => Err(reason),
+        Judged::Refused(reason) => Err(reason.into()),
     };
-    stand.remove("after-the-thousand");
+    stand.remove(&next);
     for index in 0..1000 {
-        stand.remove(&format!("broken-{index}"));
+        stand.remove(&format!("{FOLDER}/broken-{index}"));
     }
-    let live = stand.log.all(seen, |line| text(line, "app").starts_with("broken-") && text(line, "message") == "live");
-    if live.is_empty() { outcome } else { Err("a broken file is served".into()) }
+    let of_them = |line: &serde_json::Value| text(line, "app").starts_with("selftest-files/broken-");
+    if !stand.log.all(seen, |line| of_them(line) && text(line, "message") == "live").is_empty() {
+        return Err("a broken file is served".into());
+    }
+    match stand.log.all(seen, of_them).len() {
+        0 => Err(no_attack("the log says nothing of these files")),
+        _ => outcome,
+    }
 }

@@ -5,10 +5,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::reach::program;
-use super::tenants::all_refused;
-use super::{Attack, NOTHING, Outcome};
-use crate::selftest::guests::Source;
-use crate::selftest::stand::{Judged, KEEPER, Stand};
+use super::tenants::{Line, all_refused};
+use super::{Attack, Cause, NOTHING, Outcome, no_attack};
+use crate::selftest::guests::{Source, part};
+use crate::selftest::launch;
+use crate::selftest::stand::{KEEPER, Stand};
+use crate::selftest::terms;
 
 pub(super) fn attacks() -> Vec<Attack> {
     vec![
@@ -19,7 +21,7 @@ pub(super) fn attacks() -> Vec<Attack> {
         Attack::hand("ask-for-anothers-store", "a sidecar that asks for another tenant's store", ask_for_its_store),
         Attack::hand("open-anothers-store", "names that could lead to another's store", open_its_store),
         Attack::hand("fill-the-store", "values, set without end", fill_the_store),
-        Attack::hand("large-values", "a value of megabytes", large_values),
+        Attack::hand("large-values", "a value that is larger than allowed", large_values),
         Attack::hand("many-buckets", "handles of a store without end", many_buckets),
     ]
 }
@@ -59,36 +61,43 @@ fn room(data_dir: &Path) -> (u64, u64) {
     (found.f_bavail.saturating_mul(found.f_frsize), names)
 }
 
-/// Deploys a program, and has it answer: "nothing" where it was stopped. Each has an app of its own: the directory of an earlier one
-/// is gone.
-pub(super) fn answer(stand: &mut Stand, app: &str, source: &Source, sidecar: &str, what: &str) -> Outcome {
+/// Deploys a program, and has it answer: "nothing" where it was stopped, or a failure that is named here. Each has an app of its own: the
+/// directory of an earlier one is gone.
+pub(super) fn answer(
+    stand: &mut Stand,
+    app: &str,
+    source: &Source,
+    sidecar: &str,
+    what: &str,
+    causes: &'static [Cause],
+) -> Outcome {
     let name = format!("{KEEPER}/{app}");
-    let wasm = source.assemble().map_err(|error| format!("{error:#}"))?;
-    if let Judged::Refused(reason) = stand.deploy(&name, &wasm, sidecar)? {
-        return Err(format!("the attack did not take place: {reason}"));
-    }
+    stand.serve(&name, source, sidecar)?;
     let asked = stand.ask(&name);
     stand.remove(&name);
     let (reply, cause) = asked?;
-    match (reply.text().as_str(), cause.as_str()) {
-        (NOTHING, _) => Ok(what.to_owned()),
-        // It was stopped by something else, which is as good.
-        (_, cause) if !cause.is_empty() => Ok(format!("{} {cause}", reply.status)),
-        (text, _) => Err(format!("it was not stopped: {} {text:?}", reply.status)),
+    match (reply.status, reply.text().as_str()) {
+        (200, NOTHING) => Ok(what.to_owned()),
+        (200, "no try") => Err(no_attack("what it begins with was refused")),
+        (status, _) if launch::fails(&stand.config, causes, (status, &cause)) => Ok(format!("{status} {cause}")),
+        (status, text) => Err(format!("it was not stopped: {status} {text:?}, cause {cause:?}").into()),
     }
 }
 
-/// A program with data, and what lies there when it is done.
-fn keep(stand: &mut Stand, app: &str, reach: &str, what: &str) -> Outcome {
+/// A program with data, and what lies there when it is done: something, and no more than it may.
+fn keep(stand: &mut Stand, app: &str, reach: &str, names_min: u64, what: &str) -> Outcome {
     let asks = sidecar(stand, "data = true");
-    let outcome = answer(stand, app, &Source::Cgi(keeping(reach)), &asks, what);
+    let outcome = answer(stand, app, &Source::Cgi(keeping(reach)), &asks, what, &[]);
     let folder = stand.folder().join("data").join(format!("{KEEPER}+{app}"));
     let (bytes, names) = taken(&folder);
     let _ = fs::remove_dir_all(&folder);
     if bytes > BYTES_MAX || names > NAMES_MAX {
-        return Err(format!("it keeps {bytes} bytes in {names} files"));
+        return Err(format!("it keeps {bytes} bytes in {names} files").into());
     }
-    outcome.map(|what| format!("{what}, with {bytes} bytes in {names} files"))
+    match outcome {
+        Ok(_) if names < names_min => Err(no_attack(format!("it kept {names} files, not even {names_min}"))),
+        outcome => outcome.map(|what| format!("{what}, with {bytes} bytes in {names} files")),
+    }
 }
 
 fn taken(folder: &Path) -> (u64, u64) {
@@ -123,10 +132,11 @@ pub(super) fn keeping(reach: &str) -> String {
         ;; Writes 64 KiB; zero if it did.
         (func $write (param $file i32) (result i32)
           (call $fd_write (local.get $file) (i32.const 2048) (i32.const 1) (i32.const 4100)))
-        ;; Writes 16 MiB, unless it is stopped.
+        ;; Writes 16 MiB, unless it is stopped: 0 then, or 2 if it did not even begin.
         (func $flood (param $file i32) (result i32) (local $count i32)
+          (if (i32.eqz (local.get $file)) (then (return (i32.const 2))))
           (loop
-            (if (call $write (local.get $file)) (then (return (i32.const 0))))
+            (if (call $write (local.get $file)) (then (return (select (i32.const 0) (i32.const 2) (local.get $count)))))
             (local.set $count (i32.add (local.get $count) (i32.const 1)))
             (br_if 0 (i32.lt_u (local.get $count) (i32.const 256))))
           (i32.const 1))"#;
@@ -134,12 +144,16 @@ pub(super) fn keeping(reach: &str) -> String {
 }
 
 fn fill_the_disk(stand: &mut Stand) -> Outcome {
-    keep(stand, "fill-the-disk", "(call $flood (call $open (i32.const 0)))", "told that the disk is full")
+    keep(stand, "fill-the-disk", "(call $flood (call $open (i32.const 0)))", 1, "told that the disk is full")
 }
 
 fn sparse_file(stand: &mut Stand) -> Outcome {
-    let reach = "(i32.eqz (call $set_size (call $open (i32.const 0)) (i64.const 0x10000000000)))";
-    keep(stand, "sparse-file", reach, "told that the disk is full")
+    let reach = "(local $file i32)
+        (local.set $file (call $open (i32.const 0)))
+        (if (i32.eqz (local.get $file)) (then (return (i32.const 2))))
+        (if (call $set_size (local.get $file) (i64.const 10)) (then (return (i32.const 2))))
+        (i32.eqz (call $set_size (local.get $file) (i64.const 0x10000000000)))";
+    keep(stand, "sparse-file", reach, 1, "told that the disk is full")
 }
 
 fn many_files(stand: &mut Stand) -> Outcome {
@@ -151,22 +165,24 @@ fn many_files(stand: &mut Stand) -> Outcome {
           (local.set $count (i32.add (local.get $count) (i32.const 1)))
           (br_if 0 (i32.lt_u (local.get $count) (i32.const 5000))))
         (i32.const 1)";
-    keep(stand, "many-files", reach, "told that the disk is full")
+    keep(stand, "many-files", reach, 2, "told that the disk is full")
 }
 
 fn nameless_file(stand: &mut Stand) -> Outcome {
     let reach = "(local $file i32)
         (local.set $file (call $open (i32.const 0)))
-        (drop (call $unlink (i32.const 3) (i32.const 1024) (i32.const 10)))
+        (if (call $unlink (i32.const 3) (i32.const 1024) (i32.const 10)) (then (return (i32.const 2))))
         (call $flood (local.get $file))";
-    keep(stand, "nameless-file", reach, "told that the disk is full")
+    keep(stand, "nameless-file", reach, 0, "told that the disk is full")
 }
 
 fn ask_for_its_store(stand: &mut Stand) -> Outcome {
-    all_refused(stand, &["keyvalue = \"default\"".to_owned(), "keyvalue = [\"sessions\", \"/sessions\"]".to_owned()])
+    let lines = ["keyvalue = \"default\"", "keyvalue = [\"sessions\", \"/sessions\"]"];
+    all_refused(stand, &lines.map(|line| Line::new(line, "the operator has not granted")))
 }
 
-/// A WSGI program that has a store. Each result is laid out at 2048: 0 there means success.
+/// A WSGI program that has a store. Each result is laid out at 2048: 0 there means success. `$reach` says 0 where it was stopped, 1 where
+/// it was not, and 2 where what it begins with was refused.
 fn storing(data: &str, reach: &str) -> Source {
     Source::wsgi(format!(
         r#"(import "wasi:keyvalue/store@0.2.0-draft2" "open" (func $open (param i32 i32 i32)))
@@ -174,26 +190,39 @@ fn storing(data: &str, reach: &str) -> Source {
         ;; IMPORTS END
         (data (i32.const 4096) "default")
         {data}
+        {}
+        (global $store (mut i32) (i32.const 0))
+        ;; Opens the store; zero if it cannot.
         (func $bucket (result i32)
           (call $open (i32.const 4096) (i32.const 7) (i32.const 2048))
-          (if (i32.load8_u (i32.const 2048)) (then unreachable))
-          (i32.load (i32.const 2052)))
+          (if (i32.load8_u (i32.const 2048)) (then (return (i32.const 0))))
+          (global.set $store (i32.load (i32.const 2052)))
+          (i32.const 1))
+        ;; Sets a value of eight bytes; zero if it did.
+        (func $set-short (result i32)
+          (call $set (global.get $store) (i32.const 8192) (i32.const 4) (i32.const 65536) (i32.const 8) (i32.const 2048))
+          (i32.load8_u (i32.const 2048)))
         (func $reach (result i32) {reach})
-        (func (export "call") (param i32 i32 i32 i32 i32) (result i32)
-          (select (global.get $ok) (global.get $nothing) (call $reach)))"#
+        (func (export "call") (param i32 i32 i32 i32 i32) (result i32) (local $got i32)
+          (local.set $got (call $reach))
+          (if (i32.eqz (local.get $got)) (then (return (global.get $nothing))))
+          (select (global.get $ok) (global.get $no-try) (i32.eq (local.get $got) (i32.const 1))))"#,
+        part("no-try", 3072, Some(("200 OK", &[])), "no try", false)
     ))
 }
 
 /// A program with a store.
-fn store(stand: &mut Stand, app: &str, source: &Source, what: &str) -> Outcome {
+fn store(stand: &mut Stand, app: &str, source: &Source, what: &str, causes: &'static [Cause]) -> Outcome {
     let asks = sidecar(stand, "keyvalue = \"default\"");
-    answer(stand, app, source, &asks, what)
+    answer(stand, app, source, &asks, what, causes)
 }
 
+/// Its own it has, which shows that it asks as one has to.
 fn open_its_store(stand: &mut Stand) -> Outcome {
     let names =
         ["selftest-victim/default", "selftest-victim/app/default", "/sessions", "sessions", "../selftest-victim"];
     let (mut data, mut reach) = (String::new(), String::from("(local $reached i32)\n"));
+    reach.push_str("(if (i32.eqz (call $bucket)) (then (return (i32.const 2))))\n");
     for (index, name) in names.iter().enumerate() {
         let at = 8192 + 128 * index;
         data.push_str(&format!("(data (i32.const {at}) \"{name}\")\n"));
@@ -204,45 +233,61 @@ fn open_its_store(stand: &mut Stand) -> Outcome {
         ));
     }
     reach.push_str("(local.get $reached)");
-    store(stand, "open-anothers-store", &storing(&data, &reach), "told that there is no such store")
+    store(stand, "open-anothers-store", &storing(&data, &reach), "told that there is no such store", &[])
 }
 
 /// Values of 16 KiB under keys of their own, 256 of them: 4 MiB.
 fn fill_the_store(stand: &mut Stand) -> Outcome {
-    let reach = "(local $count i32) (local $bucket i32)
-        (local.set $bucket (call $bucket))
+    let reach = "(local $count i32)
+        (if (i32.eqz (call $bucket)) (then (return (i32.const 2))))
         (loop
           (i32.store (i32.const 8192) (i32.or (i32.const 0x20202020) (local.get $count)))
           (i32.store8 (i32.const 8192) (i32.add (i32.const 32) (i32.and (local.get $count) (i32.const 63))))
           (i32.store8 (i32.const 8193) (i32.add (i32.const 32) (i32.shr_u (local.get $count) (i32.const 6))))
           (i32.store16 (i32.const 8194) (i32.const 0x2020))
-          (call $set (local.get $bucket) (i32.const 8192) (i32.const 4) (i32.const 16384) (i32.const 16384) (i32.const 2048))
-          (if (i32.load8_u (i32.const 2048)) (then (return (i32.const 0))))
+          (call $set (global.get $store) (i32.const 8192) (i32.const 4) (i32.const 16384) (i32.const VALUE) (i32.const 2048))
+          (if (i32.load8_u (i32.const 2048)) (then
+            (return (select (i32.const 0) (i32.const 2) (local.get $count)))))
           (local.set $count (i32.add (local.get $count) (i32.const 1)))
-          (br_if 0 (i32.lt_u (local.get $count) (i32.const 256))))
+          (br_if 0 (i32.lt_u (local.get $count) (i32.const COUNT))))
         (i32.const 1)";
-    store(stand, "fill-the-store", &storing("", reach), "told that the store has no room")
+    let value = stand.config.limits.keyvalue_value_bytes.min(16384);
+    let reach = reach.replace("VALUE", &value.to_string()).replace("COUNT", &(4 * BYTES_MAX / value).to_string());
+    store(stand, "fill-the-store", &storing("", &reach), "told that the store has no room", &[])
 }
 
+/// A value that is larger than those which are allowed, by a store that takes small ones.
 fn large_values(stand: &mut Stand) -> Outcome {
-    let reach = "(drop (memory.grow (i32.const 256)))
-        (call $set (call $bucket) (i32.const 8192) (i32.const 4) (i32.const 65536) (i32.const 8388608) (i32.const 2048))
-        (i32.eqz (i32.load8_u (i32.const 2048)))";
-    store(
-        stand,
-        "large-values",
-        &storing("(data (i32.const 8192) \"a-key\")", reach),
-        "told that the value is too large",
-    )
+    const BYTES: u64 = 8 << 20;
+    let limits = &stand.config.limits;
+    let bytes = match limits.keyvalue_value_bytes {
+        operators if operators < BYTES => operators + 1,
+        _ => BYTES,
+    };
+    if terms::memory_of_guest(&stand.config) < bytes + (1 << 20) || limits.host_call_bytes < bytes {
+        let why = format!("limits.memory or limits.host_call_size is too small for a value of {bytes} bytes");
+        return Err(super::Unstopped::NotTried(why));
+    }
+    let reach = format!(
+        "(if (i32.eqz (call $bucket)) (then (return (i32.const 2))))
+        (if (i32.or (call $set-short) (i32.eq (memory.grow (i32.const {})) (i32.const -1))) (then (return (i32.const 2))))
+        (call $set (global.get $store) (i32.const 8192) (i32.const 4) (i32.const 65536) (i32.const {bytes}) (i32.const 2048))
+        (i32.eqz (i32.load8_u (i32.const 2048)))",
+        bytes.div_ceil(65536)
+    );
+    let source = storing("(data (i32.const 8192) \"a-key\")", &reach);
+    // Not with a lower quota for the store: that would stop it as well.
+    answer(stand, "large-values", &source, "keyvalue = \"default\"", "told that the value is too large", &[])
 }
 
+/// More than a limit on handles that protects.
 fn many_buckets(stand: &mut Stand) -> Outcome {
     let reach = "(local $count i32)
         (loop
-          (call $open (i32.const 4096) (i32.const 7) (i32.const 2048))
-          (if (i32.load8_u (i32.const 2048)) (then (return (i32.const 0))))
+          (if (i32.eqz (call $bucket)) (then (return (select (i32.const 0) (i32.const 2) (local.get $count)))))
           (local.set $count (i32.add (local.get $count) (i32.const 1)))
-          (br_if 0 (i32.lt_u (local.get $count) (i32.const 2000000))))
+          (br_if 0 (i32.lt_u (local.get $count) (i32.const 200000))))
         (i32.const 1)";
-    store(stand, "many-buckets", &storing("", reach), "told that it has enough handles")
+    let source = storing("", reach);
+    store(stand, "many-buckets", &source, "told that it has enough handles", &[(502, "handles")])
 }

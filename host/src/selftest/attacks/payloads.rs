@@ -1,15 +1,19 @@
 //! Programs that hand the host more than it can carry, or what it cannot read.
 
-use super::{Attack, Expected, Outcome, SOON};
+use std::time::Instant;
+
+use super::{Attack, Cause, Expected, Outcome, no_attack};
+use crate::config::Config;
 use crate::selftest::guests::Source;
-use crate::selftest::stand::{Stand, text};
-use crate::selftest::wire;
+use crate::selftest::stand::{PATIENCE, Stand, text};
+use crate::selftest::terms::{self, Clock, HOST_CALL_PROTECTS_UP_TO, shorter};
 
 const CALL: &str = r#"(func (export "call") (param i32 i32 i32 i32 i32) (result i32)"#;
-const TRAP: Expected = Expected::Fails(500, &["trap"]);
-const TOO_MUCH: Expected = Expected::Fails(502, &["host_call"]);
+const TRAP: Expected = Expected::Fails(&[(500, "trap")]);
+const CARRIED: &[Cause] = &[(502, "host_call")];
+const TOO_MUCH: Expected = Expected::Fails(CARRIED);
 
-pub(super) fn attacks() -> Vec<Attack> {
+pub(super) fn attacks(config: &Config) -> Vec<Attack> {
     vec![
         Attack::app(
             "overlapping-blocks",
@@ -17,10 +21,10 @@ pub(super) fn attacks() -> Vec<Attack> {
             Source::wsgi(blocks(8000, 1 << 20)),
             TOO_MUCH,
         ),
-        Attack::app(
+        Attack::fitted(
             "million-empty-blocks",
-            "an answer of 4,000,000 empty blocks",
-            Source::wsgi(blocks(4_000_000, 0)),
+            "an answer of millions of empty blocks, whose list is more than may be handed over",
+            too_much(config).map(|bytes| Source::wsgi(blocks(u32::try_from(bytes / 8).unwrap_or(u32::MAX), 0))),
             TOO_MUCH,
         ),
         Attack::app("block-beyond-memory", "a block that ends beyond the memory", Source::wsgi(answer(0, 0x7fff_ffff)), TRAP),
@@ -74,22 +78,24 @@ pub(super) fn attacks() -> Vec<Attack> {
         ),
         Attack::app(
             "handles",
-            "a million handles, all kept",
+            "900,000 handles, all kept",
             Source::wsgi(host(
                 "(local $count i32)
                 (loop (drop (call $input)) (local.set $count (i32.add (local.get $count) (i32.const 1)))
-                  (br_if 0 (i32.lt_u (local.get $count) (i32.const 1000000))))",
+                  (br_if 0 (i32.lt_u (local.get $count) (i32.const 900000))))",
             )),
-            Expected::Fails(502, &["handles"]),
+            Expected::Fails(&[(502, "handles")]),
         ),
-        Attack::app(
+        Attack::fitted(
             "giant-log-line",
-            "a line of 60 MB for the log",
-            Source::wsgi(format!(
-                r#"{IMPORTS} (memory $memory (export "memory") 1000) {CALL}
-                (memory.fill (i32.const 65536) (i32.const 120) (i32.const 60000000))
-                (call $write (call $errors) (i32.const 65536) (i32.const 60000000)) (global.get $ok))"#
-            )),
+            "a line for the log that is longer than what may be handed over",
+            too_much(config).map(|bytes| {
+                Source::wsgi(format!(
+                    r#"{IMPORTS} (memory $memory (export "memory") {}) {CALL}
+                    (call $write (call $errors) (i32.const 65536) (i32.const {bytes})) (global.get $ok))"#,
+                    pages(bytes)
+                ))
+            }),
             TOO_MUCH,
         ),
         Attack::app(
@@ -98,11 +104,11 @@ pub(super) fn attacks() -> Vec<Attack> {
             Source::wsgi(flood("a line of the flood\\0a", 20)),
             Expected::Judged(log_is_bounded),
         )
-        .lowering(SOON),
+        .shortened(shorter(config, Clock::Cpu)),
         Attack::app(
             "crash-flood",
-            "a disk full of reports about an app that crashes at every request",
-            Source::wsgi(format!("{CALL} unreachable)")),
+            "a disk full of reports about an app that crashes, and answers in between so as not to be left alone",
+            Source::wsgi(in_turns("unreachable")),
             Expected::Judged(reports_are_bounded),
         ),
         Attack::app(
@@ -111,15 +117,19 @@ pub(super) fn attacks() -> Vec<Attack> {
             Source::wsgi(flood("x\\0d\\0a{\\22message\\22:\\22listening on http://forged\\22,\\22app\\22:\\22neighbour\\22}\\1b[2J\\0a", 70)),
             Expected::Judged(log_is_not_forged),
         )
-        .lowering(SOON),
-        Attack::app(
+        .shortened(shorter(config, Clock::Cpu)),
+        Attack::fitted(
             "giant-exception",
-            "an exception whose text has 60 MB",
-            Source::wsgi(format!(
-                r#"(memory $memory (export "memory") 1000)
-                (data (i32.const 2048) "\01\00\00\00" "\00\01\00\00\04\00\00\00" "\00\00\01\00\00\87\93\03" "\00\01\00\00\00\00\00\00")
-                {CALL} (memory.fill (i32.const 65536) (i32.const 120) (i32.const 60000000)) (i32.const 2048))"#
-            )),
+            "an exception whose text is longer than what may be handed over",
+            too_much(config).map(|bytes| {
+                let length: String = bytes.to_le_bytes()[..4].iter().map(|byte| format!("\\{byte:02x}")).collect();
+                Source::wsgi(format!(
+                    r#"(memory $memory (export "memory") {})
+                    (data (i32.const 2048) "\01\00\00\00" "\00\01\00\00\04\00\00\00" "\00\00\01\00{length}" "\00\01\00\00\00\00\00\00")
+                    {CALL} (i32.const 2048))"#,
+                    pages(bytes)
+                ))
+            }),
             TOO_MUCH,
         ),
         Attack::app(
@@ -130,12 +140,12 @@ pub(super) fn attacks() -> Vec<Attack> {
                 ;; IMPORTS END
                 {CALL} (call $random (i64.const 4000000000) (i32.const 2048)) (global.get $ok))"#
             )),
-            Expected::Fails(500, &["trap", "memory"]),
+            Expected::Judged(randomness_is_bounded),
         ),
     ]
 }
 
-const IMPORTS: &str = r#"(import "wasgi:gateway/gateway@0.1.0" "[static]errors.current" (func $errors (result i32)))
+pub(super) const IMPORTS: &str = r#"(import "wasgi:gateway/gateway@0.1.0" "[static]errors.current" (func $errors (result i32)))
 (import "wasgi:gateway/gateway@0.1.0" "[method]errors.write" (func $write (param i32 i32 i32)))
 (import "wasgi:gateway/gateway@0.1.0" "[static]input.current" (func $input (result i32)))
 (import "wasgi:gateway/gateway@0.1.0" "[resource-drop]errors" (func $drop (param i32)))
@@ -182,36 +192,104 @@ fn flood(line: &str, length: u32) -> String {
     )
 }
 
-/// Of three hundred crashes there are a few reports.
+/// So many bytes as an app may not hand over, if a guest has room for them: zeros, which are text. More than
+/// [`HOST_CALL_PROTECTS_UP_TO`] is not tried: so much gets through.
+fn too_much(config: &Config) -> Result<u64, String> {
+    let limit = config.limits.host_call_bytes;
+    let (room, wanted) =
+        (terms::memory_of_guest(config) / 4 * 3, (limit + limit / 16 + 65536).min(HOST_CALL_PROTECTS_UP_TO));
+    match wanted <= room {
+        true => Ok(wanted),
+        false => Err(format!("limits.memory is too small for a guest that would hand over {wanted} bytes at once")),
+    }
+}
+
+/// Of a memory with so many bytes, and room for the rest.
+fn pages(bytes: u64) -> u64 {
+    bytes.div_ceil(65536) + 2
+}
+
+/// A guest that does this where it is asked for it by [`BOOM`], and answers "nothing" where it is not.
+pub(super) fn in_turns(act: &str) -> String {
+    format!(
+        r#"(func $is-told (param $at i32) (param $length i32) (result i32) (local $end i32)
+          (local.set $end (i32.add (local.get $at) (i32.sub (local.get $length) (i32.const 3))))
+          (loop
+            (if (i32.eq (i32.load align=1 (local.get $at)) (i32.const 0x6d6f6f62)) (then (return (i32.const 1))))
+            (local.set $at (i32.add (local.get $at) (i32.const 1)))
+            (br_if 0 (i32.lt_u (local.get $at) (local.get $end))))
+          (i32.const 0))
+        {CALL} (if (call $is-told (local.get 0) (local.get 1)) (then {act})) (global.get $nothing))"#
+    )
+}
+
+/// "boom" in a query, as `$is-told` looks for it.
+pub(super) const BOOM: &str = "boom";
+
+/// Of hundreds of crashes there are a few reports. Answers in between keep the app from being left alone.
 fn reports_are_bounded(stand: &mut Stand, app: &str) -> Outcome {
     const CRASHES: usize = 300;
-    const REPORTS_MAX: usize = 60;
-    let (_, cause) = stand.ask(app)?;
-    if cause != "trap" {
-        return Err(format!("the attack did not take place: {cause}"));
-    }
-    for _ in 1..CRASHES {
-        stand.talk(&wire::get(&format!("/{app}")))?;
-    }
+    /// Fewer would say little.
+    const CRASHES_MIN: usize = 250;
+    /// A few at once and one a second, and as many again.
+    const REPORTS_AT_ONCE: u64 = 20;
+    const REPORTS_A_SECOND: u64 = 2;
+    terms::faults_between_answers(&stand.config)?;
     let folder = stand.folder().join("state/capsules");
     // None where the operator keeps none.
-    let reports = std::fs::read_dir(folder).map_or(0, |entries| entries.count());
-    match reports <= REPORTS_MAX {
-        true => Ok(format!("{reports} reports of {CRASHES} crashes")),
-        false => Err(format!("it made the host write {reports} reports of {CRASHES} crashes")),
+    let reports_now = || std::fs::read_dir(&folder).map_or(0, |entries| entries.count());
+    // Attackers before this one have crashed as well.
+    let (before, began) = (reports_now(), Instant::now());
+    for _ in 0..CRASHES {
+        stand.ask_quickly(app, BOOM)?;
+        stand.ask_quickly(app, "")?;
+    }
+    let reports_max = REPORTS_AT_ONCE + REPORTS_A_SECOND * began.elapsed().as_secs();
+    let (_, crashes) = stand.causes(app, BOOM, "trap", CRASHES);
+    if crashes < CRASHES_MIN {
+        return Err(no_attack(format!("{crashes} of {CRASHES} calls crashed")));
+    }
+    let reports = reports_now().saturating_sub(before);
+    match reports as u64 <= reports_max {
+        true => Ok(format!("{reports} reports of {crashes} crashes")),
+        false => Err(format!("it made the host write {reports} reports of {crashes} crashes").into()),
+    }
+}
+
+/// That the call fails is not enough: the guest's own memory would be too small for them once the host had made them.
+fn randomness_is_bounded(stand: &mut Stand, app: &str) -> Outcome {
+    const MORE_MAX: u64 = 512 << 20;
+    if !stand.config.tenant_of(app).grants.randomness.contain("app") {
+        return match stand.ask(app)? {
+            (reply, cause) if (reply.status, &*cause) == (500, "grant") => Ok("500 grant".into()),
+            (reply, cause) => Err(format!("it got {} {cause:?}", reply.status).into()),
+        };
+    }
+    let before = stand.resident_bytes();
+    let (reply, cause) = stand.ask(app)?;
+    let more = stand.most_resident_bytes().saturating_sub(before);
+    match (reply.status, cause.as_str()) {
+        _ if more > MORE_MAX => Err(format!("the host took {} MiB for it", more >> 20).into()),
+        (500, "trap") => Ok(format!("500 trap, and the host took {} MiB for it", more >> 20)),
+        (status, cause) => Err(format!("it got {status} {cause:?}").into()),
     }
 }
 
 fn log_is_bounded(stand: &mut Stand, app: &str) -> Outcome {
     let seen = stand.log.count();
-    let begin = std::time::Instant::now();
+    let begin = Instant::now();
     let _ = stand.ask(app)?;
     let seconds = begin.elapsed().as_secs() + 2;
     let lines = stand.log.all(seen, |line| text(line, "app") == app && text(line, "stream") == "errors");
     let bytes: u64 = lines.iter().map(|line| text(line, "message").len() as u64 + 64).sum();
     let allowed = stand.config.limits.log_bytes_per_second.saturating_mul(seconds);
-    if bytes > allowed.min(4 << 20) {
-        return Err(format!("{} lines, {bytes} bytes got into the log", lines.len()));
+    // More in a second protects no disk.
+    let is_none = stand.config.limits.log_bytes_per_second > 8 << 20;
+    if bytes > if is_none { 4 << 20 } else { allowed } {
+        return Err(format!("{} lines, {bytes} bytes got into the log", lines.len()).into());
+    }
+    if lines.is_empty() {
+        return Err(no_attack("none of its lines is in the log"));
     }
     Ok(format!("{} of 100,000 lines are in the log", lines.len()))
 }
@@ -219,13 +297,17 @@ fn log_is_bounded(stand: &mut Stand, app: &str) -> Outcome {
 fn log_is_not_forged(stand: &mut Stand, app: &str) -> Outcome {
     let seen = stand.log.count();
     let _ = stand.ask(app)?;
+    let own = |line: &serde_json::Value| text(line, "app") == app && text(line, "message").contains("forged");
+    if stand.log.wait_after(seen, PATIENCE, own).is_none() {
+        return Err(no_attack("none of its lines is in the log"));
+    }
     let forged = stand.log.all(seen, |line| {
         !line.is_object()
             || text(line, "message").starts_with("listening on")
             || text(line, "message").chars().any(char::is_control)
     });
     match forged.first() {
-        Some(line) => Err(format!("the log has {line}")),
+        Some(line) => Err(format!("the log has {line}").into()),
         None => Ok("what it wrote is escaped, and bears its name".into()),
     }
 }

@@ -2,9 +2,9 @@
 
 use std::net::TcpListener;
 
-use super::{Attack, Expected, NOTHING, Outcome};
+use super::{Attack, Expected, NOTHING, Outcome, no_attack};
 use crate::selftest::guests::Source;
-use crate::selftest::stand::{Judged, SECRET, Stand};
+use crate::selftest::stand::{SECRET, Stand, attacker};
 
 const CALL: &str = r#"(func (export "call") (param i32 i32 i32 i32 i32) (result i32)"#;
 
@@ -103,26 +103,28 @@ pub(super) fn attacks() -> Vec<Attack> {
             "end-the-host",
             "the end of the process",
             Source::Cgi(exiting()),
-            Expected::Fails(502, &["cgi_response"]),
+            Expected::Fails(&[(502, "cgi_response")]),
         ),
     ]
 }
 
-/// A CGI program that says "nothing" unless `$reach` is not zero.
+/// A CGI program that says "nothing" where `$reach` is 0, "reached" where it is 1, and "no try" where it is 2, since what the attack
+/// begins with did not come about.
 pub(super) fn program(imports: &str, data: &str, reach: &str) -> String {
     format!(
         r#"(module
         (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
         {imports}
         (memory (export "memory") 4)
-        (data (i32.const 16) "\40\00\00\00\21\00\00\00" "\80\00\00\00\21\00\00\00")
+        (data (i32.const 16) "\40\00\00\00\21\00\00\00" "\80\00\00\00\21\00\00\00" "\c0\00\00\00\20\00\00\00")
         (data (i32.const 64) "Content-Type: text/plain\0a\0a{NOTHING}")
         (data (i32.const 128) "Content-Type: text/plain\0a\0areached")
+        (data (i32.const 192) "Content-Type: text/plain\0a\0ano try")
         {data}
         (func $reach (result i32) {reach})
         (func (export "_start")
           (drop (call $fd_write (i32.const 1)
-            (select (i32.const 24) (i32.const 16) (call $reach)) (i32.const 1) (i32.const 8)))))"#
+            (i32.add (i32.const 16) (i32.mul (i32.const 8) (call $reach))) (i32.const 1) (i32.const 8)))))"#
     )
 }
 
@@ -183,7 +185,7 @@ fn secret_stays(stand: &mut Stand, app: &str) -> Outcome {
         return Err("it read the host's secret".into());
     }
     if !reply.text().contains("REQUEST_METHOD=GET") {
-        return Err(format!("the attack did not take place: {} {cause} {}", reply.status, reply.text()));
+        return Err(no_attack(format!("{} {cause} {}", reply.status, reply.text())));
     }
     let count = reply.text().split('\0').filter(|variable| !variable.is_empty()).count();
     Ok(format!("it has {count} variables, all of its own request"))
@@ -285,23 +287,20 @@ fn requesting(authority: &str) -> String {
 
 /// Whatever the guest is told: nobody may come.
 fn request_that_arrives(stand: &mut Stand) -> Outcome {
-    const APP: &str = "request-that-arrives";
-    let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
-    listener.set_nonblocking(true).map_err(|error| error.to_string())?;
-    let address = listener.local_addr().map_err(|error| error.to_string())?;
-    let wasm = Source::wsgi(requesting(&address.to_string())).assemble().map_err(|error| format!("{error:#}"))?;
-    if let Judged::Refused(reason) = stand.deploy(APP, &wasm, "")? {
-        return Err(format!("the attack did not take place: {reason}"));
-    }
-    let asked = stand.ask(APP);
+    let app = attacker("request-that-arrives");
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(no_attack)?;
+    listener.set_nonblocking(true).map_err(no_attack)?;
+    let address = listener.local_addr().map_err(no_attack)?;
+    stand.serve(&app, &Source::wsgi(requesting(&address.to_string())), "")?;
+    let asked = stand.ask(&app);
     std::thread::sleep(std::time::Duration::from_millis(300));
-    stand.remove(APP);
+    stand.remove(&app);
     if listener.accept().is_ok() {
         return Err("it connected".into());
     }
     match asked?.0.text().as_str() {
         NOTHING => Ok("nobody came, and it was told so".into()),
-        other => Err(format!("nobody came, but it got {other:?}")),
+        other => Err(format!("nobody came, but it got {other:?}").into()),
     }
 }
 

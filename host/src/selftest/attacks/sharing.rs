@@ -4,10 +4,14 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use super::{Attack, ONE_SECOND, Outcome, SOON};
+use super::payloads::IMPORTS;
+use super::{Attack, ONE_SECOND, Outcome, Unstopped, no_attack};
+use crate::config::Config;
 use crate::selftest::guests::Source;
-use crate::selftest::stand::{Judged, Stand, text};
-use crate::selftest::{NEIGHBOUR, lowered, wire};
+use crate::selftest::launch::{fails, limits};
+use crate::selftest::stand::{NEIGHBOUR, Stand, text};
+use crate::selftest::terms::{self, Clock, shorter};
+use crate::selftest::wire;
 
 /// Folders that the operator says nothing of.
 const CROWD: &str = "selftest-crowd/app";
@@ -18,10 +22,6 @@ const LOOP: &str = "(loop $again (br $again))";
 /// About a millisecond: over before anybody interferes.
 const BURST: &str = "(local $left i32) (local.set $left (i32.const 1000000))
     (loop $again (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))";
-
-/// As much as is given, and then it is not given back.
-const HOARD: &str =
-    "(loop $more (br_if $more (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) (loop $again (br $again))";
 
 /// A megabyte.
 const MODEST: &str = "(if (i32.eq (memory.grow (i32.const 16)) (i32.const -1)) (then unreachable))";
@@ -38,14 +38,6 @@ pub(super) fn attacks() -> Vec<Attack> {
     ]
 }
 
-fn deploy(stand: &Stand, name: &str, call: &str, sidecar: &str) -> Result<(), String> {
-    let wasm = Source::call(call).assemble().map_err(|error| format!("{error:#}"))?;
-    match stand.deploy(name, &wasm, sidecar)? {
-        Judged::Live => Ok(()),
-        Judged::Refused(reason) => Err(format!("the attack did not take place: {reason}")),
-    }
-}
-
 /// So many calls of the crowd under way.
 fn crowd(stand: &Stand, count: usize) -> Result<Vec<TcpStream>, String> {
     let ask = || {
@@ -58,20 +50,18 @@ fn crowd(stand: &Stand, count: usize) -> Result<Vec<TcpStream>, String> {
 
 /// As many calls as the crowd may have at once.
 fn crowd_size(stand: &Stand, wanted: usize) -> usize {
-    let config = &stand.config;
-    let calls = config.limits.concurrent_calls.min(config.budget.concurrent_calls).min(config.sandboxes / 2);
-    wanted.min(calls as usize)
+    terms::calls_at_once(&stand.config, terms::connections_at_once(&stand.config, wanted))
 }
 
 fn crowd_processors(stand: &mut Stand) -> Outcome {
-    let sidecar = lowered(SOON, &stand.config);
+    let sidecar = limits(&shorter(&stand.config, Clock::Cpu).lines);
     let workers = stand.config.workers;
     let size = crowd_size(stand, 8 * workers);
     if size < 3 * workers {
-        return Ok(format!("{size} calls at once are too few to crowd {workers} workers"));
+        return Err(Unstopped::NotTried(format!("{size} calls at once are too few to crowd {workers} workers")));
     }
-    deploy(stand, CROWD, LOOP, &sidecar)?;
-    deploy(stand, SINGLE, LOOP, &sidecar)?;
+    stand.serve(CROWD, &Source::call(LOOP), &sidecar)?;
+    stand.serve(SINGLE, &Source::call(LOOP), &sidecar)?;
     let seen = stand.log.count();
     let calls = crowd(stand, size)?;
     let asked = stand.ask(SINGLE);
@@ -80,47 +70,81 @@ fn crowd_processors(stand: &mut Stand) -> Outcome {
     stand.remove(CROWD);
     stand.remove(SINGLE);
     match asked? {
-        (reply, cause) if reply.status == 504 && cause == "cpu" => match before {
+        (reply, cause) if fails(&stand.config, &[(504, "cpu")], (reply.status, &cause)) => match before {
             0 => Ok(format!("the single loop has had its time before any of {size}")),
-            _ => Err(format!("{before} of {size} loops have had their time before the single one")),
+            _ => Err(format!("{before} of {size} loops have had their time before the single one").into()),
         },
-        (reply, cause) => Err(format!("the single loop got {} {cause:?}", reply.status)),
+        (reply, cause) => Err(format!("the single loop got {} {cause:?}", reply.status).into()),
     }
 }
 
 fn bursts(stand: &mut Stand) -> Outcome {
-    deploy(stand, CROWD, BURST, "")?;
+    stand.serve(CROWD, &Source::call(BURST), "")?;
     let began = Instant::now();
-    let (mut asked, mut answered) = (0, true);
+    let (mut asked, mut ended, mut answered) = (0, 0, true);
     while began.elapsed() < ONE_SECOND && answered {
         let calls = crowd(stand, crowd_size(stand, 16))?;
         asked += calls.len();
         answered = stand.ask(NEIGHBOUR).is_ok_and(|(reply, _)| reply.status == 200);
         for mut call in calls {
-            wire::read_until(&mut call, Instant::now() + Duration::from_secs(5));
+            let reply = wire::parse(&wire::read_until(&mut call, Instant::now() + Duration::from_secs(5)), false);
+            ended += usize::from(reply.status == 200);
         }
     }
     stand.remove(CROWD);
     match answered {
-        true => Ok(format!("a neighbour is answered beside {asked} of them")),
+        true if ended == 0 => Err(no_attack(format!("none of {asked} calls was answered"))),
+        true => Ok(format!("a neighbour is answered beside {ended} of them")),
         false => Err("the neighbour is not answered".into()),
     }
 }
 
+/// As much as is given, and then it is not given back. One that is refused memory below its own limit says so.
+fn hoarding(limit_bytes: u64) -> Source {
+    let own_pages = (limit_bytes / 65536).saturating_sub(32);
+    Source::wsgi(format!(
+        r#"{IMPORTS} (data (i32.const 4096) "{SHORT}\0a")
+        (func (export "call") (param i32 i32 i32 i32 i32) (result i32)
+          (loop $more (br_if $more (i32.ne (memory.grow (i32.const 16)) (i32.const -1))))
+          (if (i32.lt_u (memory.size) (i32.const {own_pages}))
+            (then (call $write (call $errors) (i32.const 4096) (i32.const {}))))
+          (loop $again (br $again)) (i32.const 0))"#,
+        SHORT.len() + 1
+    ))
+}
+
+const SHORT: &str = "no more is given";
+
+/// In a host of its own, whose sandboxes have so little memory together that the crowd can take it. The modest one comes when the crowd
+/// has all that it is given.
 fn crowd_memory(stand: &mut Stand) -> Outcome {
-    deploy(stand, CROWD, HOARD, &lowered(SOON, &stand.config))?;
-    deploy(stand, SINGLE, MODEST, "")?;
-    let size = crowd_size(stand, 64);
-    let calls = crowd(stand, size)?;
-    let mut outcome = Ok(format!("another tenant has its megabyte beside {size} that keep what they get"));
+    let config = &stand.config;
+    let limit = config.limits.memory_bytes;
+    let size = crowd_size(stand, 32);
+    let sandbox_memory_bytes = (size as u64 * limit / 2).min(config.sandbox_memory_bytes).max(16 << 20);
+    if size < 4 || limit < 8 << 20 {
+        return Err(Unstopped::NotTried(format!("{size} calls of limits.memory each are too few to take all of it")));
+    }
+    let tight = Config { sandbox_memory_bytes, ..config.clone() };
+    let tight = Stand::start(tight, &[]).map_err(|error| no_attack(format!("{error:#}")))?;
+    let sidecar = limits(&shorter(&stand.config, Clock::Cpu).lines);
+    crowded(tight, &sidecar, size, limit)
+}
+
+fn crowded(mut stand: Stand, sidecar: &str, size: usize, limit: u64) -> Outcome {
+    stand.serve(CROWD, &hoarding(limit), sidecar)?;
+    stand.serve(SINGLE, &Source::call(MODEST), "")?;
+    let calls = crowd(&stand, size)?;
+    if stand.log.wait(Duration::from_secs(10), |line| text(line, "message").contains(SHORT)).is_none() {
+        return Err(no_attack(format!("{size} calls had all memory that they wanted")));
+    }
+    let mut outcome = Ok(format!("another tenant has its megabyte beside {size} that want {} MiB each", limit >> 20));
     for _ in 0..10 {
         let (reply, cause) = stand.ask(SINGLE)?;
         if reply.status != 200 {
-            outcome = Err(format!("another tenant is refused a megabyte: {} {cause:?}", reply.status));
+            outcome = Err(format!("another tenant is refused a megabyte: {} {cause:?}", reply.status).into());
         }
     }
     drop(calls);
-    stand.remove(CROWD);
-    stand.remove(SINGLE);
     outcome
 }

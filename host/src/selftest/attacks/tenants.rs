@@ -2,10 +2,11 @@
 
 use std::io::Write;
 
-use super::{Attack, Outcome};
+use super::{Attack, Outcome, Unstopped, no_attack};
 use crate::selftest::guests::Source;
-use crate::selftest::stand::{Judged, Stand, VICTIM};
-use crate::selftest::{NEIGHBOUR, wire};
+use crate::selftest::launch::refused_for;
+use crate::selftest::stand::{Judged, NEIGHBOUR, Stand, VICTIM};
+use crate::selftest::{terms, wire};
 
 /// A folder that the operator says nothing of.
 const THIEF: &str = "selftest-thief";
@@ -26,42 +27,63 @@ pub(super) fn attacks() -> Vec<Attack> {
     ]
 }
 
-/// Each of these sidecars has to refuse an app of the thief's.
-pub(super) fn all_refused(stand: &mut Stand, sidecars: &[String]) -> Outcome {
-    let wasm = Source::call("").assemble().map_err(|error| format!("{error:#}"))?;
-    let name = format!("{THIEF}/app");
+/// A line of a sidecar that goes too far, and what has to stand in the reason for which it is refused.
+pub(super) struct Line {
+    text: String,
+    reason: &'static str,
+}
+
+impl Line {
+    pub(super) fn new(text: impl Into<String>, reason: &'static str) -> Self {
+        Self { text: text.into(), reason }
+    }
+}
+
+/// Each of these lines has to refuse an app of the thief's, which is served without.
+pub(super) fn all_refused(stand: &mut Stand, lines: &[Line]) -> Outcome {
+    let app = Source::call("");
+    let wasm = app.assemble().map_err(|error| format!("{error:#}"))?;
+    let harmless = stand.new_name(THIEF);
+    let served = stand.serve(&harmless, &app, "");
+    stand.remove(&harmless);
+    served?;
     let mut said = String::new();
-    for sidecar in sidecars {
-        let judged = stand.deploy(&name, &wasm, sidecar);
+    for Line { text, reason } in lines {
+        let name = stand.new_name(THIEF);
+        let judged = stand.deploy(&name, &wasm, text);
         stand.remove(&name);
-        match judged? {
-            Judged::Refused(reason) => said = reason.lines().next().unwrap_or_default().chars().take(120).collect(),
-            Judged::Live => return Err(format!("it is served with {sidecar}")),
-        }
+        said = match judged? {
+            Judged::Refused(why) => refused_for(&why, &[reason])?,
+            Judged::Live => return Err(format!("it is served with {text}").into()),
+        };
     }
     Ok(said)
 }
 
+const NOT_GIVEN: &str = "the operator has not given it to selftest-thief";
+const NOT_GRANTED: &str = "the operator has not granted";
+
 fn claim_anothers_path(stand: &mut Stand) -> Outcome {
-    let routes = |path: &str| format!("routes = [\"/{THIEF}/own\", \"{path}\"]");
-    all_refused(stand, &[routes(&format!("/{VICTIM}")), routes(&format!("/{VICTIM}/free"))])
+    let claims = [format!("/{VICTIM}"), format!("/{VICTIM}/free")];
+    let routes = |path| Line::new(format!("routes = [\"/{THIEF}/own\", \"{path}\"]"), NOT_GIVEN);
+    all_refused(stand, &claims.map(routes))
 }
 
 fn claim_anothers_host(stand: &mut Stand) -> Outcome {
     let hosts = [format!("{VICTIM}.example"), format!("{VICTIM}.example/free"), "*.example".to_owned()];
-    all_refused(stand, &hosts.map(|host| format!("routes = \"{host}\"")))
+    all_refused(stand, &hosts.map(|host| Line::new(format!("routes = \"{host}\""), NOT_GIVEN)))
 }
 
 fn claim_the_root(stand: &mut Stand) -> Outcome {
-    all_refused(stand, &["routes = \"/\"".to_owned()])
+    all_refused(stand, &[Line::new("routes = \"/\"", NOT_GIVEN)])
 }
 
 fn ask_for_its_secret(stand: &mut Stand) -> Outcome {
-    all_refused(stand, &["secrets = \"KEY\"".to_owned()])
+    all_refused(stand, &[Line::new("secrets = \"KEY\"", NOT_GRANTED)])
 }
 
 fn ask_for_its_folder(stand: &mut Stand) -> Outcome {
-    all_refused(stand, &["directories = \"/media\"".to_owned(), "data = true".to_owned()])
+    all_refused(stand, &["directories = \"/media\"", "data = true"].map(|line| Line::new(line, NOT_GRANTED)))
 }
 
 /// Requests that stand in line at once.
@@ -70,12 +92,10 @@ const CROWD: usize = 300;
 /// Whether the neighbour is answered meanwhile is asked of every attack; here it is the point.
 fn stand_in_line(stand: &mut Stand) -> Outcome {
     let name = format!("{THIEF}/loop");
-    let wasm = Source::call("(loop $again (br $again))").assemble().map_err(|error| format!("{error:#}"))?;
-    if let Judged::Refused(reason) = stand.deploy(&name, &wasm, "")? {
-        return Err(format!("the attack did not take place: {reason}"));
-    }
-    let mut crowd = Vec::with_capacity(CROWD);
-    for _ in 0..CROWD {
+    stand.serve(&name, &Source::call("(loop $again (br $again))"), "")?;
+    let size = terms::connections_at_once(&stand.config, CROWD);
+    let mut crowd = Vec::with_capacity(size);
+    for _ in 0..size {
         let mut stream = wire::open(stand.address).map_err(|error| format!("the host takes no connection: {error}"))?;
         stream.write_all(&wire::get(&format!("/{name}"))).map_err(|error| format!("nor a request: {error}"))?;
         crowd.push(stream);
@@ -84,7 +104,7 @@ fn stand_in_line(stand: &mut Stand) -> Outcome {
     drop(crowd);
     stand.remove(&name);
     match answered {
-        true => Ok(format!("a neighbour's requests are answered beside {CROWD} of its")),
+        true => Ok(format!("a neighbour's requests are answered beside {size} of its")),
         false => Err("the neighbour is not answered".into()),
     }
 }
@@ -94,16 +114,21 @@ const CRASHES: usize = 200;
 
 fn crash_loop(stand: &mut Stand) -> Outcome {
     let name = format!("{THIEF}/crash");
-    let wasm = Source::call("unreachable").assemble().map_err(|error| format!("{error:#}"))?;
-    if let Judged::Refused(reason) = stand.deploy(&name, &wasm, "")? {
-        return Err(format!("the attack did not take place: {reason}"));
-    }
-    let mut outcome = Err(format!("it has crashed {CRASHES} times"));
+    terms::many_calls(&stand.config)?;
+    stand.serve(&name, &Source::call("unreachable"), "")?;
+    let mut outcome = Err(Unstopped::Through(format!("it has crashed {CRASHES} times")));
     for count in 0..CRASHES {
         let (reply, cause) = stand.ask(&name)?;
-        if cause == "throttled" && reply.status == 503 {
-            outcome = Ok(format!("left alone after {count} crashes"));
-            break;
+        match (reply.status, cause.as_str()) {
+            (500, "trap") => {}
+            (503, "throttled") if count > 0 => {
+                outcome = Ok(format!("left alone after {count} crashes"));
+                break;
+            }
+            (status, cause) => {
+                outcome = Err(no_attack(format!("call {count} got {status} {cause:?}")));
+                break;
+            }
         }
     }
     stand.remove(&name);

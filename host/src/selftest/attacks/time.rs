@@ -1,21 +1,35 @@
 //! Programs that do not end.
 
-use super::{Attack, Expected, ONE_SECOND, SOON};
+use super::{Attack, Cause, Expected};
+use crate::config::Config;
 use crate::selftest::guests::{Source, part};
+use crate::selftest::terms::{Clock, shorter};
 
-const CPU: &[&str] = &["cpu"];
+const CPU: &[Cause] = &[(504, "cpu")];
+const CPU_LATER: &[&str] = &["cpu"];
 const LOOP: &str = "(loop (br 0))";
 const CALL: &str = r#"(func (export "call") (param i32 i32 i32 i32 i32) (result i32)"#;
 
-pub(super) fn attacks() -> Vec<Attack> {
+pub(super) fn attacks(config: &Config) -> Vec<Attack> {
+    let soon = || shorter(config, Clock::Cpu);
     let streaming = || part("first", 2048, Some(("200 OK", &[])), "a block", true);
-    let loops = |name, tries, source| Attack::app(name, tries, source, Expected::Fails(504, CPU)).lowering(SOON);
+    let loops = |name, tries, source| Attack::app(name, tries, source, Expected::Fails(CPU)).shortened(soon());
     vec![
         loops("loop-in-call", "an endless loop", Source::call(LOOP)),
         loops(
             "loop-in-start",
             "an endless loop in the start function, before there is an instance",
             Source::wsgi(format!("(func $start {LOOP}) (start $start) {CALL} (global.get $ok))")),
+        ),
+        loops(
+            "loop-in-second-start",
+            "the same in the second of two core modules, when the first is there",
+            Source::Component(SECOND_START.replace(";; APPLICATION", include_str!("application.wat"))),
+        ),
+        loops(
+            "loop-in-initialize",
+            "the same in _initialize, which reactors have",
+            Source::wsgi(format!(r#"(func (export "_initialize") {LOOP}) {CALL} (global.get $ok))"#)),
         ),
         loops(
             "loop-in-realloc",
@@ -32,9 +46,9 @@ pub(super) fn attacks() -> Vec<Attack> {
                 r#"{} {CALL} (global.get $first)) (func (export "next") (result i32) (loop (br 0)) (i32.const 0))"#,
                 streaming()
             )),
-            Expected::CutOff(CPU),
+            Expected::CutOff(CPU_LATER),
         )
-        .lowering(SOON),
+        .shortened(soon()),
         Attack::app(
             "loop-in-close",
             "an endless loop in close()",
@@ -44,9 +58,9 @@ pub(super) fn attacks() -> Vec<Attack> {
                 streaming(),
                 part("last", 3072, None, "the last", false)
             )),
-            Expected::FailsAfterwards(CPU),
+            Expected::FailsAfterwards(CPU_LATER),
         )
-        .lowering(SOON),
+        .shortened(soon()),
         loops(
             "loop-in-post-return",
             "an endless loop where the host gives the answer's memory back",
@@ -79,8 +93,8 @@ pub(super) fn attacks() -> Vec<Attack> {
             "loop-of-tables",
             "tables filled again and again, in single instructions",
             Source::wsgi(format!(
-                r#"(table $table 50000 funcref) {CALL}
-                (loop (table.fill $table (i32.const 0) (ref.null func) (i32.const 50000)) (br 0)) (i32.const 0))"#
+                r#"(table $table 10000 funcref) {CALL}
+                (loop (table.fill $table (i32.const 0) (ref.null func) (i32.const 10000)) (br 0)) (i32.const 0))"#
             )),
         ),
         loops(
@@ -96,25 +110,41 @@ pub(super) fn attacks() -> Vec<Attack> {
             "sleep-before-the-head",
             "a CGI program that sleeps for a day",
             Source::Cgi(cgi("(call $sleep)")),
-            Expected::Fails(504, &["wall"]),
+            Expected::Fails(&[(504, "wall")]),
         )
-        .lowering(&[("first_byte_time", ONE_SECOND)]),
+        .shortened(shorter(config, Clock::FirstByte)),
         Attack::app(
             "sleep-in-the-body",
             "a CGI program that begins to answer, and sleeps for a day",
             Source::Cgi(cgi("(call $say) (call $sleep)")),
             Expected::CutOff(&["wall"]),
         )
-        .lowering(&[("idle_time", ONE_SECOND)]),
+        .shortened(shorter(config, Clock::Idle)),
         Attack::app(
             "drip-for-ever",
             "a CGI program whose answer drips and drips",
             Source::Cgi(cgi("(loop (call $say) (call $nap) (br 0))")),
             Expected::CutOff(&["wall"]),
         )
-        .lowering(&[("wall_time", ONE_SECOND)]),
+        .shortened(shorter(config, Clock::Wall)),
     ]
 }
+
+const SECOND_START: &str = r#"(component
+  (core module $beside (func (export "f")))
+  (core instance $beside (instantiate $beside))
+  (core module $module
+    (import "beside" "f" (func $f))
+    (memory (export "memory") 1)
+    (func $start (loop (call $f) (br 0)))
+    (start $start)
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 4096))
+    (func (export "call") (param i32 i32 i32 i32 i32) (result i32) unreachable)
+    (func (export "next") (result i32) unreachable)
+    (func (export "close") (result i32) unreachable))
+  (core instance $instance (instantiate $module (with "beside" (instance $beside))))
+  ;; APPLICATION
+)"#;
 
 /// A CGI program that does this. `$say` begins to answer and goes on, `$nap` waits for 50 ms, `$sleep` for a day.
 fn cgi(body: &str) -> String {
