@@ -319,7 +319,7 @@ impl Loader {
         let limits = order.config.app_limits(&order.name, sidecar.as_deref()).map_err(refused)?;
         let content = read_wasm(order, &limits)?;
         let spec = order.config.app_spec(&order.name, sidecar.as_deref(), &content.manifest).map_err(refused)?;
-        let secrets = spec.read_secrets().map_err(Outcome::Closed)?;
+        let secrets = spec.read_secrets().map_err(|reason| without_secret(order, reason))?;
         spec.check_environment(&secrets).map_err(Outcome::Passing)?;
         if order
             .live
@@ -502,6 +502,14 @@ impl Loader {
             Ok((turn, done)) => Ok((turn, done?)),
             Err(error) => Err(Outcome::Refused(format!("loading it failed unexpectedly: {error}"))),
         }
+    }
+}
+
+/// What is live goes with a secret that it has itself. What is to come may ask for others.
+fn without_secret(order: &Order, reason: String) -> Outcome {
+    match &order.live {
+        Some(live) if live.spec.read_secrets().is_ok() => Outcome::Passing(reason),
+        _ => Outcome::Closed(reason),
     }
 }
 

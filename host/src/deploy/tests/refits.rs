@@ -101,3 +101,17 @@ async fn an_app_whose_secret_cannot_be_read_any_more_is_not_served() {
     site.reload((*site.config).clone()).await;
     site.until_live("/good").await;
 }
+
+#[tokio::test]
+async fn a_sidecar_that_asks_for_a_secret_which_cannot_be_read_leaves_the_old_release() {
+    let grant = |config: &mut Config| {
+        let source = SecretSource::File(config.state_dir.with_file_name("not there"));
+        config.grants.secrets.insert("KEY".to_owned(), SecretGrant { source, apps: AppNames::all() });
+    };
+    let site = Site::configured(grant, |_| ()).await;
+    site.put("asks.wasm", wasm(1));
+    let first = site.until_live("/asks").await;
+    site.put("asks.toml", "secrets = [\"KEY\"]\n");
+    site.until_refused("asks", "the secret KEY cannot be read").await;
+    assert!(at(&site.apps.snapshot(), "/asks").is_some_and(|live| Arc::ptr_eq(&first, &live)));
+}
