@@ -15,7 +15,7 @@ use super::compile::{Compiler, Failure};
 use super::content::{Archive, read_sidecar, read_wasm, refused_sidecar};
 use super::library::Library;
 use super::notes::notes;
-use super::own::{assets, descriptors, is_settled, open_data, open_directories};
+use super::own::{Opened, assets, is_settled, open_data, open_directories};
 use super::scan::Candidate;
 use super::sleeper::{AWAKE_AT_START, Recipe, Shelf, Sleeper};
 use super::turns::{Turn, Turns};
@@ -217,7 +217,9 @@ impl Loader {
         let keyvalue = self.keyvalue(&parts.spec, &account);
         let tenant = tenant_name(&order.name).to_owned();
         self.by_hand(&tenant, move |loader| {
-            let app = loader.app(&order.config, order.live.as_ref(), parts, (account, keyvalue))?;
+            let live = order.live.as_ref();
+            let opened = Opened::new(&parts.spec, parts.files.as_ref(), live, &loader.volumes, &account)?;
+            let app = loader.app(&order.config, live, parts, opened, (account, keyvalue))?;
             Ok(Outcome::Ready(Box::new(Ready { app, origin, took: started.elapsed() })))
         })
         .await
@@ -387,6 +389,7 @@ impl Loader {
         config: &Config,
         live: Option<&Arc<App>>,
         parts: Parts,
+        Opened { data, directories, descriptors }: Opened,
         (account, keyvalue): (Arc<Account>, Option<Arc<Keyvalue>>),
     ) -> Result<App, Outcome> {
         let Parts { spec, secrets, kind, uses, shelf, code, not_rewound, files, hash, code_hash, bytes, origin } =
@@ -396,9 +399,6 @@ impl Loader {
         let log = AppLog::new(&spec.name, &spec.limits, &account);
         let log = Arc::new(if config.dev { log.keeping_more() } else { log });
         let assets = assets(&spec, files.as_ref(), &account).map_err(refused)?;
-        let descriptors = descriptors(&spec, files.as_ref(), &account)?;
-        let data = open_data(&spec, live, &account)?;
-        let directories = open_directories(&spec, &self.volumes, &account)?;
         let outbound = self.outbound(&spec, &account);
         let own = Belongings {
             log: Arc::clone(&log),
