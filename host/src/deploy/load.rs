@@ -14,6 +14,7 @@ use super::code::{Components, Found, Known, wanted};
 use super::compile::{Compiler, Failure};
 use super::content::{Archive, read_sidecar, read_wasm, refused_sidecar};
 use super::library::Library;
+use super::measure;
 use super::notes::notes;
 use super::own::{Opened, assets, is_settled, open_data, open_directories};
 use super::scan::Candidate;
@@ -52,9 +53,9 @@ pub struct Loader {
     library: Library,
     pub(super) compiler: Compiler,
     load_guest: LoadGuest,
-    common: Common,
+    pub(super) common: Common,
     volumes: Volumes,
-    left: Left,
+    pub(super) left: Left,
     pub(super) accounts: Accounts,
     /// Releases whose code is in memory.
     pub(super) awake: Arc<AtomicUsize>,
@@ -64,6 +65,8 @@ pub struct Loader {
     hands: Turns,
     /// Threads that load and link code for calls that wait. They do not wait for files of any number or size.
     pub(super) waking: Turns,
+    /// Threads that count what tenants keep.
+    pub(super) measuring: Turns,
 }
 
 /// What is to be loaded.
@@ -177,6 +180,7 @@ impl Loader {
             components,
             hands,
             waking,
+            measuring: measure::turns(),
         }
     }
 
@@ -223,31 +227,6 @@ impl Loader {
             Ok(Outcome::Ready(Box::new(Ready { app, origin, took: started.elapsed() })))
         })
         .await
-    }
-
-    /// Charges an account with what its tenant's apps have kept, whether or not they are there now: once, before the
-    /// first can write.
-    async fn measure(self: &Arc<Self>, account: &Arc<Account>) -> Result<(), Outcome> {
-        let measure = || async {
-            let (loader, account) = (Arc::clone(self), Arc::clone(account));
-            // Not with one of the hands: a file that was not closed in order is repaired now.
-            tokio::task::spawn_blocking(move || {
-                loader.common.stores.measure(&account);
-                loader.left.charge(&account);
-            })
-            .await
-        };
-        let measured = account.measured().get_or_try_init(measure).await;
-        let refused = |error| Outcome::Passing(format!("what its tenant keeps cannot be measured: {error}"));
-        measured.copied().map_err(refused)
-    }
-
-    /// Counts anew what apps that are gone have left behind, where somebody has no room who may have some by now.
-    pub fn recount(self: &Arc<Self>) {
-        for account in self.accounts.to_recount() {
-            let loader = Arc::clone(self);
-            tokio::task::spawn_blocking(move || loader.left.charge_again(&account));
-        }
     }
 
     /// One app for others than a host.

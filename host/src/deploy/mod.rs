@@ -15,6 +15,7 @@ pub mod images;
 pub mod inspect;
 mod library;
 mod load;
+mod measure;
 mod notes;
 mod own;
 mod passes;
