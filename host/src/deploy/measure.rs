@@ -39,13 +39,14 @@ impl Loader {
         task.await.unwrap_or_else(|error| Err(unmeasured(error)))
     }
 
-    /// Counts anew what apps that are gone have left behind, where somebody has no room who may have some by now.
+    /// Counts anew what apps that are gone have left behind, and stores hold, where somebody has no room who may have some by now.
     pub fn recount(self: &Arc<Self>) {
         for account in self.accounts.to_recount() {
             let loader = Arc::clone(self);
             tokio::spawn(async move {
                 let turn = loader.measuring.take(account.tenant()).await;
                 let done = loader.under(turn, move |loader| {
+                    loader.common.stores.measure(&account);
                     loader.left.charge_again(&account);
                     Ok(())
                 });

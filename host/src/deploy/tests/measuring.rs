@@ -54,3 +54,19 @@ async fn nobody_goes_on_while_it_cannot_be_counted() {
     std::fs::remove_file(&config.data_dir).expect("it is there");
     assert!(loader.measure(&account).await.is_ok());
 }
+
+#[tokio::test]
+async fn stores_whose_file_the_operator_has_removed_count_no_more() {
+    let root = tempfile::tempdir().expect("a temporary directory can be made");
+    let config = Arc::new(Config { data_dir: root.path().join("data"), ..config(root.path()) });
+    let file = config.data_dir.join(".keyvalue/tenants/acme.redb");
+    std::fs::create_dir_all(file.parent().expect("it has one")).expect("folders can be made");
+    std::fs::write(&file, "this is no file of stores").expect("files can be written");
+    let loader = loader(&config);
+    let account = loader.accounts.of(&config, "acme/x");
+    assert!(loader.measure(&account).await.is_ok());
+    assert_eq!(account.disk_bytes(), 25, "all of what cannot be read");
+    std::fs::remove_file(&file).expect("it is there");
+    loader.common.stores.measure(&account);
+    assert_eq!(account.disk_bytes(), 0);
+}
