@@ -3,7 +3,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -20,6 +20,12 @@ pub(crate) fn open_directory(path: &Path) -> io::Result<OwnedFd> {
         Err(Errno::NOSYS | Errno::PERM) => Ok(step_by_step(path)?),
         opened => Ok(opened?),
     }
+}
+
+/// Where a path leads on which there is a link, so that it is not opened.
+pub(crate) fn led_elsewhere(path: &Path) -> Option<PathBuf> {
+    let error = open_directory(path).err()?;
+    (Errno::from_io_error(&error) == Some(Errno::LOOP)).then(|| path.canonicalize().ok())?
 }
 
 /// The same from each part of the path to the next, as every kernel can.
@@ -43,6 +49,18 @@ mod tests {
     use std::os::unix::fs::{MetadataExt, symlink};
 
     use super::*;
+
+    #[test]
+    fn where_links_lead_is_told_to_be_written_down() {
+        let folder = tempfile::tempdir().expect("a temporary directory can be made");
+        let folder = folder.path().canonicalize().expect("it is there");
+        fs::create_dir_all(folder.join("a/inner")).expect("folders can be made");
+        symlink("a", folder.join("link")).expect("links can be made");
+        assert_eq!(led_elsewhere(&folder.join("link/inner")), Some(folder.join("a/inner")));
+        for path in ["a/inner", "missing", "link/missing"] {
+            assert_eq!(led_elsewhere(&folder.join(path)), None, "{path}");
+        }
+    }
 
     #[test]
     fn no_link_is_followed_by_either_way() {

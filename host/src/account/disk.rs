@@ -4,10 +4,8 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-use tokio::sync::OnceCell;
 
 use super::Account;
 
@@ -29,8 +27,8 @@ pub(super) struct Disk {
     stores: AtomicU64,
     /// Of data, by name.
     directories: Mutex<HashMap<String, Directory>>,
-    /// That what was there before is charged.
-    measured: OnceCell<()>,
+    /// Whether what was there before is charged. Locked by who is counting it.
+    measured: Arc<tokio::sync::Mutex<bool>>,
     /// Somebody was refused since what is left behind was counted, and when that was.
     is_doubtful: AtomicBool,
     counted: Mutex<Option<Instant>>,
@@ -103,7 +101,7 @@ impl Account {
     }
 
     /// Whether what its apps keep was looked at: to be done once, before the first of them can write.
-    pub(crate) fn measured(&self) -> &OnceCell<()> {
+    pub(crate) fn measured(&self) -> &Arc<tokio::sync::Mutex<bool>> {
         &self.disk.measured
     }
 

@@ -10,7 +10,7 @@ use clap::Args;
 use wasgi_host::admin;
 use wasgi_host::bundle::archive::{self, Bounds};
 use wasgi_host::bundle::{Manifest, Refusal, Sections};
-use wasgi_host::config::{Access, AppSpec, Config, Held, Instances, Settings};
+use wasgi_host::config::{Access, AppSpec, Config, DirectorySpec, Held, Instances, Settings};
 use wasgi_host::confine::host;
 use wasgi_host::deploy::Report;
 use wasgi_host::deploy::inspect::{self, Form, Grant, Inspection};
@@ -52,13 +52,17 @@ impl Check {
         let mut settings = Settings::from_environment()?;
         settings.file = self.file.or(settings.file);
         let config = Config::load(&settings)?;
+        let mut outcome = ExitCode::SUCCESS;
         if self.config {
             say(&config.to_toml())?;
             let scans = sandbox::kernel_finds_written_pages();
             say(&format!("\n# Memories of sandboxes: {}\n", sandbox::reset_text(scans)))?;
             say(&format!("# Confinement: {}\n", host::forecast(&config)))?;
+            for line in config.linked_directories() {
+                complain(&line);
+                outcome = ExitCode::FAILURE;
+            }
         }
-        let mut outcome = ExitCode::SUCCESS;
         for path in &self.files {
             match check(&config, path, self.verbose) {
                 Ok(report) => say(&report)?,
@@ -102,6 +106,9 @@ fn check(config: &Config, path: &Path, verbose: bool) -> anyhow::Result<String> 
     let manifest = sections.manifest(&wasm)?;
     let spec = config.app_spec(name, sidecar.as_deref(), &manifest).with_context(place)?;
     let spec = inspection.kind.settle(spec).with_context(|| sidecar_path.display().to_string())?;
+    if let Some(reason) = spec.directories.iter().find_map(DirectorySpec::linked) {
+        bail!("{reason}");
+    }
     let mut report = report(&path.display().to_string(), &inspection);
     let held = config.held_by(&spec);
     report.push_str(&needs_line(inspection.uses, held));

@@ -78,6 +78,7 @@ impl Serve {
         let _log = telemetry::init(&config.log)?;
         tracing::info!("{confinement}");
         say_open_files(&config);
+        say_linked(&config);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.workers)
             .thread_name("worker")
@@ -312,6 +313,7 @@ impl Host {
                  (and confine_paths names folders of which none is needed)"
             );
         }
+        say_linked(&config);
         let config = Arc::new(config);
         self.in_force.store(Arc::clone(&config));
         self.policy.store(Arc::new(policy));
@@ -349,6 +351,13 @@ impl Signals {
             _ = self.interrupt.recv() => Event::Stop,
             _ = self.hang_up.recv() => Event::Reload,
         }
+    }
+}
+
+/// What is granted, and not opened.
+fn say_linked(config: &Config) {
+    for line in config.linked_directories() {
+        tracing::warn!("{line}");
     }
 }
 

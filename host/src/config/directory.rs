@@ -6,7 +6,8 @@ use toml::Value;
 
 use super::field::{LIMITS, size_text};
 use super::file::Given;
-use super::{AppNames, ConfigError, route};
+use super::{AppNames, ConfigError, places, route};
+use crate::unlinked::led_elsewhere;
 
 /// A directory that a tenant may have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +37,13 @@ pub struct DirectorySpec {
     /// What it may hold for the app to write to it, with all that others have put there.
     pub bytes_max: u64,
     pub names_max: u64,
+}
+
+impl DirectorySpec {
+    /// Why it will not be opened, where a link is on the way to it.
+    pub fn linked(&self) -> Option<String> {
+        led_elsewhere(&self.path).map(|real| places::linked_text(&self.path, &real))
+    }
 }
 
 /// Where guests have their data.

@@ -217,6 +217,11 @@ impl Config {
         standing::held(self, spec)
     }
 
+    /// Directories that are granted by way of a link, and are not opened: a line for each, with the path to write.
+    pub fn linked_directories(&self) -> Vec<String> {
+        places::linked(self)
+    }
+
     /// `new` as far as a running host that was started with this can take it over, and the keys where it cannot: they stay
     /// as they are here, and only a restart changes them.
     pub fn reloaded(&self, new: Self) -> (Self, Vec<&'static str>) {

@@ -10,7 +10,10 @@ use std::ffi::OsString;
 use std::path::{Component, Path, PathBuf};
 
 use super::load::FILE_NAME;
-use super::{Access, AccessLogTarget, Config, ConfigError, Grants, Place, RedisUrl, SecretSource, Settings};
+use super::{
+    Access, AccessLogTarget, Config, ConfigError, DirectoryGrant, Grants, Place, RedisUrl, SecretSource, Settings,
+};
+use crate::unlinked::led_elsewhere;
 
 /// What follows so many links leads nowhere, as in the kernel.
 const LINKS_MAX: u32 = 40;
@@ -58,6 +61,26 @@ pub(super) fn check_files(config: &Config, settings: &Settings, tenants_dir: &Pa
         }
     }
     Ok(())
+}
+
+/// A line for each directory that is granted by way of a link, so that apps which ask for it are refused. No error: where guests write they
+/// may have made it.
+pub(super) fn linked(config: &Config) -> Vec<String> {
+    let directories = grants(config).flat_map(|(table, grants)| {
+        grants.directories.iter().map(move |(place, directory)| (format!("{table}.directories.\"{place}\""), directory))
+    });
+    let line = |(key, directory): (String, &DirectoryGrant)| {
+        led_elsewhere(&directory.path).map(|real| format!("{key}: {}", linked_text(&directory.path, &real)))
+    };
+    directories.filter_map(line).collect()
+}
+
+pub(super) fn linked_text(path: &Path, real: &Path) -> String {
+    format!(
+        "a symbolic link is on the way to {}, and none is followed, so that apps which ask for it are refused: grant {}",
+        path.display(),
+        real.display()
+    )
 }
 
 /// What is granted, each with the table that says it.

@@ -26,7 +26,7 @@ const OLD_TIME: Duration = Duration::from_secs(600);
 /// A directory that an app sees.
 pub struct Directory {
     pub spec: DirectorySpec,
-    handle: OwnedFd,
+    handle: Arc<OwnedFd>,
     /// What is counted of it, where the app may write.
     shared: Option<Arc<Shared>>,
 }
@@ -62,7 +62,14 @@ impl Directory {
             Access::Read => None,
             Access::Write => Some(volumes.of(&handle, account)?),
         };
-        Ok(Self { spec: spec.clone(), handle, shared })
+        Ok(Self { spec: spec.clone(), handle: Arc::new(handle), shared })
+    }
+
+    /// The very same, with what may be in it from now on, and whatever has become of its name. None if it is another that is granted.
+    pub(crate) fn within(&self, spec: &DirectorySpec) -> Option<Self> {
+        let now = (&spec.place, &spec.path, spec.access);
+        let is_same = now == (&self.spec.place, &self.spec.path, self.spec.access);
+        is_same.then(|| Self { spec: spec.clone(), handle: Arc::clone(&self.handle), shared: self.shared.clone() })
     }
 
     /// A path to the very directory that was opened.

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::{Dir, Mode, OFlags};
@@ -114,22 +114,35 @@ impl Left {
     }
 
     /// Charges an account that was just opened with what the tenant's apps have kept. It blocks.
-    pub fn charge(&self, account: &Account) {
+    ///
+    /// # Errors
+    /// If it cannot be told what is there.
+    pub fn charge(&self, account: &Account) -> io::Result<()> {
         let names = {
-            let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut list = self.list();
             if list.as_ref().is_none_or(|list| list.made.elapsed() > LIST_TIME) {
-                *list = self.names().map(|names| List { made: Instant::now(), names });
+                // What is old tells nothing.
+                *list = None;
+                *list = Some(List { made: Instant::now(), names: self.names()? });
             }
-            list.as_mut().and_then(|list| list.names.remove(account.tenant())).unwrap_or_default()
+            list.as_ref().and_then(|list| list.names.get(account.tenant()).cloned()).unwrap_or_default()
         };
         self.count(account, names);
+        if let Some(list) = &mut *self.list() {
+            list.names.remove(account.tenant());
+        }
+        Ok(())
     }
 
     /// The same for one that was charged before: others may have made room, or put something there. It blocks.
     pub fn charge_again(&self, account: &Account) {
-        if let Some(mut names) = self.names() {
+        if let Ok(mut names) = self.names() {
             self.count(account, names.remove(account.tenant()).unwrap_or_default());
         }
+    }
+
+    fn list(&self) -> MutexGuard<'_, Option<List>> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn count(&self, account: &Account, names: Vec<String>) {
@@ -160,8 +173,8 @@ impl Left {
         account.settle_directories(&before, found);
     }
 
-    /// The names of all directories of data, by tenants. None if that cannot be told.
-    fn names(&self) -> Option<HashMap<String, Vec<String>>> {
+    /// The names of all directories of data, by tenants.
+    fn names(&self) -> io::Result<HashMap<String, Vec<String>>> {
         let mut names: HashMap<String, Vec<String>> = HashMap::new();
         let listed = (|| -> io::Result<()> {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -178,9 +191,9 @@ impl Left {
         match listed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::error!("what is in {} cannot be listed: {error}", self.data_dir.display());
-                None
+                Err(error)
             }
-            _ => Some(names),
+            _ => Ok(names),
         }
     }
 }
@@ -212,8 +225,8 @@ mod tests {
         fs::create_dir(folder.path().join(".turns")).expect("folders can be made");
         std::os::unix::fs::symlink("/", folder.path().join("acme+link")).expect("links can be made");
         let (left, acme, own) = (Left::new(folder.path()), Account::of("acme"), Account::of(""));
-        left.charge(&acme);
-        left.charge(&own);
+        left.charge(&acme).expect("it can be listed");
+        left.charge(&own).expect("it can be listed");
         // One: a folder and two files in it, one of them of two blocks, and itself; two: a file and itself.
         assert_eq!((kept(&acme), kept(&own)), ((7 * BLOCK, 6), (2 * BLOCK, 2)));
         let one = DataDir::open(&folder.path().join("acme+one"), &acme).expect("it is there");
@@ -234,6 +247,22 @@ mod tests {
         fs::remove_dir_all(folder.path().join("acme+two")).expect("it is ours");
         left.charge_again(&acme);
         assert_eq!(kept(&acme), (0, 0));
+    }
+
+    #[test]
+    fn nobody_is_charged_with_nothing_where_it_cannot_be_told_what_is_there() {
+        let folder = tempfile::tempdir().expect("a temporary directory can be made");
+        let data_dir = folder.path().join("data");
+        let (left, acme) = (Left::new(&data_dir), Account::of("acme"));
+        // Not there yet, and nothing is in it.
+        left.charge(&acme).expect("it is empty");
+        let left = Left::new(&data_dir);
+        fs::write(&data_dir, "").expect("files can be made");
+        assert!(left.charge(&acme).is_err());
+        fs::remove_file(&data_dir).expect("it is ours");
+        fs::create_dir_all(data_dir.join("acme+one")).expect("folders can be made");
+        left.charge(&acme).expect("it can be listed");
+        assert_eq!(kept(&acme), (BLOCK, 1));
     }
 
     #[test]

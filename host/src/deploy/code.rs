@@ -14,6 +14,7 @@ use super::content::read_wasm;
 use super::inspect;
 use super::load::{Loader, Order, Origin, Outcome};
 use super::sleeper::Shelf;
+use super::turns::Turn;
 use crate::config::{AppSpec, Instances, tenant_name};
 use crate::guest::Kind;
 use crate::limits::Limits;
@@ -54,10 +55,23 @@ pub(super) struct Outline {
 /// All components that apps have.
 pub(super) type Components = HashMap<Wanted, Arc<OnceCell<Known>>>;
 
+/// A component that was compiled; with it its code, where that was loaded just now, and from where.
+pub(super) type Coded = (Known, Option<Arc<Code>>, Origin);
+
 /// What the compiler's process has made.
 enum Compiled {
     Code(Code),
     NotRewound(String),
+}
+
+impl Compiled {
+    /// Where it does not have to be put back.
+    fn code(self) -> Result<Code, Outcome> {
+        match self {
+            Self::Code(code) => Ok(code),
+            Self::NotRewound(reason) => Err(Outcome::Refused(reason)),
+        }
+    }
 }
 
 impl Loader {
@@ -73,80 +87,118 @@ impl Loader {
         Ok(Found::New(Outline { kind: found.kind, abi: found.abi, uses: found.uses }))
     }
 
-    /// The compiled component: shared, from the cache, or new. With it what was loaded just now.
+    /// The compiled component: shared, from the cache, or new.
     pub(super) async fn code(
         self: &Arc<Self>,
         order: &Arc<Order>,
         spec: &AppSpec,
         hash: &str,
         found: Found,
-    ) -> Result<(Known, Option<Arc<Code>>, Origin), Outcome> {
+    ) -> Result<Coded, Outcome> {
         let Outline { kind, abi, uses } = match found {
             Found::Known(known) => return Ok((known, None, Origin::Shared)),
             Found::New(outline) => outline,
         };
         let cell = Arc::clone(self.components().entry(wanted(hash, spec)).or_default());
+        // One that cannot be settled is refused when that comes.
+        let settled = kind.settle(spec.clone());
+        let instances = settled.map_or(Instances::Fresh, |spec| spec.instances);
+        let variant = Variant::of(abi, instances, self.compiler.passes());
+        // Nobody waits in a tenant's line while others wait for them, whose own turn may have come: who is in the cell has its turn.
+        let tenant = tenant_name(&order.name);
+        let at_hand = self.by_hand(tenant, {
+            let (cell, hash) = (Arc::clone(&cell), hash.to_owned());
+            move |loader| loader.at_hand(&cell, &hash, variant, (kind, uses))
+        });
+        if let Some(found) = at_hand.await? {
+            return Ok(found);
+        }
+        let turn = self.compiler.turn(tenant).await;
         let (mut origin, mut loaded) = (Origin::Shared, None);
-        let mut put = |hash: &str, variant, code| {
+        let making = || async {
+            let (variant, code, from, not_rewound) = match variant {
+                Variant::Rewind => self.rewound(turn, order, &spec.limits, hash, abi).await?,
+                other => {
+                    let (_, compiled, from) = self.compiled(turn, order, &spec.limits, hash, other).await?;
+                    (other, compiled.code()?, from, None)
+                }
+            };
             let shelf = Shelf::new(hash, variant);
-            loaded = Some(shelf.put(code));
-            shelf
+            (origin, loaded) = (from, Some(shelf.put(code)));
+            Ok::<_, Outcome>(Known { shelf, kind, uses, not_rewound })
         };
-        let code = cell
-            .get_or_try_init(|| async {
-                // One that cannot be settled is refused when that comes.
-                let settled = kind.settle(spec.clone());
-                let instances = settled.map_or(Instances::Fresh, |spec| spec.instances);
-                let passes = self.compiler.passes();
-                let mut variant = Variant::of(abi, instances, passes);
-                let mut not_rewound = None;
-                if variant == Variant::Rewind {
-                    match self.compiled(order, &spec.limits, hash, variant, &mut origin).await? {
-                        Compiled::Code(code) => {
-                            return Ok(Known { shelf: put(hash, variant, code), kind, uses, not_rewound });
-                        }
-                        Compiled::NotRewound(reason) => not_rewound = Some(reason),
-                    }
-                    variant = Variant::of(abi, Instances::Fresh, passes);
-                }
-                match self.compiled(order, &spec.limits, hash, variant, &mut origin).await? {
-                    Compiled::Code(code) => Ok(Known { shelf: put(hash, variant, code), kind, uses, not_rewound }),
-                    Compiled::NotRewound(reason) => Err(Outcome::Refused(reason)),
-                }
-            })
-            .await?
-            .clone();
-        Ok((code, loaded, origin))
+        let known = cell.get_or_try_init(making).await?.clone();
+        Ok((known, loaded, origin))
     }
 
-    /// From the cache, or new.
+    /// What another app has by now, or the cache, for all who want it. Blocks.
+    fn at_hand(
+        &self,
+        cell: &OnceCell<Known>,
+        hash: &str,
+        variant: Variant,
+        (kind, uses): (Kind, Uses),
+    ) -> Result<Option<Coded>, Outcome> {
+        if let Some(known) = cell.get() {
+            return Ok(Some((known.clone(), None, Origin::Shared)));
+        }
+        let Some(code) = self.cache.load(self.target(variant)?, hash) else { return Ok(None) };
+        let shelf = Shelf::new(hash, variant);
+        let code = shelf.put(code);
+        let known = Known { shelf, kind, uses, not_rewound: None };
+        // Where somebody else is about to set it, the code is in memory twice.
+        let _ = cell.set(known.clone());
+        Ok(Some((known, Some(code), Origin::Cached)))
+    }
+
+    /// What can be put back to where it began; else of which each call gets a fresh one, and why.
+    async fn rewound(
+        self: &Arc<Self>,
+        turn: Turn,
+        order: &Arc<Order>,
+        limits: &Limits,
+        hash: &str,
+        abi: Abi,
+    ) -> Result<(Variant, Code, Origin, Option<String>), Outcome> {
+        let (turn, compiled, from) = self.compiled(turn, order, limits, hash, Variant::Rewind).await?;
+        let reason = match compiled {
+            Compiled::Code(code) => return Ok((Variant::Rewind, code, from, None)),
+            Compiled::NotRewound(reason) => reason,
+        };
+        let variant = Variant::of(abi, Instances::Fresh, self.compiler.passes());
+        let (_, compiled, from) = self.compiled(turn, order, limits, hash, variant).await?;
+        Ok((variant, compiled.code()?, from, Some(reason)))
+    }
+
+    /// From the cache, or new, with a turn that it gives back.
     async fn compiled(
         self: &Arc<Self>,
+        turn: Turn,
         order: &Arc<Order>,
         limits: &Limits,
         hash: &str,
         variant: Variant,
-        origin: &mut Origin,
-    ) -> Result<Compiled, Outcome> {
+    ) -> Result<(Turn, Compiled, Origin), Outcome> {
         let owned = hash.to_owned();
-        let tenant = tenant_name(&order.name);
-        let cached = self.by_hand(tenant, move |loader| Ok(loader.cache.load(loader.target(variant)?, &owned))).await?;
-        *origin = if cached.is_some() { Origin::Cached } else { Origin::Compiled };
-        match cached {
-            Some(code) => Ok(Compiled::Code(code)),
-            None => self.compile(order, limits, hash.to_owned(), variant).await,
+        let cached = self.under(turn, move |loader| Ok(loader.cache.load(loader.target(variant)?, &owned)));
+        match cached.await? {
+            (turn, Some(code)) => Ok((turn, Compiled::Code(code), Origin::Cached)),
+            (turn, None) => {
+                let (turn, compiled) = self.compile(turn, order, limits, hash.to_owned(), variant).await?;
+                Ok((turn, compiled, Origin::Compiled))
+            }
         }
     }
 
     /// Compiles into the cache and loads it from there.
     async fn compile(
         self: &Arc<Self>,
+        turn: Turn,
         order: &Arc<Order>,
         limits: &Limits,
         hash: String,
         variant: Variant,
-    ) -> Result<Compiled, Outcome> {
-        let turn = self.compiler.turn(tenant_name(&order.name)).await;
+    ) -> Result<(Turn, Compiled), Outcome> {
         let (turn, (content, output)) = self
             .under(turn, {
                 let (order, limits) = (Arc::clone(order), limits.clone());
@@ -164,7 +216,7 @@ impl Loader {
             return Err(Outcome::Moved);
         }
         match self.compiler.compile(&turn, &content.code, variant, limits, &output).await {
-            Err(Failure::NotRewound(reason)) => return Ok(Compiled::NotRewound(reason)),
+            Err(Failure::NotRewound(reason)) => return Ok((turn, Compiled::NotRewound(reason))),
             compiled => compiled?,
         }
         drop(content);
@@ -178,7 +230,7 @@ impl Loader {
             let loaded = loaded.map_err(|error| Outcome::Refused(format!("it does not fit this host: {error:#}")))?;
             Ok(Compiled::Code(loaded))
         });
-        Ok(kept.await?.1)
+        kept.await
     }
 
     /// Code that was compiled before: in memory, or in the cache. Blocks.

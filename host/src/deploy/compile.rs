@@ -101,6 +101,14 @@ impl Compiler {
         Self { compiling: Turns::new(0, 1), ..self }
     }
 
+    /// As if a tenant had a file that is compiled all the time, until the turn is given back.
+    #[cfg(test)]
+    pub(super) async fn busy_for(self, tenant: &str) -> (Self, Turn) {
+        let compiling = Turns::new(2, 1);
+        let turn = compiling.take(tenant).await;
+        (Self { compiling, ..self }, turn)
+    }
+
     /// What is done to a component before it is compiled.
     pub(super) fn passes(&self) -> Passes {
         self.passes

@@ -14,8 +14,9 @@ use super::code::{Components, Found, Known, wanted};
 use super::compile::{Compiler, Failure};
 use super::content::{Archive, read_sidecar, read_wasm, refused_sidecar};
 use super::library::Library;
+use super::measure;
 use super::notes::notes;
-use super::own::{assets, descriptors, is_settled, open_data, open_directories};
+use super::own::{Opened, assets, is_settled, open_data, open_directories};
 use super::scan::Candidate;
 use super::sleeper::{AWAKE_AT_START, Recipe, Shelf, Sleeper};
 use super::turns::{Turn, Turns};
@@ -52,9 +53,9 @@ pub struct Loader {
     library: Library,
     pub(super) compiler: Compiler,
     load_guest: LoadGuest,
-    common: Common,
+    pub(super) common: Common,
     volumes: Volumes,
-    left: Left,
+    pub(super) left: Left,
     pub(super) accounts: Accounts,
     /// Releases whose code is in memory.
     pub(super) awake: Arc<AtomicUsize>,
@@ -64,6 +65,8 @@ pub struct Loader {
     hands: Turns,
     /// Threads that load and link code for calls that wait. They do not wait for files of any number or size.
     pub(super) waking: Turns,
+    /// Threads that count what tenants keep.
+    pub(super) measuring: Turns,
 }
 
 /// What is to be loaded.
@@ -177,6 +180,7 @@ impl Loader {
             components,
             hands,
             waking,
+            measuring: measure::turns(),
         }
     }
 
@@ -217,35 +221,12 @@ impl Loader {
         let keyvalue = self.keyvalue(&parts.spec, &account);
         let tenant = tenant_name(&order.name).to_owned();
         self.by_hand(&tenant, move |loader| {
-            let app = loader.app(&order.config, order.live.as_ref(), parts, (account, keyvalue))?;
+            let live = order.live.as_ref();
+            let opened = Opened::new(&parts.spec, parts.files.as_ref(), live, &loader.volumes, &account)?;
+            let app = loader.app(&order.config, live, parts, opened, (account, keyvalue))?;
             Ok(Outcome::Ready(Box::new(Ready { app, origin, took: started.elapsed() })))
         })
         .await
-    }
-
-    /// Charges an account with what its tenant's apps have kept, whether or not they are there now: once, before the
-    /// first can write.
-    async fn measure(self: &Arc<Self>, account: &Arc<Account>) -> Result<(), Outcome> {
-        let measure = || async {
-            let (loader, account) = (Arc::clone(self), Arc::clone(account));
-            // Not with one of the hands: a file that was not closed in order is repaired now.
-            tokio::task::spawn_blocking(move || {
-                loader.common.stores.measure(&account);
-                loader.left.charge(&account);
-            })
-            .await
-        };
-        let measured = account.measured().get_or_try_init(measure).await;
-        let refused = |error| Outcome::Passing(format!("what its tenant keeps cannot be measured: {error}"));
-        measured.copied().map_err(refused)
-    }
-
-    /// Counts anew what apps that are gone have left behind, where somebody has no room who may have some by now.
-    pub fn recount(self: &Arc<Self>) {
-        for account in self.accounts.to_recount() {
-            let loader = Arc::clone(self);
-            tokio::task::spawn_blocking(move || loader.left.charge_again(&account));
-        }
     }
 
     /// One app for others than a host.
@@ -319,7 +300,7 @@ impl Loader {
         let limits = order.config.app_limits(&order.name, sidecar.as_deref()).map_err(refused)?;
         let content = read_wasm(order, &limits)?;
         let spec = order.config.app_spec(&order.name, sidecar.as_deref(), &content.manifest).map_err(refused)?;
-        let secrets = spec.read_secrets().map_err(Outcome::Closed)?;
+        let secrets = spec.read_secrets().map_err(|reason| without_secret(order, reason))?;
         spec.check_environment(&secrets).map_err(Outcome::Passing)?;
         if order
             .live
@@ -387,6 +368,7 @@ impl Loader {
         config: &Config,
         live: Option<&Arc<App>>,
         parts: Parts,
+        Opened { data, directories, descriptors }: Opened,
         (account, keyvalue): (Arc<Account>, Option<Arc<Keyvalue>>),
     ) -> Result<App, Outcome> {
         let Parts { spec, secrets, kind, uses, shelf, code, not_rewound, files, hash, code_hash, bytes, origin } =
@@ -396,9 +378,6 @@ impl Loader {
         let log = AppLog::new(&spec.name, &spec.limits, &account);
         let log = Arc::new(if config.dev { log.keeping_more() } else { log });
         let assets = assets(&spec, files.as_ref(), &account).map_err(refused)?;
-        let descriptors = descriptors(&spec, files.as_ref(), &account)?;
-        let data = open_data(&spec, live, &account)?;
-        let directories = open_directories(&spec, &self.volumes, &account)?;
         let outbound = self.outbound(&spec, &account);
         let own = Belongings {
             log: Arc::clone(&log),
@@ -502,6 +481,14 @@ impl Loader {
             Ok((turn, done)) => Ok((turn, done?)),
             Err(error) => Err(Outcome::Refused(format!("loading it failed unexpectedly: {error}"))),
         }
+    }
+}
+
+/// What is live goes with a secret that it has itself. What is to come may ask for others.
+fn without_secret(order: &Order, reason: String) -> Outcome {
+    match &order.live {
+        Some(live) if live.spec.read_secrets().is_ok() => Outcome::Passing(reason),
+        _ => Outcome::Closed(reason),
     }
 }
 

@@ -15,6 +15,7 @@ pub mod images;
 pub mod inspect;
 mod library;
 mod load;
+mod measure;
 mod notes;
 mod own;
 mod passes;
@@ -430,9 +431,10 @@ impl Deployer {
             self.watch = Watch::new(&config.apps_dir);
         }
         self.config = config;
-        self.loader.accounts.reconfigure(&self.config);
         let config = Arc::clone(&self.config);
         let standing = self.with_records(move |records| records.judge_again(&config)).await;
+        // Now that no job is left which would open an account by what was said before.
+        self.loader.accounts.reconfigure(&self.config);
         if standing.is_less {
             // What was taken away is not served until the rest has been judged.
             self.publish().await;

@@ -11,6 +11,7 @@ use crate::assets::Assets;
 use crate::bundle::Tree;
 use crate::config::{AppSpec, DirectorySpec, Secrets};
 use crate::data::{DataDir, Directory, Volumes};
+use crate::sandbox::Belongings;
 
 /// Whether an app with the same bytes already is what it should be.
 pub(super) fn is_settled(spec: &AppSpec, secrets: &Secrets, live: &App) -> bool {
@@ -31,8 +32,41 @@ pub(super) fn assets(
     assets.map(Some).map_err(anyhow::Error::msg)
 }
 
+/// What is open as long as an app is live, beside the tree of its files.
+pub(super) struct Opened {
+    pub(super) data: Option<Arc<DataDir>>,
+    pub(super) directories: Arc<[Directory]>,
+    /// The right to all of it.
+    pub(super) descriptors: Option<Arc<Held>>,
+}
+
+impl Opened {
+    /// For a release that is to go live, beside or in place of what is.
+    pub(super) fn new(
+        spec: &AppSpec,
+        files: Option<&Arc<Tree>>,
+        live: Option<&Arc<App>>,
+        volumes: &Volumes,
+        account: &Arc<Account>,
+    ) -> Result<Self, Outcome> {
+        let descriptors = descriptors(spec, files, account)?;
+        let data = open_data(spec, live, account)?;
+        Ok(Self { data, directories: open_directories(spec, volumes, account)?, descriptors })
+    }
+
+    /// What a release that goes on with less has open already. Nothing is opened or taken for it: that could fail, and a directory's name
+    /// may lead elsewhere by now.
+    pub(super) fn kept(spec: &AppSpec, own: &Belongings) -> Result<Self, Outcome> {
+        let kept = |spec: &DirectorySpec| own.directories.iter().find_map(|directory| directory.within(spec));
+        let directories = spec.directories.iter().map(kept).collect::<Option<_>>();
+        let lost = || Outcome::Closed("a directory that it was granted is another now".to_owned());
+        let directories = directories.ok_or_else(lost)?;
+        Ok(Self { data: own.data.clone(), directories, descriptors: own.descriptors.clone() })
+    }
+}
+
 /// The right to all that is open as long as it is live: the tree of its files, its data with the number of the last turn, directories.
-pub(super) fn descriptors(
+fn descriptors(
     spec: &AppSpec,
     files: Option<&Arc<Tree>>,
     account: &Arc<Account>,

@@ -335,9 +335,7 @@ impl Records {
 
     fn forget_removed(&mut self, scan: &Scan, findings: &mut Findings) {
         self.records.retain(|name, record| {
-            let stays = scan.candidates.contains_key(name)
-                || scan.refused.contains_key(name)
-                || scan.unread.iter().any(|folder| name.starts_with(folder));
+            let stays = scan.candidates.contains_key(name) || scan.refused.contains_key(name) || scan.is_unread(name);
             if !stays {
                 record.cancel();
                 findings.changed = true;

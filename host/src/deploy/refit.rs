@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::load::{Loader, Origin, Outcome, Parts, Ready};
+use super::own::Opened;
 use super::sleeper::Recipe;
 use crate::apps::App;
 use crate::config::{AppSpec, Config};
@@ -39,7 +40,8 @@ impl Loader {
             return Ok(Outcome::Unchanged);
         }
         let Recipe { shelf, kind, own, .. } = live.guest.recipe();
-        let account = self.accounts.of(config, &spec.name);
+        let account = Arc::clone(&own.account);
+        let opened = Opened::kept(&spec, own)?;
         let keyvalue = self.keyvalue(&spec, &account);
         let release = &live.release;
         let parts = Parts {
@@ -56,7 +58,7 @@ impl Loader {
             bytes: release.bytes,
             origin: Origin::Shared,
         };
-        let app = self.app(config, Some(live), parts, (account, keyvalue))?;
+        let app = self.app(config, Some(live), parts, opened, (account, keyvalue))?;
         Ok(Outcome::Ready(Box::new(Ready { app, origin: Origin::Shared, took: began.elapsed() })))
     }
 }

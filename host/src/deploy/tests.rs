@@ -1,6 +1,7 @@
 //! The deployer over a real directory. Only the guests are stand-ins, and the compiler runs in this process.
 
 mod crowds;
+mod measuring;
 mod refits;
 
 use std::path::Path;

@@ -156,7 +156,16 @@ impl Embedded {
     /// It blocks.
     pub(super) fn measure(&self, account: &Account) {
         let shelf = self.shelf(account.tenant());
-        let Ok(metadata) = shelf.path.metadata() else { return };
+        let metadata = match shelf.path.metadata() {
+            Ok(metadata) => metadata,
+            Err(error) => {
+                // The operator has removed it, if nobody has it open.
+                if error.kind() == std::io::ErrorKind::NotFound && lock(&shelf.database).is_none() {
+                    account.set_stored(0);
+                }
+                return;
+            }
+        };
         let was_open = lock(&shelf.database).is_some();
         account.set_stored(match self.database(&shelf) {
             Ok(_) => shelf.stored.load(Relaxed),

@@ -63,6 +63,27 @@ async fn a_thread_whose_job_was_cancelled_keeps_its_turn_and_other_tenants_have_
 }
 
 #[tokio::test]
+async fn who_has_the_same_bytes_does_not_wait_in_another_tenants_line() {
+    let Site { root, config, handle, .. } = Site::new().await;
+    handle.stop().await;
+    let (compiler, turn) = compiler(&config).busy_for("a").await;
+    let (apps, handle) = start(&config, compiler);
+    let site = Site { root, config, apps, handle };
+    for folder in ["a", "b"] {
+        site.folder(folder);
+    }
+    site.put("a/same.wasm", wasm(1));
+    site.until("a/same waits", |table| table.entries.get("a/same").is_some_and(|entry| entry.loading)).await;
+    site.look(1000).await;
+    site.put("b/same.wasm", wasm(1));
+    site.until_live("/b/same").await;
+    assert!(at(&site.apps.snapshot(), "/a/same").is_none(), "its tenant has no turn");
+    drop(turn);
+    site.until_live("/a/same").await;
+    assert_eq!(site.compiled(), 2, "it was compiled once");
+}
+
+#[tokio::test]
 async fn a_call_wakes_its_app_however_many_files_wait_to_be_read() {
     let site = Site::configured(|config| config.app_idle_time = Duration::from_millis(1), |_| ()).await;
     for folder in ["a", "b", "c"] {

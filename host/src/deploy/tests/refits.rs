@@ -1,7 +1,7 @@
 //! What the operator lowers or takes away, where a tenant keeps its sidecar from being accepted.
 
 use super::*;
-use crate::config::{AppNames, SecretGrant, SecretSource};
+use crate::config::{Access, AppNames, DirectoryGrant, SecretGrant, SecretSource};
 
 const THREE_SECONDS: &str = "[limits]\ncpu_time = \"3s\"\n";
 
@@ -100,4 +100,54 @@ async fn an_app_whose_secret_cannot_be_read_any_more_is_not_served() {
     std::fs::write(secret, "newest").expect("files can be written");
     site.reload((*site.config).clone()).await;
     site.until_live("/good").await;
+}
+
+#[tokio::test]
+async fn a_sidecar_that_asks_for_a_secret_which_cannot_be_read_leaves_the_old_release() {
+    let grant = |config: &mut Config| {
+        let source = SecretSource::File(config.state_dir.with_file_name("not there"));
+        config.grants.secrets.insert("KEY".to_owned(), SecretGrant { source, apps: AppNames::all() });
+    };
+    let site = Site::configured(grant, |_| ()).await;
+    site.put("asks.wasm", wasm(1));
+    let first = site.until_live("/asks").await;
+    site.put("asks.toml", "secrets = [\"KEY\"]\n");
+    site.until_refused("asks", "the secret KEY cannot be read").await;
+    assert!(at(&site.apps.snapshot(), "/asks").is_some_and(|live| Arc::ptr_eq(&first, &live)));
+}
+
+#[tokio::test]
+async fn what_goes_on_with_less_needs_nothing_anew() {
+    let media = std::cell::OnceCell::new();
+    let grant = |config: &mut Config| {
+        let path = config.state_dir.canonicalize().unwrap_or_else(|_| config.state_dir.clone());
+        let path = path.with_file_name("media");
+        std::fs::create_dir(&path).expect("folders can be made");
+        let (bytes_max, names_max, apps) = (None, None, AppNames::all());
+        let grant = DirectoryGrant { path: path.clone(), access: Access::Read, bytes_max, names_max, apps };
+        config.grants.directories.insert("/media".to_owned(), grant);
+        config.budget.descriptors = 1;
+        media.set(path).expect("it is set once");
+    };
+    let site = Site::configured(grant, |_| ()).await;
+    let media = media.get().expect("it was set");
+    site.put("sees.toml", "directories = [\"/media\"]\n");
+    site.put("sees.wasm", wasm(1));
+    let first = site.until_live("/sees").await;
+    assert_eq!(first.guest.recipe().own.account.descriptors(), 1, "all that its tenant may have");
+    // Who writes beside it has called it something else.
+    std::fs::rename(media, media.with_file_name("elsewhere")).expect("folders can be renamed");
+    site.put("sees.toml", "no such key = true\n");
+    site.until_refused("sees", "sees.toml").await;
+    site.reload(site.lower()).await;
+    let mut was_gone = false;
+    let is_lower = |app: Arc<App>| app.spec.limits.cpu_time == Duration::from_secs(1);
+    site.until("lower", |table| {
+        was_gone |= at(table, "/sees").is_none();
+        was_gone || at(table, "/sees").is_some_and(is_lower)
+    })
+    .await;
+    assert!(!was_gone, "{}", problem(&site.apps.snapshot(), "sees"));
+    site.look(7).await;
+    assert!(at(&site.apps.snapshot(), "/sees").is_some_and(is_lower));
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use super::reload;
-use tests::{Host, guest};
+use tests::{Host, guest, wasgi};
 
 const MEDIA: &str = "[tenant.acme.grant.directories]\n'/media' = { path = 'media', write = true }\n\
                      [tenant.hive.grant.directories]\n'/pub' = { path = 'media/public' }\n";
@@ -69,4 +69,26 @@ fn no_guest_keeps_the_operator_from_taking_a_grant_away() {
         host.listed_problem("acme/upload", "the operator has not granted \"/media\"");
         assert_eq!(host.get("/acme/upload").status(), 404);
     }
+}
+
+/// The operator is told of a grant that will not be opened, before an app is missed.
+#[test]
+fn a_grant_by_way_of_a_link_is_named_with_the_path_to_write() {
+    let host = Host::start(|host| {
+        fs::create_dir_all(host.folder().join("real/public")).expect("the folder is ours");
+        fs::write(host.folder().join("real/public/a"), "a picture").expect("the folder is ours");
+        symlink("real", host.folder().join("led")).expect("links can be made");
+        host.config("[tenant.hive.grant.directories]\n'/pub' = { path = 'led/public' }\n")
+            .app("hive/site", guest("site"))
+            .sidecar("hive/site", "directories = '/pub'")
+    });
+    let wanted = format!("grant {}", host.folder().join("real/public").display());
+    host.log_contains(&wanted);
+    for arguments in [["check", "--config"], ["check", "apps/hive/site.wasm"]] {
+        let output = wasgi().args(arguments).current_dir(host.folder()).output().expect("the binary can be run");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && said.contains(&wanted), "{arguments:?}: {said}");
+    }
+    reload(&host, "[tenant.hive.grant.directories]\n'/pub' = { path = 'real/public' }\n");
+    host.until("/hive/site?disk=read:/pub/a", 200, "a picture");
 }
