@@ -30,6 +30,14 @@ impl Block {
         Ok(Self::within(Self::room(bytes.len() as u64, account)?, bytes))
     }
 
+    /// A buffer as one. All that was allocated for it counts, and is nobody else's.
+    ///
+    /// # Errors
+    /// As for [`Block::new`].
+    pub(crate) fn buffered(bytes: BytesMut, account: &Arc<Account>) -> Result<Self, Error> {
+        Ok(Self::within(Self::room(bytes.capacity() as u64, account)?, bytes.freeze()))
+    }
+
     /// Several that are there at once, without the empty ones. None is kept if there is no room for all.
     ///
     /// # Errors
@@ -148,6 +156,15 @@ mod tests {
         assert_eq!(account.memory_bytes(), 1000 + COST_BYTES);
         drop(piece);
         assert_eq!(account.memory_bytes(), 0);
+    }
+
+    #[test]
+    fn of_a_buffer_all_that_it_keeps_is_counted() {
+        let account = Account::of_nobody();
+        let mut buffer = BytesMut::with_capacity(60_000);
+        buffer.extend_from_slice(b"a few bytes");
+        let block = Block::buffered(buffer, &account).expect("there is room");
+        assert_eq!((block.len(), account.memory_bytes()), (11, 60_000 + COST_BYTES));
     }
 
     #[test]
