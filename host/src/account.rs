@@ -193,12 +193,17 @@ impl Account {
         if let Some(time) = self.debt(budget, now) {
             return Some((Spent::Cpu, time));
         }
-        let memory_max = budget.memory_bytes.min(self.shared_memory.of_one());
-        if self.memory_bytes() >= memory_max {
-            return Some((Spent::Memory, GIVEN_BACK_RETRY));
+        if let Some(time) = self.memory_is_spent() {
+            return Some((Spent::Memory, time));
         }
         let descriptors_max = budget.descriptors.min(self.shared_descriptors.of_one());
         (self.descriptors() >= descriptors_max).then_some((Spent::Descriptors, GIVEN_BACK_RETRY))
+    }
+
+    /// Whether there is no memory for anybody else, and after what time it is worth asking again.
+    pub(crate) fn memory_is_spent(&self) -> Option<Duration> {
+        let max = self.terms().budget.memory_bytes.min(self.shared_memory.of_one());
+        (self.memory_bytes() >= max).then_some(GIVEN_BACK_RETRY)
     }
 
     /// Takes memory. False, and nothing taken, if that would be too much.

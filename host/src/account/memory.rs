@@ -1,6 +1,7 @@
 //! Memory of the host's that is in use for a tenant without being its sandboxes': what waits for its clients.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 
 use super::Account;
 
@@ -14,6 +15,13 @@ impl Account {
     /// Takes memory until what is returned is dropped. None, and nothing taken, if that would be too much.
     pub(crate) fn hold_memory(self: &Arc<Self>, bytes: u64) -> Option<Memory> {
         self.take_memory(bytes).then(|| Memory { account: Arc::clone(self), bytes })
+    }
+
+    /// Takes memory whatever there is, for what is little beside what its call was let in with. Nobody is let in until it is given back.
+    pub(crate) fn owe_memory(self: &Arc<Self>, bytes: u64) -> Memory {
+        self.memory.fetch_add(bytes, SeqCst);
+        self.shared_memory.owe(bytes);
+        Memory { account: Arc::clone(self), bytes }
     }
 }
 
@@ -42,8 +50,11 @@ impl Drop for Memory {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::super::tests::account;
     use super::*;
+    use crate::account::Spent;
 
     #[test]
     fn room_is_had_until_it_is_dropped_whole_or_in_parts() {
@@ -58,5 +69,17 @@ mod tests {
         assert!(account.hold_memory(1).is_none());
         drop((room.split(1000), room));
         assert_eq!(account.memory_bytes(), 0);
+    }
+
+    #[test]
+    fn what_is_owed_is_had_though_there_is_none_and_nobody_is_let_in_meanwhile() {
+        let account = Arc::new(account(|budget| budget.memory_bytes = 10_000));
+        assert!(account.take_memory(9_999) && account.spent(Instant::now()).is_none());
+        let room = account.owe_memory(5_000);
+        assert_eq!(account.memory_bytes(), 14_999);
+        assert!(matches!(account.spent(Instant::now()), Some((Spent::Memory, _))));
+        assert!(account.hold_memory(1).is_none());
+        drop(room);
+        assert_eq!((account.memory_bytes(), account.spent(Instant::now())), (9_999, None));
     }
 }

@@ -152,9 +152,10 @@ impl Gate {
     /// Waits for a place, and for one of the tenant's for what is sent without a call; first come, first served.
     ///
     /// # Errors
-    /// [`Error::Busy`] when the queue is full, or no place was free in time.
+    /// [`Error::Busy`] when the queue is full, or no place was free in time, or no memory.
     pub(crate) async fn pass(&self, account: &Account) -> Result<(Seat, Seat), Error> {
-        if let Some(own) = self.inside.try_take()
+        if account.memory_is_spent().is_none()
+            && let Some(own) = self.inside.try_take()
             && let Some(tenants) = account.sends.try_take()
         {
             return Ok((own, tenants));
@@ -162,6 +163,14 @@ impl Gate {
         let (_place, _seat) = self.queue(account)?;
         let deadline = tokio::time::Instant::now() + self.queue_time;
         let in_time = |busy| move |_| Error::Busy(busy);
+        // What is small is sent whatever there is then, as a call's.
+        while let Some(time) = account.memory_is_spent() {
+            let again = tokio::time::Instant::now() + time;
+            if again > deadline {
+                return Err(Error::Busy(Busy::TenantsMemory));
+            }
+            tokio::time::sleep_until(again).await;
+        }
         let own = tokio::time::timeout_at(deadline, self.inside.take()).await.map_err(in_time(Busy::QueueTime))?;
         let tenants = tokio::time::timeout_at(deadline, account.sends.take()).await;
         Ok((own, tenants.map_err(in_time(Busy::TenantsQueueTime))?))

@@ -93,7 +93,7 @@ impl Found<'_> {
         let (tree, path) = (Arc::clone(&self.assets.tree), Arc::clone(&variant.path));
         let length = range.end - range.start;
         let start = range.start;
-        let room = (length <= WHOLE_BYTES_MAX).then(|| Block::room(length, &self.assets.account)).transpose()?;
+        let room = (length <= WHOLE_BYTES_MAX).then(|| Block::small_room(length, &self.assets.account));
         let opened = tokio::task::spawn_blocking(move || {
             let file = tree.open(&path)?;
             let whole = room.map(|room| Ok::<_, io::Error>(Block::within(room, read(&file, start, length)?)));

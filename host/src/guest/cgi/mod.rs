@@ -164,7 +164,7 @@ impl Shared {
         }
         match ended {
             Ended::Whole(head, rest) => {
-                let blocks = if rest.is_empty() { Vec::new() } else { vec![Block::buffered(rest, call.account())?] };
+                let blocks = if rest.is_empty() { Vec::new() } else { vec![Block::buffered(rest, call)?] };
                 Ok(Finished::Whole(Whole { head, blocks }))
             }
             Ended::Rest(rest) => {
@@ -225,7 +225,7 @@ async fn run(sandbox: &mut Sandbox, stdout: &Stdout, call: &CallState) -> Result
 
 async fn hand_over(call: &CallState, rest: BytesMut) -> Result<(), Error> {
     if !rest.is_empty() {
-        call.hand_over(Block::buffered(rest, call.account())?).await;
+        call.hand_over(Block::buffered(rest, call)?).await;
     }
     Ok(())
 }

@@ -184,7 +184,7 @@ impl Output {
     fn hand_over(&mut self) {
         let mut outbox = self.call.outbox();
         if outbox.block.is_none() && !self.block.is_empty() {
-            let Ok(block) = Block::buffered(std::mem::take(&mut self.block), self.call.account()) else {
+            let Ok(block) = Block::buffered(std::mem::take(&mut self.block), &self.call) else {
                 self.is_refused = true;
                 return;
             };
