@@ -19,8 +19,9 @@ pub(crate) struct Block {
     permit: Option<Arc<Permit>>,
 }
 
-/// What a block costs besides its bytes, so that many small ones are not free.
-const COST_BYTES: u64 = 64;
+/// What a block costs besides its bytes, so that many small ones are not free: this, what owns it on its way, what each allocation has
+/// at least.
+const COST_BYTES: u64 = 192;
 
 impl Block {
     /// One of a call's response.
