@@ -60,6 +60,8 @@ pub struct Account {
     next_call: AtomicU64,
     /// Of live sandboxes, and what waits for clients, in bytes.
     memory: AtomicU64,
+    /// Of what waits for clients, what does not count in what all tenants have.
+    small_memory: AtomicU64,
     descriptors: Descriptors,
     outbound: Rate,
     connections: Arc<Tally>,
@@ -111,6 +113,7 @@ impl Account {
             waiting: AtomicU32::new(0),
             next_call: AtomicU64::new(0),
             memory: AtomicU64::new(0),
+            small_memory: AtomicU64::new(0),
             descriptors: Descriptors::default(),
             outbound: Rate::default(),
             connections: Arc::default(),
@@ -153,7 +156,7 @@ impl Account {
 
     /// Memory of live sandboxes, and of what waits for clients, in bytes.
     pub fn memory_bytes(&self) -> u64 {
-        self.memory.load(Relaxed)
+        self.memory.load(Relaxed) + self.small_memory.load(Relaxed)
     }
 
     fn now(&self, now: Instant) -> u64 {
