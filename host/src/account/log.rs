@@ -13,8 +13,8 @@ struct Buckets {
     filled: Instant,
     /// For lines of its apps. What the host says is paid from it as well, whether or not there is something in it.
     lines: f64,
-    /// For lines of the host, half as many: no app can log so much that nobody hears of its faults, and nobody who has its requests
-    /// refused has the host say so much of it that what apps log is lost.
+    /// For lines of the host, half as many: no app can log so much that nobody hears of its faults, and nobody who has
+    /// its requests refused has the host say so much of it that what apps log is lost.
     reports: f64,
     /// Lines of the host that were left out, and of which nothing was said.
     left_out: u64,

@@ -149,8 +149,8 @@ impl Gate {
         Self { inside, waiting, waiting_max: limits.queued_calls, queue_time: limits.queue_time }
     }
 
-    /// Waits for a place for a request that came at `asked`, first come, first served, and until there is memory: what is small is sent
-    /// then whatever there is, as a call's.
+    /// Waits for a place for a request that came at `asked`, first come, first served, and until there is memory: what
+    /// is small is sent then whatever there is, as a call's.
     ///
     /// # Errors
     /// [`Error::Busy`] when the queue is full, or no place was free in time, or no memory.

@@ -2,16 +2,18 @@
 //!
 //! Each party has a line, first come, first served. The parties take turns by weight: one with a thousand in its line
 //! delays one with a single one by a turn. (Start-time fair queueing: a party's next turn stands at a time that grows
-//! by a step for each turn it has had, the smaller its weight the larger the step.) A party may need more than one place to be free
-//! before it is given one; until then others go before it, and it is next when there are. Where a place goes to one of them anyway, a party that
-//! has no more than its part need not wait for more to be free: it is next when its turn comes.
+//! by a step for each turn it has had, the smaller its weight the larger the step.) A party may need more than one
+//! place to be free before it is given one; until then others go before it, and it is next when there are. Where a
+//! place goes to one of them anyway, a party that has no more than its part need not wait for more to be free: it is
+//! next when its turn comes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Lines of parties that are told apart by numbers.
 pub(super) struct FairQueue<T> {
     lines: HashMap<u64, Line<T>>,
-    /// The parties with somebody in their line: by what they need and their weight, and then by the time of their next turn.
+    /// The parties with somebody in their line: by what they need and their weight, and then by the time of their next
+    /// turn.
     turns: BTreeMap<(u32, u32), BTreeSet<(u64, u64)>>,
     /// Of these parties, together.
     weights: u64,
@@ -83,8 +85,8 @@ impl<T> FairQueue<T> {
         self.turns.first_key_value().map(|((needs, _), _)| *needs)
     }
 
-    /// Takes the next one out, if there is one that needs no more than `free`: the first of those, and of those that need no more than
-    /// who has its part does, which `part` says of a party's weight and the weights of all.
+    /// Takes the next one out, if there is one that needs no more than `free`: the first of those, and of those that
+    /// need no more than who has its part does, which `part` says of a party's weight and the weights of all.
     pub(super) fn pop(&mut self, free: u32, part: impl Fn(u32, u64) -> u32) -> Option<T> {
         if self.least()? > free {
             return None;

@@ -4,8 +4,8 @@
 //! rule of memory (`account/hoard.rs`). One alone so has four fifths of the places, two that want all leave some, and who has none gets
 //! any that is free. Places come back when calls end, which may take long: nobody should have to wait for that alone.
 //!
-//! Where a place goes to one that waits anyway, it is not left over for anybody: then turns alone decide, by weight, among those that wait
-//! and have no more than about their part of all places.
+//! Where a place goes to one that waits anyway, it is not left over for anybody: then turns alone decide, by weight,
+//! among those that wait and have no more than about their part of all places.
 
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,7 +21,8 @@ pub struct Slots {
     free: AtomicU32,
     /// How many wait: while nobody does, places are given back without the lock.
     waiting: AtomicU32,
-    /// How many have to be free for one of them to be next: while fewer are, others take without the lock, and pass nobody.
+    /// How many have to be free for one of them to be next: while fewer are, others take without the lock, and pass
+    /// nobody.
     least: AtomicU32,
     queue: Mutex<FairQueue<Waiting>>,
     count: u32,

@@ -19,8 +19,8 @@ pub(crate) struct Block {
     permit: Option<Arc<Permit>>,
 }
 
-/// What a block costs besides its bytes, so that many small ones are not free: this, what owns it on its way, what each allocation has
-/// at least.
+/// What a block costs besides its bytes, so that many small ones are not free: this, what owns it on its way, what each
+/// allocation has at least.
 const COST_BYTES: u64 = 192;
 
 impl Block {

@@ -46,8 +46,9 @@ pub struct CallState {
     said: AtomicU64,
 }
 
-/// So much of a response is taken from the guest whether or not its tenant has memory left: the call was let in while there was some, its
-/// work is done, and with it its sandbox's memory is free. A small response with what it costs besides its bytes, or a first block.
+/// So much of a response is taken from the guest whether or not its tenant has memory left: the call was let in while
+/// there was some, its work is done, and with it its sandbox's memory is free. A small response with what it costs
+/// besides its bytes, or a first block.
 const OWED_BYTES: u64 = 80 << 10;
 
 /// What a guest has said and the connection has not yet taken.
