@@ -60,6 +60,8 @@ pub struct Account {
     next_call: AtomicU64,
     /// Of live sandboxes, and what waits for clients, in bytes.
     memory: AtomicU64,
+    /// Of what waits for clients, what does not count in what all tenants have.
+    small_memory: AtomicU64,
     descriptors: Descriptors,
     outbound: Rate,
     connections: Arc<Tally>,
@@ -111,6 +113,7 @@ impl Account {
             waiting: AtomicU32::new(0),
             next_call: AtomicU64::new(0),
             memory: AtomicU64::new(0),
+            small_memory: AtomicU64::new(0),
             descriptors: Descriptors::default(),
             outbound: Rate::default(),
             connections: Arc::default(),
@@ -153,7 +156,7 @@ impl Account {
 
     /// Memory of live sandboxes, and of what waits for clients, in bytes.
     pub fn memory_bytes(&self) -> u64 {
-        self.memory.load(Relaxed)
+        self.memory.load(Relaxed) + self.small_memory.load(Relaxed)
     }
 
     fn now(&self, now: Instant) -> u64 {
@@ -193,12 +196,17 @@ impl Account {
         if let Some(time) = self.debt(budget, now) {
             return Some((Spent::Cpu, time));
         }
-        let memory_max = budget.memory_bytes.min(self.shared_memory.of_one());
-        if self.memory_bytes() >= memory_max {
-            return Some((Spent::Memory, GIVEN_BACK_RETRY));
+        if let Some(time) = self.memory_is_spent() {
+            return Some((Spent::Memory, time));
         }
         let descriptors_max = budget.descriptors.min(self.shared_descriptors.of_one());
         (self.descriptors() >= descriptors_max).then_some((Spent::Descriptors, GIVEN_BACK_RETRY))
+    }
+
+    /// Whether there is no memory for anybody else, and after what time it is worth asking again.
+    pub(crate) fn memory_is_spent(&self) -> Option<Duration> {
+        let max = self.terms().budget.memory_bytes.min(self.shared_memory.of_one());
+        (self.memory_bytes() >= max).then_some(GIVEN_BACK_RETRY)
     }
 
     /// Takes memory. False, and nothing taken, if that would be too much.

@@ -53,6 +53,11 @@ impl Hoard {
         is_taken
     }
 
+    /// Takes some that there may not be: nobody takes more until there is.
+    pub(super) fn owe(&self, amount: u64) {
+        self.taken.fetch_add(amount, SeqCst);
+    }
+
     pub(super) fn give(&self, amount: u64) {
         self.taken.fetch_sub(amount, SeqCst);
     }

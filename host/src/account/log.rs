@@ -13,7 +13,8 @@ struct Buckets {
     filled: Instant,
     /// For lines of its apps. What the host says is paid from it as well, whether or not there is something in it.
     lines: f64,
-    /// For lines of the host: no app can log so much that nobody hears of its faults.
+    /// For lines of the host, half as many: no app can log so much that nobody hears of its faults, and nobody who has
+    /// its requests refused has the host say so much of it that what apps log is lost.
     reports: f64,
     /// Lines of the host that were left out, and of which nothing was said.
     left_out: u64,
@@ -25,20 +26,20 @@ const REPORT_COST_BYTES: usize = 256;
 impl Log {
     pub(super) fn new(bytes_per_second: u64) -> Self {
         let full = bytes_per_second as f64;
-        Self(Mutex::new(Buckets { filled: Instant::now(), lines: full, reports: full, left_out: 0 }))
+        Self(Mutex::new(Buckets { filled: Instant::now(), lines: full, reports: full / 2.0, left_out: 0 }))
     }
 
     fn buckets(&self) -> MutexGuard<'_, Buckets> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// With what has come since: a bucket fills with `rate` bytes a second, and holds what comes in one.
+    /// With what has come since: `rate` bytes a second, half of it for reports. A bucket holds what comes in one.
     fn filled(&self, rate: f64, now: Instant) -> MutexGuard<'_, Buckets> {
         let mut buckets = self.buckets();
         let more = now.saturating_duration_since(buckets.filled).as_secs_f64() * rate;
         buckets.filled = buckets.filled.max(now);
         buckets.lines = (buckets.lines + more).min(rate);
-        buckets.reports = (buckets.reports + more).min(rate);
+        buckets.reports = (buckets.reports + more / 2.0).min(rate / 2.0);
         buckets
     }
 }
@@ -88,7 +89,7 @@ impl Account {
     pub(super) fn has_logged(&self, now: Instant) -> bool {
         let rate = self.log_rate();
         let buckets = self.log.filled(rate, now);
-        buckets.lines < rate || buckets.reports < rate
+        buckets.lines < rate || buckets.reports < rate / 2.0
     }
 }
 
@@ -108,8 +109,8 @@ mod tests {
             reports += u64::from(account.may_report(744, now));
             lines += u64::from(account.log(1000, now));
         }
-        assert!((100..=112).contains(&reports), "{reports} of a thousand bytes in ten seconds of ten thousand");
-        assert!((lines + reports) <= 123, "{lines} lines beside them");
+        assert!((50..=56).contains(&reports), "{reports} of a thousand bytes in ten seconds of five thousand");
+        assert!((50..=62).contains(&lines), "{lines} lines beside {reports} reports");
         assert_eq!(account.log.buckets().left_out, 10_000 - reports);
     }
 

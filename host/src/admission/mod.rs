@@ -149,22 +149,43 @@ impl Gate {
         Self { inside, waiting, waiting_max: limits.queued_calls, queue_time: limits.queue_time }
     }
 
-    /// Waits for a place, and for one of the tenant's for what is sent without a call; first come, first served.
+    /// Waits for a place for a request that came at `asked`, first come, first served, and until there is memory: what
+    /// is small is sent then whatever there is, as a call's.
     ///
     /// # Errors
-    /// [`Error::Busy`] when the queue is full, or no place was free in time.
-    pub(crate) async fn pass(&self, account: &Account) -> Result<(Seat, Seat), Error> {
-        if let Some(own) = self.inside.try_take()
-            && let Some(tenants) = account.sends.try_take()
+    /// [`Error::Busy`] when the queue is full, or no place was free in time, or no memory.
+    pub(crate) async fn pass(&self, account: &Account, asked: Instant) -> Result<Seat, Error> {
+        if account.memory_is_spent().is_none()
+            && let Some(own) = self.inside.try_take()
         {
+            return Ok(own);
+        }
+        let (_place, _seat) = self.queue(account)?;
+        let deadline = tokio::time::Instant::from(asked + self.queue_time);
+        while let Some(time) = account.memory_is_spent() {
+            let again = tokio::time::Instant::now() + time;
+            if again > deadline {
+                return Err(Error::Busy(Busy::TenantsMemory));
+            }
+            tokio::time::sleep_until(again).await;
+        }
+        let own = tokio::time::timeout_at(deadline, self.inside.take());
+        own.await.map_err(|_| Error::Busy(Busy::QueueTime))
+    }
+
+    /// As [`Gate::pass`], for what may take long to send: with a place of the tenant's for that.
+    ///
+    /// # Errors
+    /// As [`Gate::pass`].
+    pub(crate) async fn pass_large(&self, account: &Account, asked: Instant) -> Result<(Seat, Seat), Error> {
+        let own = self.pass(account, asked).await?;
+        if let Some(tenants) = account.sends.try_take() {
             return Ok((own, tenants));
         }
         let (_place, _seat) = self.queue(account)?;
-        let deadline = tokio::time::Instant::now() + self.queue_time;
-        let in_time = |busy| move |_| Error::Busy(busy);
-        let own = tokio::time::timeout_at(deadline, self.inside.take()).await.map_err(in_time(Busy::QueueTime))?;
-        let tenants = tokio::time::timeout_at(deadline, account.sends.take()).await;
-        Ok((own, tenants.map_err(in_time(Busy::TenantsQueueTime))?))
+        let deadline = tokio::time::Instant::from(asked + self.queue_time);
+        let tenants = tokio::time::timeout_at(deadline, account.sends.take());
+        Ok((own, tenants.await.map_err(|_| Error::Busy(Busy::TenantsQueueTime))?))
     }
 
     /// Counts a request that came at `now` in its tenant's rate, and waits until it may begin.

@@ -3,6 +3,9 @@
 //! A tenant that has some gets another one only while [`PART`] times what is left after that is no less than what it has then: the
 //! rule of memory (`account/hoard.rs`). One alone so has four fifths of the places, two that want all leave some, and who has none gets
 //! any that is free. Places come back when calls end, which may take long: nobody should have to wait for that alone.
+//!
+//! Where a place goes to one that waits anyway, it is not left over for anybody: then turns alone decide, by weight,
+//! among those that wait and have no more than about their part of all places.
 
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,8 +19,11 @@ const PART: u32 = 4;
 /// The places.
 pub struct Slots {
     free: AtomicU32,
-    /// How many wait: while nobody does, places are taken and given back without the lock.
+    /// How many wait: while nobody does, places are given back without the lock.
     waiting: AtomicU32,
+    /// How many have to be free for one of them to be next: while fewer are, others take without the lock, and pass
+    /// nobody.
+    least: AtomicU32,
     queue: Mutex<FairQueue<Waiting>>,
     count: u32,
 }
@@ -40,7 +46,8 @@ pub(super) struct Slot(Option<Arc<Places>>);
 
 impl Slots {
     pub fn new(count: u32) -> Arc<Self> {
-        Arc::new(Self { free: AtomicU32::new(count), waiting: AtomicU32::new(0), queue: Mutex::default(), count })
+        let (free, waiting, least) = (AtomicU32::new(count), AtomicU32::new(0), AtomicU32::new(u32::MAX));
+        Arc::new(Self { free, waiting, least, queue: Mutex::default(), count })
     }
 
     /// What one tenant may have of them at once, if it is alone.
@@ -63,11 +70,28 @@ impl Slots {
         if held == 0 || self.is_small() { 1 } else { 1 + (held + 1).div_ceil(PART) }
     }
 
+    /// What who has its part needs, of a weight among `weights`.
+    fn needed_with_part(&self, weight: u32, weights: u64) -> u32 {
+        let part = (u64::from(self.count) * u64::from(weight)).div_ceil(weights.max(1));
+        self.needed(u32::try_from(part).unwrap_or(self.count).min(self.count))
+    }
+
     /// Gives free places to those whose turn it is.
     fn hand_on(&self, queue: &mut FairQueue<Waiting>) {
+        self.hand_out(queue);
+        self.see_least(queue);
+    }
+
+    fn see_least(&self, queue: &FairQueue<Waiting>) {
+        self.least.store(queue.least().unwrap_or(u32::MAX), SeqCst);
+    }
+
+    fn hand_out(&self, queue: &mut FairQueue<Waiting>) {
         while self.waiting.load(SeqCst) > 0 {
             let Ok(free) = self.free.fetch_update(SeqCst, SeqCst, |free| free.checked_sub(1)) else { return };
-            let Some(Waiting { sender, places }) = queue.pop(free) else {
+            let Some(Waiting { sender, places }) =
+                queue.pop(free, |weight, weights| self.needed_with_part(weight, weights))
+            else {
                 self.free.fetch_add(1, SeqCst);
                 return;
             };
@@ -95,15 +119,15 @@ impl Places {
         Arc::new(Self { slots: Arc::clone(slots), tenant, held: AtomicU32::new(0) })
     }
 
-    /// A place, if one is free for the tenant and nobody waits for it.
+    /// A place, if one is free for the tenant and for nobody who waits.
     pub(super) fn try_take(self: &Arc<Self>) -> Option<Slot> {
         let slots = &*self.slots;
-        if slots.waiting.load(SeqCst) > 0 {
-            return None;
-        }
         // Counted first, and read again with each try: whoever takes sees all that its tenant has.
         self.held.fetch_add(1, SeqCst);
-        let less = |free: u32| (free >= slots.needed(self.held.load(SeqCst) - 1)).then(|| free - 1);
+        let less = |free: u32| {
+            let needed = slots.needed(self.held.load(SeqCst) - 1);
+            (free >= needed && free < slots.least.load(SeqCst)).then(|| free - 1)
+        };
         if slots.free.fetch_update(SeqCst, SeqCst, less).is_ok() {
             return Some(Slot(Some(Arc::clone(self))));
         }
@@ -172,6 +196,7 @@ impl Drop for Waiter<'_> {
         let mut queue = self.slots.queue();
         if queue.leave(self.ticket) {
             self.slots.waiting.fetch_sub(1, SeqCst);
+            self.slots.see_least(&queue);
         }
     }
 }
@@ -287,5 +312,86 @@ mod tests {
         assert!(poll(&mut more).is_some());
         drop((slot, held, first, more));
         assert_eq!((slots.waiting(), slots.free.load(SeqCst)), (0, 16));
+    }
+
+    /// Who waits in a loop: takes a place as soon as its turn comes.
+    struct Loops<'a> {
+        places: &'a Arc<Places>,
+        waiting: Vec<std::pin::Pin<Box<dyn Future<Output = Slot> + 'a>>>,
+        weight: u32,
+        /// The places that it has, oldest first.
+        held: std::collections::VecDeque<Slot>,
+        served: u32,
+    }
+
+    impl<'a> Loops<'a> {
+        fn new(places: &'a Arc<Places>, weight: u32) -> Self {
+            Self { places, waiting: Vec::new(), weight, held: std::collections::VecDeque::new(), served: 0 }
+        }
+
+        /// So many of its clients ask, those that have a place included.
+        fn ask(&mut self, clients: usize) {
+            while self.held.len() + self.waiting.len() < clients {
+                self.waiting.push(Box::pin(self.places.take(self.weight)));
+            }
+            let (held, served) = (&mut self.held, &mut self.served);
+            self.waiting.retain_mut(|waiting| match poll(waiting) {
+                Some(slot) => {
+                    held.push_back(slot);
+                    *served += 1;
+                    false
+                }
+                None => true,
+            });
+        }
+    }
+
+    #[test]
+    fn who_has_one_long_call_has_its_turns_on_a_full_host() {
+        let slots = Slots::new(8);
+        let tenants: Vec<_> = (0..10).map(|tenant| Places::new(&slots, tenant)).collect();
+        let _long = tenants[0].try_take().expect("it is free");
+        let mut others: Vec<_> = tenants[1..].iter().map(|places| Loops::new(places, 1)).collect();
+        others.iter_mut().for_each(|other| other.ask(3));
+        let mut quiet = Box::pin(tenants[0].take(1));
+        let mut turns = 0;
+        while poll(&mut quiet).is_none() {
+            let next = turns % others.len();
+            others[next].held.pop_front();
+            others.iter_mut().for_each(|other| other.ask(3));
+            turns += 1;
+            assert!(turns <= 40, "it waits though {turns} calls have ended");
+        }
+    }
+
+    #[test]
+    fn turns_on_a_full_host_go_by_weight() {
+        let slots = Slots::new(16);
+        let [heavy, light] = [1, 2].map(|tenant| Places::new(&slots, tenant));
+        let mut both = [Loops::new(&heavy, 8), Loops::new(&light, 1)];
+        for _ in 0..100 {
+            both.iter_mut().for_each(|one| one.ask(25));
+            for _ in 0..2 {
+                both.iter_mut().for_each(|one| drop(one.held.pop_front()));
+            }
+        }
+        let [heavy, light] = both.map(|one| one.served);
+        assert!(heavy >= 2 * light, "{heavy} and {light}");
+    }
+
+    #[test]
+    fn who_waits_for_more_than_is_free_closes_the_way_to_nobody() {
+        let slots = Slots::new(16);
+        let [much, other] = [1, 2].map(|tenant| Places::new(&slots, tenant));
+        let _held: Vec<_> = std::iter::from_fn(|| much.try_take()).collect();
+        let mut more = Box::pin(much.take(1));
+        assert!(poll(&mut more).is_none());
+        assert!(other.try_take().is_some(), "there are four, and nobody who waits may have one");
+        // Two that wait in line leave some to others all the same.
+        let mut two = [Loops::new(&much, 1), Loops::new(&other, 1)];
+        for _ in 0..5 {
+            two.iter_mut().for_each(|one| one.ask(50));
+        }
+        assert!(slots.free.load(SeqCst) > 0 && Places::new(&slots, 3).try_take().is_some());
     }
 }

@@ -13,6 +13,7 @@ use http::{HeaderValue, Method, Response, StatusCode, header, request};
 
 use super::negotiation::{Condition, Part, coding, condition, part};
 use super::{Found, Variant};
+use crate::account::Held;
 use crate::body::{Block, FileBody, ResponseBody};
 use crate::error::{Busy, Error};
 
@@ -82,30 +83,36 @@ impl Found<'_> {
         }
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
         if request.method == Method::GET {
-            *response.body_mut() = self.body(variant, range).await?;
+            *response.body_mut() = self.body(variant, range, asked).await?;
         }
         Ok(response)
     }
 
-    async fn body(&self, variant: &Variant, range: Range<u64>) -> Result<ResponseBody, Error> {
-        let (own, tenants) = self.assets.gate.pass(&self.assets.account).await?;
+    async fn body(&self, variant: &Variant, range: Range<u64>, asked: Instant) -> Result<ResponseBody, Error> {
+        let (gate, account) = (&self.assets.gate, &self.assets.account);
+        let length = range.end - range.start;
+        if length > WHOLE_BYTES_MAX {
+            let (own, tenants) = gate.pass_large(account, asked).await?;
+            let (held, file) = self.opened(variant, Ok).await?;
+            return Ok(ResponseBody::file(FileBody::new(file, range, account, (own, tenants, held)), length));
+        }
+        let _own = gate.pass(account, asked).await?;
+        let (room, start) = (Block::small_room(length, account), range.start);
+        let whole = self.opened(variant, move |file| Ok(Block::within(room, read(&file, start, length)?)));
+        Ok(ResponseBody::ready(vec![whole.await?.1], length))
+    }
+
+    /// The file, or what is made of it on a thread that may block; with its descriptor.
+    async fn opened<T: Send + 'static>(
+        &self,
+        variant: &Variant,
+        make: impl FnOnce(File) -> io::Result<T> + Send + 'static,
+    ) -> Result<(Held, T), Error> {
         let held = self.assets.account.take_descriptors(1).ok_or(Error::Busy(Busy::TenantsDescriptors))?;
         let (tree, path) = (Arc::clone(&self.assets.tree), Arc::clone(&variant.path));
-        let length = range.end - range.start;
-        let start = range.start;
-        let room = (length <= WHOLE_BYTES_MAX).then(|| Block::room(length, &self.assets.account)).transpose()?;
-        let opened = tokio::task::spawn_blocking(move || {
-            let file = tree.open(&path)?;
-            let whole = room.map(|room| Ok::<_, io::Error>(Block::within(room, read(&file, start, length)?)));
-            Ok::<_, io::Error>((file, whole.transpose()?))
-        });
+        let made = tokio::task::spawn_blocking(move || make(tree.open(&path)?));
         let failed = |error: io::Error| Error::Host(format!("static file {}: {error}", variant.path.escape_debug()));
-        match opened.await.map_err(io::Error::other).flatten().map_err(failed)? {
-            (_, Some(whole)) => Ok(ResponseBody::ready(vec![whole], length)),
-            (file, None) => {
-                Ok(ResponseBody::file(FileBody::new(file, range, &self.assets.account, (own, tenants, held)), length))
-            }
-        }
+        Ok((held, made.await.map_err(io::Error::other).flatten().map_err(failed)?))
     }
 }
 

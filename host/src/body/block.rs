@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use crate::account::{Account, Memory};
 use crate::admission::Permit;
 use crate::error::{Busy, Error};
+use crate::sandbox::CallState;
 
 /// Bytes, and what they keep in use.
 pub(crate) struct Block {
@@ -18,23 +19,34 @@ pub(crate) struct Block {
     permit: Option<Arc<Permit>>,
 }
 
-/// What a block costs besides its bytes, so that many small ones are not free.
-const COST_BYTES: u64 = 64;
+/// What a block costs besides its bytes, so that many small ones are not free: this, what owns it on its way, what each
+/// allocation has at least.
+const COST_BYTES: u64 = 192;
 
 impl Block {
-    /// One of a tenant's.
+    /// One of a call's response.
     ///
     /// # Errors
-    /// [`Busy::TenantsMemory`], if the tenant may have no more.
-    pub(crate) fn new(bytes: Bytes, account: &Arc<Account>) -> Result<Self, Error> {
-        Ok(Self::within(Self::room(bytes.len() as u64, account)?, bytes))
+    /// [`Busy::TenantsMemory`], if it has said more than little already and its tenant may have no more.
+    pub(crate) fn new(bytes: Bytes, call: &CallState) -> Result<Self, Error> {
+        let room = call.hold_memory(bytes.len() as u64 + COST_BYTES).ok_or(Error::Busy(Busy::TenantsMemory))?;
+        Ok(Self::within(room, bytes))
+    }
+
+    /// A buffer as one. All that was allocated for it counts, and is nobody else's.
+    ///
+    /// # Errors
+    /// As for [`Block::new`].
+    pub(crate) fn buffered(bytes: BytesMut, call: &CallState) -> Result<Self, Error> {
+        let room = call.hold_memory(bytes.capacity() as u64 + COST_BYTES).ok_or(Error::Busy(Busy::TenantsMemory))?;
+        Ok(Self::within(room, bytes.freeze()))
     }
 
     /// Several that are there at once, without the empty ones. None is kept if there is no room for all.
     ///
     /// # Errors
     /// As for [`Block::new`].
-    pub(crate) fn all(blocks: Vec<Vec<u8>>, account: &Arc<Account>) -> Result<Vec<Self>, Error> {
+    pub(crate) fn all(blocks: Vec<Vec<u8>>, call: &CallState) -> Result<Vec<Self>, Error> {
         let filled = |blocks: Vec<Vec<u8>>| blocks.into_iter().filter(|block| !block.is_empty());
         let (count, bytes) = blocks
             .iter()
@@ -43,7 +55,7 @@ impl Block {
         if count == 0 {
             return Ok(Vec::new());
         }
-        let room = account.hold_memory(bytes).ok_or(Error::Busy(Busy::TenantsMemory))?;
+        let room = call.hold_memory(bytes).ok_or(Error::Busy(Busy::TenantsMemory))?;
         if count == 1 {
             return Ok(filled(blocks)
                 .map(Bytes::from)
@@ -57,12 +69,17 @@ impl Block {
         Ok(filled(blocks).map(parted).collect())
     }
 
-    /// Room for a block of so many bytes that is yet to come.
+    /// Room for a block of so many bytes that is yet to come, of something large.
     ///
     /// # Errors
-    /// As for [`Block::new`].
+    /// [`Busy::TenantsMemory`], if the tenant may have no more.
     pub(crate) fn room(bytes: u64, account: &Arc<Account>) -> Result<Memory, Error> {
         account.hold_memory(bytes + COST_BYTES).ok_or(Error::Busy(Busy::TenantsMemory))
+    }
+
+    /// Room for one that is all of something small, whatever there is.
+    pub(crate) fn small_room(bytes: u64, account: &Arc<Account>) -> Memory {
+        account.owe_memory(bytes + COST_BYTES)
     }
 
     /// One for which room was taken.
@@ -131,7 +148,14 @@ impl AsRef<[u8]> for Block {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
+    use crate::telemetry::RequestId;
+
+    fn call(account: &Arc<Account>) -> CallState {
+        CallState::new(RequestId::next(), Instant::now(), Duration::from_secs(1), account)
+    }
 
     fn bytes(length: usize) -> Bytes {
         vec![b'x'; length].into()
@@ -140,7 +164,7 @@ mod tests {
     #[test]
     fn a_block_is_its_tenants_memory_until_its_last_byte_is_gone() {
         let account = Account::of_nobody();
-        let block = Block::new(bytes(1000), &account).expect("there is room");
+        let block = Block::new(bytes(1000), &call(&account)).expect("there is room");
         assert_eq!(account.memory_bytes(), 1000 + COST_BYTES);
         let mut whole = block.into_bytes();
         let piece = whole.split_to(10);
@@ -151,10 +175,19 @@ mod tests {
     }
 
     #[test]
+    fn of_a_buffer_all_that_it_keeps_is_counted() {
+        let account = Account::of_nobody();
+        let mut buffer = BytesMut::with_capacity(60_000);
+        buffer.extend_from_slice(b"a few bytes");
+        let block = Block::buffered(buffer, &call(&account)).expect("there is room");
+        assert_eq!((block.len(), account.memory_bytes()), (11, 60_000 + COST_BYTES));
+    }
+
+    #[test]
     fn many_blocks_count_together_and_are_given_back_one_by_one() {
         let account = Account::of_nobody();
         let blocks = vec![vec![1; 100], vec![], vec![2; 200], vec![3; 1]];
-        let mut blocks = Block::all(blocks, &account).expect("there is room");
+        let mut blocks = Block::all(blocks, &call(&account)).expect("there is room");
         assert_eq!(account.memory_bytes(), 301 + 3 * COST_BYTES);
         assert_eq!(blocks.iter().map(Block::len).collect::<Vec<_>>(), [100, 200, 1]);
         blocks.remove(0);
@@ -166,13 +199,18 @@ mod tests {
     }
 
     #[test]
-    fn what_there_is_no_room_for_is_refused_and_takes_none() {
+    fn a_small_response_has_room_whatever_there_is_and_more_is_refused_and_takes_none() {
         let account = Account::of_nobody();
         let all = crate::limits::Budget::default().memory_bytes;
         assert!(account.take_memory(all - 1000));
-        assert!(Block::new(bytes(1000), &account).is_err());
-        assert!(Block::all(vec![vec![0; 500], vec![0; 500]], &account).is_err());
-        assert!(Block::new(bytes(900), &account).is_ok());
+        let large = 100 << 10;
+        assert!(Block::new(bytes(large), &call(&account)).is_err());
+        assert!(Block::all(vec![vec![0; large / 2], vec![0; large / 2]], &call(&account)).is_err());
+        let long = call(&account);
+        let small = Block::new(bytes(64 << 10), &long).expect("it is little, and the work is done");
+        assert_eq!(account.memory_bytes(), all - 1000 + (64 << 10) + COST_BYTES);
+        assert!(Block::new(bytes(64 << 10), &long).is_err(), "there is no end to that");
+        drop(small);
         assert_eq!(account.memory_bytes(), all - 1000);
     }
 
@@ -180,7 +218,7 @@ mod tests {
     fn the_last_piece_has_room_of_its_own() {
         let account = Account::of_nobody();
         for (length, last) in [(10, 10), (16, 16), (17, 1), (160, 16), (163, 3)] {
-            let (bytes, room) = Block::new(bytes(length), &account).expect("there is room").into_pieces(16);
+            let (bytes, room) = Block::new(bytes(length), &call(&account)).expect("there is room").into_pieces(16);
             assert_eq!(account.memory_bytes(), length as u64 + COST_BYTES);
             drop(bytes);
             assert_eq!(account.memory_bytes(), last, "{length}");

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 
-use crate::account::Account;
+use crate::account::{Account, Memory};
 use crate::body::{Block, ReadError};
 use crate::capsule::Witness;
 use crate::error::Error;
@@ -42,7 +42,14 @@ pub struct CallState {
     /// Who polls the call, where that is not who polls its guest.
     elsewhere: Mutex<Option<Waker>>,
     outbox: Mutex<Outbox>,
+    /// Memory that was asked for its response, in bytes.
+    said: AtomicU64,
 }
+
+/// So much of a response is taken from the guest whether or not its tenant has memory left: the call was let in while
+/// there was some, its work is done, and with it its sandbox's memory is free. A small response with what it costs
+/// besides its bytes, or a first block.
+const OWED_BYTES: u64 = 80 << 10;
 
 /// What a guest has said and the connection has not yet taken.
 #[derive(Default)]
@@ -126,6 +133,7 @@ impl CallState {
             run: Mutex::default(),
             elsewhere: Mutex::default(),
             outbox: Mutex::default(),
+            said: AtomicU64::new(0),
         }
     }
 
@@ -169,6 +177,14 @@ impl CallState {
 
     pub(crate) fn account(&self) -> &Arc<Account> {
         &self.account
+    }
+
+    /// Takes memory for a block of its response. None if its tenant may have no more.
+    pub(crate) fn hold_memory(&self, bytes: u64) -> Option<Memory> {
+        // One block at a time: nobody else counts meanwhile.
+        let said = self.said.load(Ordering::Relaxed).saturating_add(bytes);
+        self.said.store(said, Ordering::Relaxed);
+        if said <= OWED_BYTES { Some(self.account.owe_memory(bytes)) } else { self.account.hold_memory(bytes) }
     }
 
     /// The guest has been polled, and has not ended. What it reads from disk it has at once; what it waits for of its client

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use wasmtime::Store;
 use wasmtime::component::{Component, ComponentExportIndex, Instance, TypedFunc};
 use wasmtime_wasi::I32Exit;
@@ -164,7 +164,7 @@ impl Shared {
         }
         match ended {
             Ended::Whole(head, rest) => {
-                let blocks = if rest.is_empty() { Vec::new() } else { vec![Block::new(rest, call.account())?] };
+                let blocks = if rest.is_empty() { Vec::new() } else { vec![Block::buffered(rest, call)?] };
                 Ok(Finished::Whole(Whole { head, blocks }))
             }
             Ended::Rest(rest) => {
@@ -223,9 +223,9 @@ async fn run(sandbox: &mut Sandbox, stdout: &Stdout, call: &CallState) -> Result
     }
 }
 
-async fn hand_over(call: &CallState, rest: Bytes) -> Result<(), Error> {
+async fn hand_over(call: &CallState, rest: BytesMut) -> Result<(), Error> {
     if !rest.is_empty() {
-        call.hand_over(Block::new(rest, call.account())?).await;
+        call.hand_over(Block::buffered(rest, call)?).await;
     }
     Ok(())
 }

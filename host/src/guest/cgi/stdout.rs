@@ -60,9 +60,9 @@ enum Stage {
 /// What there is when the program has ended.
 pub(super) enum Ended {
     /// Nothing has been sent.
-    Whole(Head, Bytes),
+    Whole(Head, BytesMut),
     /// The rest of what is being sent.
-    Rest(Bytes),
+    Rest(BytesMut),
     LocalRedirect(String),
 }
 
@@ -110,7 +110,7 @@ impl Stdout {
             }
             Stage::Body => {}
         }
-        let rest = output.block.split().freeze();
+        let rest = std::mem::take(&mut output.block);
         let mut outbox = output.call.outbox();
         if outbox.committed {
             return Ok(Ended::Rest(rest));
@@ -184,12 +184,12 @@ impl Output {
     fn hand_over(&mut self) {
         let mut outbox = self.call.outbox();
         if outbox.block.is_none() && !self.block.is_empty() {
-            let Ok(room) = Block::room(self.block.len() as u64, self.call.account()) else {
+            let Ok(block) = Block::buffered(std::mem::take(&mut self.block), &self.call) else {
                 self.is_refused = true;
                 return;
             };
             outbox.commit();
-            outbox.block = Some(Block::within(room, self.block.split().freeze()));
+            outbox.block = Some(block);
             self.since = None;
         }
     }

@@ -236,7 +236,7 @@ impl<'a> Exchange<'a> {
                 }
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                     Ok(block) if block.is_empty() => {}
-                    Ok(block) => self.take(Block::new(block, self.call.account())?),
+                    Ok(block) => self.take(Block::new(block, self.call)?),
                     Err(frame) => {
                         let trailers = frame.into_trailers().unwrap_or_default();
                         self.trailers = checked_trailers(trailers, &self.app.limits)

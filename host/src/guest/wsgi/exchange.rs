@@ -188,7 +188,7 @@ impl Exchange<'_> {
 
     /// What waits for the client from now on.
     fn on_their_way(&self, blocks: Vec<Vec<u8>>) -> Result<Vec<Block>, Failure> {
-        Block::all(blocks, self.call.account()).map_err(Failure::App)
+        Block::all(blocks, self.call).map_err(Failure::App)
     }
 
     fn no_body(&self) -> bool {

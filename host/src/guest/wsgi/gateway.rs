@@ -190,8 +190,7 @@ impl gateway::HostWrite for State {
         if block.is_empty() {
             return Ok(Ok(()));
         }
-        let block =
-            Block::new(block.into(), self.call.account()).map_err(|error| wasmtime::Error::new(Stopped(error)))?;
+        let block = Block::new(block.into(), &self.call).map_err(|error| wasmtime::Error::new(Stopped(error)))?;
         // A `write` comes from start_response, so there is a head.
         if let Some(Commit::Now { allows_body, .. }) = self.call.outbox().commit() {
             self.wsgi.no_body |= !allows_body;

@@ -108,6 +108,7 @@ fn static_files_count_as_calls_do_and_are_sent_to_so_many_at_a_time() {
     assert_eq!((one.1, two.1, large("one").1), (200, 200, 503));
     assert!(host.failed("busy").message().contains("budget.concurrent_calls"));
     assert_eq!(host.get("/acme/one/hello").status(), 200);
+    assert_eq!(host.get("/acme/one/static/a.css").status(), 200, "what is small waits for no download");
     assert_eq!(host.ask(&Request::new("HEAD", "/acme/one/static/large")).status(), 200, "nothing is sent of it");
     drop((one, two));
     eventually("there is room again", || (large("one").1 == 200).then_some(()));
